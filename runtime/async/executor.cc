@@ -1,0 +1,93 @@
+#include "runtime/async/executor.h"
+
+#include <pthread.h>
+
+namespace tutti {
+namespace {
+void NameThread(std::thread& thread, const std::string& name) {
+  pthread_setname_np(thread.native_handle(), name.substr(0, 15).c_str());
+}
+}  // namespace
+
+EventLoop::EventLoop(const std::string& name) : thread_([this] { Run(); }) { NameThread(thread_, name); }
+
+EventLoop::~EventLoop() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.NotifyOne();
+  thread_.join();
+}
+
+void EventLoop::Post(absl::AnyInvocable<void()> fn) {
+  bool wake;
+  {
+    MutexLock lock(mutex_);
+    queue_.push_back(std::move(fn));
+    wake = asleep_;
+    asleep_ = false;
+  }
+  if (wake) wake_.NotifyOne();
+}
+
+void EventLoop::Run() {
+  std::vector<absl::AnyInvocable<void()>> batch;
+  for (;;) {
+    mutex_.Lock();
+    while (queue_.empty() && !stopping_) {
+      asleep_ = true;
+      wake_.Wait(mutex_);
+    }
+    asleep_ = false;
+    bool stop = stopping_ && queue_.empty();
+    batch.swap(queue_);
+    mutex_.Unlock();
+    if (stop) return;
+    for (auto& fn : batch) fn();
+    batch.clear();
+  }
+}
+
+WorkerPool::WorkerPool(const std::string& name, int threads, size_t max_queue) : max_queue_(max_queue) {
+  for (int i = 0; i < threads; ++i) {
+    threads_.emplace_back([this] { Run(); });
+    NameThread(threads_.back(), name);
+  }
+}
+
+WorkerPool::~WorkerPool() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.NotifyAll();
+  for (auto& thread : threads_) thread.join();
+}
+
+bool WorkerPool::TryPost(absl::AnyInvocable<void()> fn) {
+  {
+    MutexLock lock(mutex_);
+    if (stopping_ || queue_.size() >= max_queue_) return false;
+    queue_.push_back(std::move(fn));
+  }
+  wake_.NotifyOne();
+  return true;
+}
+
+void WorkerPool::Run() {
+  for (;;) {
+    mutex_.Lock();
+    while (queue_.empty() && !stopping_) wake_.Wait(mutex_);
+    if (queue_.empty()) {
+      mutex_.Unlock();
+      return;
+    }
+    auto fn = std::move(queue_.front());
+    queue_.erase(queue_.begin());
+    mutex_.Unlock();
+    fn();
+  }
+}
+
+}  // namespace tutti

@@ -1,0 +1,75 @@
+// Where coroutines run.
+#pragma once
+
+#include <coroutine>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "runtime/sync/mutex.h"
+
+namespace tutti {
+
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  // Runs `fn` later, never inside this call. Thread safe.
+  virtual void Post(absl::AnyInvocable<void()> fn) = 0;
+};
+
+// One named thread that runs what is posted, in order. What runs here must not block.
+class EventLoop final : public Executor {
+ public:
+  explicit EventLoop(const std::string& name);
+  // Runs what is already posted, then ends.
+  ~EventLoop() override;
+  void Post(absl::AnyInvocable<void()> fn) override;
+
+ private:
+  void Run();
+
+  Mutex mutex_;
+  CondVar wake_;
+  std::vector<absl::AnyInvocable<void()>> queue_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool asleep_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+// Threads for work that blocks (files, databases), with a bounded queue.
+class WorkerPool final {
+ public:
+  WorkerPool(const std::string& name, int threads, size_t max_queue);
+  ~WorkerPool();
+  // False when the queue is full; `fn` then never runs.
+  bool TryPost(absl::AnyInvocable<void()> fn);
+
+ private:
+  void Run();
+
+  const size_t max_queue_;
+  Mutex mutex_;
+  CondVar wake_;
+  std::vector<absl::AnyInvocable<void()>> queue_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;
+};
+
+// `co_await ResumeOn(executor)`: goes on there.
+class ResumeOn {
+ public:
+  explicit ResumeOn(Executor& executor) noexcept : executor_(executor) {}
+  ResumeOn(const ResumeOn&) = delete;
+  ResumeOn& operator=(const ResumeOn&) = delete;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) {
+    executor_.Post([handle] { handle.resume(); });
+  }
+  void await_resume() const noexcept {}
+
+ private:
+  Executor& executor_;
+};
+
+}  // namespace tutti

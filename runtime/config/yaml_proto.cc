@@ -1,0 +1,407 @@
+#include "runtime/config/yaml_proto.h"
+
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/duration.pb.h>
+#include <google/protobuf/message.h>
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/timestamp.pb.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "runtime/json/json.h"
+#include "runtime/status/error.h"
+#include "runtime/text/nearest_name.h"
+#include "runtime/text/utf8.h"
+#include "tutti/options/v1/options.pb.h"
+
+namespace tutti {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::EnumValueDescriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+// Aliases make a small file large: what is expanded is counted, not what is written.
+constexpr int kMaxNodes = 200000;
+constexpr int kMaxDepth = 64;
+constexpr size_t kMaxViolations = 20;
+
+std::string KindName(const YAML::Node& node) {
+  switch (node.Type()) {
+    case YAML::NodeType::Null: return "nothing";
+    case YAML::NodeType::Scalar: return absl::StrCat("\"", node.Scalar().substr(0, 40), "\"");
+    case YAML::NodeType::Sequence: return "a list";
+    case YAML::NodeType::Map: return "a mapping";
+    default: return "nothing";
+  }
+}
+
+// A plain scalar by YAML 1.2's core schema; quoted ones are text.
+Json ScalarToJson(const YAML::Node& node) {
+  const std::string& text = node.Scalar();
+  if (node.Tag() == "!") return text;
+  if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL") return nullptr;
+  if (text == "true" || text == "True" || text == "TRUE") return true;
+  if (text == "false" || text == "False" || text == "FALSE") return false;
+  bool numeric = text.find_first_not_of("0123456789+-.eE") == std::string::npos &&
+                 text.find_first_of("0123456789") != std::string::npos;
+  int64_t whole;
+  if (numeric && absl::SimpleAtoi(text, &whole)) return whole;
+  double number;
+  if (numeric && absl::SimpleAtod(text, &number)) return number;
+  return text;
+}
+
+class Decoder {
+ public:
+  Decoder(absl::string_view file, SourceMap* lines) : file_(file), lines_(lines) {}
+
+  void DecodeMessage(const YAML::Node& node, const std::string& path, int depth, Message* out) {
+    if (!Enter(node, path, depth)) return;
+    const std::string& type = out->GetDescriptor()->full_name();
+    if (type == "google.protobuf.Value") {
+      return ToProto(DecodeJson(node, path, depth), static_cast<google::protobuf::Value*>(out));
+    }
+    if (type == "google.protobuf.Struct") {
+      if (!node.IsMap()) return Fail(node, path, absl::StrCat("must be a mapping, not ", KindName(node)));
+      return ToProto(DecodeJson(node, path, depth), static_cast<google::protobuf::Struct*>(out));
+    }
+    if (type == "google.protobuf.Duration") return DecodeDuration(node, path, static_cast<google::protobuf::Duration*>(out));
+    if (type == "google.protobuf.Timestamp") return DecodeTime(node, path, static_cast<google::protobuf::Timestamp*>(out));
+    if (node.IsNull()) return;
+    if (!node.IsMap()) return Fail(node, path, absl::StrCat("must be a mapping, not ", KindName(node)));
+    std::set<std::string> seen;
+    for (const auto& entry : node) {
+      std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "";
+      std::string field_path = path.empty() ? key : absl::StrCat(path, ".", key);
+      if (!seen.insert(key).second) {
+        Fail(entry.first, field_path, "stands here twice");
+        continue;
+      }
+      const FieldDescriptor* field = out->GetDescriptor()->FindFieldByName(key);
+      if (!field) field = out->GetDescriptor()->FindFieldByCamelcaseName(key);
+      if (!field) {
+        Fail(entry.first, field_path, absl::StrCat("unknown field", DidYouMean(key, FieldNames(*out->GetDescriptor()))));
+        continue;
+      }
+      if (lines_) lines_->Add(field_path, entry.first.Mark().line + 1);
+      if (field->real_containing_oneof() && !entry.second.IsNull()) {
+        if (const auto* other = out->GetReflection()->GetOneofFieldDescriptor(*out, field->real_containing_oneof())) {
+          Fail(entry.first, field_path, absl::StrCat("cannot stand beside \"", other->name(), "\": only one of them"));
+          continue;
+        }
+      }
+      DecodeField(entry.second, field_path, depth, field, out);
+    }
+  }
+
+  void DecodeField(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field, Message* out) {
+    if (field->is_map()) return DecodeMap(node, path, depth, field, out);
+    if (!field->is_repeated()) return DecodeSingle(node, path, depth, field, out);
+    if (node.IsNull()) return;
+    if (!node.IsSequence()) return Fail(node, path, absl::StrCat("must be a list, not ", KindName(node)));
+    int index = 0;
+    for (const auto& item : node) {
+      std::string item_path = absl::StrCat(path, "[", index++, "]");
+      if (lines_) lines_->Add(item_path, item.Mark().line + 1);
+      DecodeSingle(item, item_path, depth, field, out);
+    }
+  }
+
+  absl::Status Result() const {
+    if (violations_.empty()) return absl::OkStatus();
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE", absl::StrJoin(messages_, "\n"))
+        .Violations(violations_)
+        .Metadata("file", file_);
+  }
+
+  void Fail(const YAML::Node& node, const std::string& path, absl::string_view what) {
+    if (violations_.size() >= kMaxViolations) return;
+    YAML::Mark mark = node.Mark();
+    violations_.push_back({path, std::string(what)});
+    messages_.push_back(absl::StrCat(file_, ":", mark.line + 1, ":", mark.column + 1, ": ", path.empty() ? "the file" : path,
+                                     ": ", what));
+  }
+
+ private:
+  static std::vector<std::string> FieldNames(const Descriptor& descriptor) {
+    std::vector<std::string> names;
+    for (int i = 0; i < descriptor.field_count(); ++i) names.push_back(descriptor.field(i)->name());
+    return names;
+  }
+
+  bool Enter(const YAML::Node& node, const std::string& path, int depth) {
+    if (depth > kMaxDepth) {
+      Fail(node, path, absl::StrCat("nested deeper than ", kMaxDepth, " levels"));
+      return false;
+    }
+    if (++nodes_ > kMaxNodes) {
+      if (nodes_ == kMaxNodes + 1) Fail(node, path, absl::StrCat("more than ", kMaxNodes, " values"));
+      return false;
+    }
+    return true;
+  }
+
+  Json DecodeJson(const YAML::Node& node, const std::string& path, int depth) {
+    if (!Enter(node, path, depth)) return nullptr;
+    if (node.IsScalar()) return ScalarToJson(node);
+    if (node.IsSequence()) {
+      Json out = Json::array();
+      for (const auto& item : node) out.push_back(DecodeJson(item, absl::StrCat(path, "[", out.size(), "]"), depth + 1));
+      return out;
+    }
+    if (node.IsMap()) {
+      Json out = Json::object();
+      for (const auto& entry : node) {
+        std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "";
+        if (!entry.first.IsScalar()) Fail(entry.first, path, "a key must be text");
+        if (out.contains(key)) Fail(entry.first, absl::StrCat(path, ".", key), "stands here twice");
+        out[key] = DecodeJson(entry.second, absl::StrCat(path, ".", key), depth + 1);
+      }
+      return out;
+    }
+    return nullptr;
+  }
+
+  void DecodeMap(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field, Message* out) {
+    if (node.IsNull()) return;
+    if (!node.IsMap()) return Fail(node, path, absl::StrCat("must be a mapping, not ", KindName(node)));
+    const FieldDescriptor* key_field = field->message_type()->map_key();
+    const FieldDescriptor* value_field = field->message_type()->map_value();
+    for (const auto& entry : node) {
+      Message* pair = out->GetReflection()->AddMessage(out, field);
+      std::string entry_path = absl::StrCat(path, ".", entry.first.IsScalar() ? entry.first.Scalar() : "");
+      DecodeSingle(entry.first, entry_path, depth, key_field, pair);
+      DecodeSingle(entry.second, entry_path, depth, value_field, pair);
+    }
+  }
+
+  void DecodeDuration(const YAML::Node& node, const std::string& path, google::protobuf::Duration* out) {
+    absl::Duration duration;
+    // A unit must be there; protobuf's own form (`1.5s`) is one of absl's.
+    if (!node.IsScalar() || !absl::ParseDuration(node.Scalar(), &duration) || duration < absl::ZeroDuration() ||
+        duration > absl::Hours(24 * 366 * 100)) {
+      return Fail(node, path, absl::StrCat("must be a duration such as 1.5s, 200ms, 5m or 24h, not ", KindName(node)));
+    }
+    out->set_seconds(absl::ToInt64Seconds(duration));
+    out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration % absl::Seconds(1))));
+  }
+
+  void DecodeTime(const YAML::Node& node, const std::string& path, google::protobuf::Timestamp* out) {
+    absl::Time time;
+    std::string error;
+    if (!node.IsScalar() || !absl::ParseTime(absl::RFC3339_full, node.Scalar(), &time, &error)) {
+      return Fail(node, path, absl::StrCat("must be a time such as 2026-01-31T12:00:00Z, not ", KindName(node)));
+    }
+    out->set_seconds(absl::ToUnixSeconds(time));
+    out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(out->seconds()))));
+  }
+
+  void DecodeSingle(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field, Message* out) {
+    const Reflection* reflection = out->GetReflection();
+    bool repeated = field->is_repeated();
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      Message* child = repeated ? reflection->AddMessage(out, field) : reflection->MutableMessage(out, field);
+      return DecodeMessage(node, path, depth + 1, child);
+    }
+    if (!Enter(node, path, depth)) return;
+    if (node.IsNull() && !repeated) return;  // `key:` with nothing is the default
+    if (!node.IsScalar()) return Fail(node, path, absl::StrCat("must be ", TypeName(field), ", not ", KindName(node)));
+    const std::string& text = node.Scalar();
+    auto wrong = [&] { Fail(node, path, absl::StrCat("must be ", TypeName(field), ", not ", KindName(node))); };
+    switch (field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_STRING:
+        return repeated ? reflection->AddString(out, field, text) : reflection->SetString(out, field, text);
+      case FieldDescriptor::CPPTYPE_BOOL: {
+        Json value = node.Tag() == "!" ? Json(text) : ScalarToJson(node);
+        if (!value.is_boolean()) return wrong();
+        return repeated ? reflection->AddBool(out, field, value) : reflection->SetBool(out, field, value);
+      }
+      case FieldDescriptor::CPPTYPE_INT32: {
+        int32_t value;
+        if (!absl::SimpleAtoi(text, &value)) return wrong();
+        return repeated ? reflection->AddInt32(out, field, value) : reflection->SetInt32(out, field, value);
+      }
+      case FieldDescriptor::CPPTYPE_INT64: {
+        int64_t value;
+        if (!absl::SimpleAtoi(text, &value)) return wrong();
+        return repeated ? reflection->AddInt64(out, field, value) : reflection->SetInt64(out, field, value);
+      }
+      case FieldDescriptor::CPPTYPE_DOUBLE: {
+        double value;
+        if (!absl::SimpleAtod(text, &value)) return wrong();
+        return repeated ? reflection->AddDouble(out, field, value) : reflection->SetDouble(out, field, value);
+      }
+      case FieldDescriptor::CPPTYPE_ENUM: return DecodeEnum(node, path, field, out);
+      default: return Fail(node, path, "is of a type that files cannot set");
+    }
+  }
+
+  void DecodeEnum(const YAML::Node& node, const std::string& path, const FieldDescriptor* field, Message* out) {
+    const auto* type = field->enum_type();
+    std::string name = absl::AsciiStrToUpper(node.Scalar());
+    const EnumValueDescriptor* found = nullptr;
+    std::vector<std::string> names;
+    // `LOCAL_TASK_RESEARCH` may be written `research`: the zero value's name less `UNSPECIFIED` is the prefix.
+    std::string prefix = type->value(0)->name();
+    prefix = prefix.substr(0, prefix.rfind("UNSPECIFIED"));
+    for (int i = 0; i < type->value_count(); ++i) {
+      const auto* value = type->value(i);
+      if (value->name() == name || value->name() == prefix + name) found = value;
+      if (i > 0) names.push_back(absl::AsciiStrToLower(value->name().substr(prefix.size())));
+    }
+    if (!found) return Fail(node, path, absl::StrCat("must be one of ", absl::StrJoin(names, ", "), ", not ", KindName(node)));
+    if (field->is_repeated()) {
+      out->GetReflection()->AddEnum(out, field, found);
+    } else {
+      out->GetReflection()->SetEnum(out, field, found);
+    }
+  }
+
+  static std::string TypeName(const FieldDescriptor* field) {
+    switch (field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_STRING: return "text";
+      case FieldDescriptor::CPPTYPE_BOOL: return "true or false";
+      case FieldDescriptor::CPPTYPE_DOUBLE: return "a number";
+      case FieldDescriptor::CPPTYPE_ENUM: return "a name";
+      default: return "a whole number";
+    }
+  }
+
+  const std::string file_;
+  SourceMap* const lines_;
+  int nodes_ = 0;
+  std::vector<FieldViolation> violations_;
+  std::vector<std::string> messages_;
+};
+
+void MaskSecrets(Message* message) {
+  const Reflection* reflection = message->GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection->ListFields(*message, &fields);
+  for (const auto* field : fields) {
+    if (field->options().GetExtension(tutti::options::v1::secret) && !field->is_repeated()) {
+      reflection->SetString(message, field, "***");
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field->is_repeated()) {
+      MaskSecrets(reflection->MutableMessage(message, field));
+    }
+  }
+}
+
+void EmitYaml(const nlohmann::ordered_json& json, YAML::Emitter& out) {
+  switch (json.type()) {
+    case nlohmann::ordered_json::value_t::object:
+      out << YAML::BeginMap;
+      for (const auto& [key, value] : json.items()) {
+        out << YAML::Key << key << YAML::Value;
+        EmitYaml(value, out);
+      }
+      out << YAML::EndMap;
+      return;
+    case nlohmann::ordered_json::value_t::array:
+      out << YAML::BeginSeq;
+      for (const auto& item : json) EmitYaml(item, out);
+      out << YAML::EndSeq;
+      return;
+    case nlohmann::ordered_json::value_t::string: {
+      const auto& text = json.get_ref<const std::string&>();
+      if (text.find('\n') != std::string::npos) out << YAML::Literal;
+      out << text;
+      return;
+    }
+    case nlohmann::ordered_json::value_t::null: out << YAML::Null; return;
+    case nlohmann::ordered_json::value_t::boolean: out << json.get<bool>(); return;
+    default: out << json.dump();
+  }
+}
+
+}  // namespace
+
+int SourceMap::LineOf(std::string path) const {
+  while (!path.empty()) {
+    if (auto it = lines_.find(path); it != lines_.end()) return it->second;
+    size_t cut = path.find_last_of(".[");
+    path = cut == std::string::npos ? "" : path.substr(0, cut);
+  }
+  return 0;
+}
+
+absl::Status ParseYaml(absl::string_view text, absl::string_view file, Message* out, SourceMap* lines) {
+  if (size_t at = FirstInvalidUtf8(text); at != absl::string_view::npos) {
+    auto line = std::count(text.begin(), text.begin() + static_cast<int64_t>(at), '\n') + 1;
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE",
+                 absl::StrCat(file, ":", line, ": not UTF-8 at byte ", at, "; save the file as UTF-8"));
+  }
+  Decoder decoder(file, lines);
+  try {
+    YAML::Node root = YAML::Load(std::string(text));
+    decoder.DecodeMessage(root, "", 0, out);
+  } catch (const YAML::ParserException& e) {
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE",
+                 absl::StrCat(file, ":", e.mark.line + 1, ":", e.mark.column + 1, ": ", e.msg));
+  } catch (const YAML::Exception& e) {
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE", absl::StrCat(file, ": ", e.what()));
+  }
+  return decoder.Result();
+}
+
+absl::Status SetFieldFromText(Message* message, const std::string& path, absl::string_view text, absl::string_view source) {
+  std::vector<std::string> parts = absl::StrSplit(path, '.');
+  Message* target = message;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const FieldDescriptor* field = target->GetDescriptor()->FindFieldByName(parts[i]);
+    bool last = i + 1 == parts.size();
+    if (!field || (!last && (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE || field->is_repeated()))) {
+      return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_SETTING", absl::StrCat(source, ": there is no setting ", path));
+    }
+    if (!last) {
+      target = target->GetReflection()->MutableMessage(target, field);
+      continue;
+    }
+    target->GetReflection()->ClearField(target, field);
+    YAML::Node node;
+    try {
+      if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+        node = YAML::Load(std::string(text));
+      } else if (field->is_repeated()) {
+        for (absl::string_view item : absl::StrSplit(text, ',', absl::SkipEmpty())) node.push_back(std::string(item));
+        if (!node.IsDefined() || node.IsNull()) return absl::OkStatus();
+      } else {
+        node = YAML::Node(std::string(text));
+      }
+    } catch (const YAML::Exception& e) {
+      return Error(absl::StatusCode::kInvalidArgument, "INVALID_SETTING", absl::StrCat(source, ": ", e.what()));
+    }
+    Decoder decoder(source, nullptr);
+    decoder.DecodeField(node, path, 0, field, target);
+    if (absl::Status status = decoder.Result(); !status.ok()) {
+      auto violations = ViolationsOf(status);
+      return Error(absl::StatusCode::kInvalidArgument, "INVALID_SETTING",
+                   absl::StrCat(source, ": ", violations.empty() ? "" : violations[0].description));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string ToYaml(const Message& message) {
+  std::unique_ptr<Message> copy(message.New());
+  copy->CopyFrom(message);
+  MaskSecrets(copy.get());
+  YAML::Emitter out;
+  EmitYaml(nlohmann::ordered_json(MessageToJson(*copy)), out);
+  return absl::StrCat(out.c_str(), "\n");
+}
+
+}  // namespace tutti

@@ -1,0 +1,123 @@
+#include "runtime/json/json.h"
+
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/util/json_util.h>
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/text/utf8.h"
+#include "tutti/type/v1/payload.pb.h"
+
+namespace tutti {
+namespace {
+
+absl::Status BadJson(absl::string_view what) { return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON", what); }
+
+// Depth is checked before the parser runs: it recurses.
+int DepthOf(absl::string_view text) {
+  int depth = 0, deepest = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+}  // namespace
+
+absl::StatusOr<Json> ParseJson(absl::string_view text) {
+  if (size_t at = FirstInvalidUtf8(text); at != absl::string_view::npos) {
+    return BadJson(absl::StrCat("invalid UTF-8 at byte ", at));
+  }
+  if (DepthOf(text) > kMaxJsonDepth) return BadJson(absl::StrCat("nested deeper than ", kMaxJsonDepth, " levels"));
+  try {
+    return Json::parse(text.begin(), text.end());
+  } catch (const Json::exception& e) {
+    std::string message = e.what();
+    if (size_t at = message.find("] "); at != std::string::npos) message = message.substr(at + 2);
+    return BadJson(message);
+  }
+}
+
+std::string DumpJson(const Json& value, int indent) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+Json ToJson(const google::protobuf::Value& value) {
+  switch (value.kind_case()) {
+    case google::protobuf::Value::kBoolValue: return value.bool_value();
+    case google::protobuf::Value::kStringValue: return value.string_value();
+    case google::protobuf::Value::kNumberValue: {
+      double number = value.number_value();
+      if (number == std::floor(number) && std::fabs(number) < 9007199254740992.0) return static_cast<int64_t>(number);
+      return number;
+    }
+    case google::protobuf::Value::kStructValue: return ToJson(value.struct_value());
+    case google::protobuf::Value::kListValue: {
+      Json out = Json::array();
+      for (const auto& item : value.list_value().values()) out.push_back(ToJson(item));
+      return out;
+    }
+    default: return nullptr;
+  }
+}
+
+Json ToJson(const google::protobuf::Struct& value) {
+  Json out = Json::object();
+  for (const auto& [key, item] : value.fields()) out[key] = ToJson(item);
+  return out;
+}
+
+void ToProto(const Json& json, google::protobuf::Value* out) {
+  switch (json.type()) {
+    case Json::value_t::boolean: out->set_bool_value(json.get<bool>()); return;
+    case Json::value_t::string: out->set_string_value(json.get_ref<const std::string&>()); return;
+    case Json::value_t::number_integer:
+    case Json::value_t::number_unsigned:
+    case Json::value_t::number_float: out->set_number_value(json.get<double>()); return;
+    case Json::value_t::array:
+      out->mutable_list_value();
+      for (const auto& item : json) ToProto(item, out->mutable_list_value()->add_values());
+      return;
+    case Json::value_t::object: ToProto(json, out->mutable_struct_value()); return;
+    default: out->set_null_value(google::protobuf::NULL_VALUE);
+  }
+}
+
+void ToProto(const Json& json, google::protobuf::Struct* out) {
+  for (const auto& [key, item] : json.items()) ToProto(item, &(*out->mutable_fields())[key]);
+}
+
+absl::StatusOr<Json> FromPayload(const tutti::type::v1::Payload& payload) {
+  if (payload.data().empty()) return Json(nullptr);
+  return ParseJson(payload.data());
+}
+
+void ToPayload(const Json& json, tutti::type::v1::Payload* out) {
+  out->set_media_type("application/json");
+  out->set_data(DumpJson(json));
+}
+
+Json MessageToJson(const google::protobuf::Message& message, bool with_defaults) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  options.always_print_primitive_fields = with_defaults;
+  std::string text;
+  auto status = google::protobuf::util::MessageToJsonString(message, &text, options);
+  if (!status.ok()) return Json::object();
+  return Json::parse(text, nullptr, false);
+}
+
+}  // namespace tutti

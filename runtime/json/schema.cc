@@ -1,0 +1,62 @@
+// Alone in its file: valijson's headers take seconds to compile.
+#include <valijson/adapters/nlohmann_json_adapter.hpp>
+#include <valijson/schema.hpp>
+#include <valijson/schema_parser.hpp>
+#include <valijson/validation_results.hpp>
+#include <valijson/validator.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/json/json.h"
+#include "runtime/status/error.h"
+
+namespace tutti {
+namespace {
+
+// `[parameters][query]` style contexts of valijson as `parameters.query`; array positions as `[2]`.
+std::string PathOf(const valijson::ValidationResults::Error& error, absl::string_view where) {
+  std::string path(where);
+  for (const auto& part : error.context) {
+    if (part == "<root>") continue;
+    std::string inner = part.size() >= 2 && part.front() == '[' && part.back() == ']' ? part.substr(1, part.size() - 2) : part;
+    if (inner.size() >= 2 && inner.front() == '"') inner = inner.substr(1, inner.size() - 2);
+    bool index = !inner.empty() && inner.find_first_not_of("0123456789") == std::string::npos;
+    if (index) {
+      absl::StrAppend(&path, "[", inner, "]");
+    } else {
+      absl::StrAppend(&path, path.empty() ? "" : ".", inner);
+    }
+  }
+  return path;
+}
+
+}  // namespace
+
+absl::Status ValidateJson(const Json& schema, const Json& value, absl::string_view where) {
+  try {
+    valijson::Schema parsed;
+    valijson::SchemaParser parser;
+    valijson::adapters::NlohmannJsonAdapter schema_adapter(schema);
+    parser.populateSchema(schema_adapter, parsed);  // without a fetch function: remote $ref is refused
+    valijson::Validator validator(valijson::Validator::kStrongTypes);
+    valijson::adapters::NlohmannJsonAdapter target(value);
+    valijson::ValidationResults results;
+    if (validator.validate(parsed, target, &results)) return absl::OkStatus();
+    std::vector<FieldViolation> violations;
+    valijson::ValidationResults::Error error;
+    std::string text;
+    while (results.popError(error) && violations.size() < 20) {
+      violations.push_back({PathOf(error, where), error.description});
+      if (violations.size() <= 3) {
+        absl::StrAppend(&text, text.empty() ? "" : "; ", violations.back().field, ": ", error.description);
+      }
+    }
+    return Error(absl::StatusCode::kInvalidArgument, "SCHEMA_VIOLATION", absl::StrCat("does not fit the JSON Schema: ", text))
+        .Violations(std::move(violations));
+  } catch (const std::exception& e) {
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_SCHEMA",
+                 absl::StrCat("the JSON Schema of ", where, " is itself wrong: ", e.what()))
+        .Violation(where, e.what());
+  }
+}
+
+}  // namespace tutti

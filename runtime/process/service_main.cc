@@ -1,0 +1,156 @@
+#include "runtime/process/service_main.h"
+
+#include <grpcpp/channel.h>
+#include <prometheus/exposer.h>
+#include <prometheus/registry.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "runtime/config/load_config.h"
+#include "runtime/config/yaml_proto.h"
+#include "runtime/rpc/channel.h"
+#include "runtime/status/error.h"
+
+namespace tutti {
+
+void BlockSignals() {
+  signal(SIGPIPE, SIG_IGN);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
+void WaitForSignal() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  int received = 0;
+  sigwait(&signals, &received);
+}
+
+struct KeepWarm::State {
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<grpc::health::v1::Health::Stub> stub;
+  TimerService& timers;
+  std::atomic<bool> stopped{false};
+  std::unique_ptr<grpc::ClientContext> context;
+  grpc::health::v1::HealthCheckRequest request;
+  grpc::health::v1::HealthCheckResponse response;
+  explicit State(std::shared_ptr<grpc::Channel> ch, TimerService& t)
+      : channel(std::move(ch)), stub(grpc::health::v1::Health::NewStub(channel)), timers(t) {}
+};
+
+KeepWarm::KeepWarm(std::shared_ptr<grpc::Channel> channel, TimerService& timers)
+    : state_(std::make_shared<State>(std::move(channel), timers)) {
+  Ping(state_);
+}
+
+KeepWarm::~KeepWarm() { state_->stopped = true; }
+
+void KeepWarm::Ping(std::shared_ptr<State> state) {
+  if (state->stopped) return;
+  state->context = std::make_unique<grpc::ClientContext>();
+  state->context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  state->stub->async()->Check(state->context.get(), &state->request, &state->response, [state](grpc::Status) {
+    if (state->stopped) return;
+    state->timers.After(absl::Milliseconds(100), [state] { Ping(state); });
+  });
+}
+
+struct MetricsEndpoint::Impl {
+  std::unique_ptr<prometheus::Exposer> exposer;
+  std::shared_ptr<prometheus::Registry> registry;
+};
+
+MetricsEndpoint::MetricsEndpoint() : impl_(std::make_unique<Impl>()) {}
+MetricsEndpoint::~MetricsEndpoint() = default;
+
+absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& address, int port,
+                                                                        std::shared_ptr<prometheus::Registry> registry) {
+  std::unique_ptr<MetricsEndpoint> out(new MetricsEndpoint());
+  if (port == 0) return out;
+  out->impl_->registry = std::move(registry);
+  try {
+    out->impl_->exposer = std::make_unique<prometheus::Exposer>(absl::StrCat(address, ":", port), 1);
+    out->impl_->exposer->RegisterCollectable(out->impl_->registry);
+  } catch (const std::exception& e) {
+    return Error(absl::StatusCode::kUnavailable, "PORT_TAKEN",
+                 absl::StrCat("metrics: cannot listen on ", address, ":", port,
+                              " (another process has the port?); choose another with --telemetry.metrics-port, 0 is off"));
+  }
+  return out;
+}
+
+namespace {
+
+int Fail(const absl::Status& status, int code) {
+  std::cerr << "error: " << status.message() << "\n";
+  return code;
+}
+
+int DefaultMetricsPort(const std::string& name) {
+  static const std::map<std::string, int> kPorts = {{"gateway", 10090},      {"workflow-engine", 10091},
+                                                    {"agent-manager", 10092}, {"tool-service", 10093},
+                                                    {"state-manager", 10094}, {"monitoring", 10095}};
+  auto it = kPorts.find(name);
+  return it == kPorts.end() ? 0 : it->second;
+}
+
+}  // namespace
+
+int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFactory& factory) {
+  BlockSignals();
+  auto loaded = LoadConfig({argv + 1, argv + argc}, getenv, EnvironmentNames());
+  if (!loaded.ok()) return Fail(loaded.status(), 2);
+  auto& config = loaded->config;
+  if (loaded->version) {
+    std::cout << "tutti-" << name << " " << kVersion << "\n";
+    return 0;
+  }
+  if (loaded->help) {
+    std::cout << "tutti-" << name << ": one service of Tutti. Flags over TUTTI_* over --config over defaults.\n" << FlagList();
+    return 0;
+  }
+  bool metrics_given = config.telemetry().metrics_port() != 0;
+  if (!metrics_given) config.mutable_telemetry()->set_metrics_port(DefaultMetricsPort(name));
+  if (config.telemetry().metrics_port() < 0) config.mutable_telemetry()->set_metrics_port(0);
+  if (loaded->print) {
+    std::cout << ToYaml(config);
+    return 0;
+  }
+  Runtime runtime(config);
+  Logger log(name, runtime.log_level, runtime.clock);
+  const auto& address = config.peers();
+  int limit = static_cast<int>(config.process().max_message_bytes());
+  PeerChannels peers{ConnectTo(address.gateway(), limit),       ConnectTo(address.workflow_engine(), limit),
+                     ConnectTo(address.agent_manager(), limit), ConnectTo(address.tool_service(), limit),
+                     ConnectTo(address.state_manager(), limit), ConnectTo(address.monitoring(), limit)};
+  auto metrics =
+      MetricsEndpoint::Start(config.process().bind_address(), config.telemetry().metrics_port(), runtime.metrics);
+  if (!metrics.ok()) return Fail(metrics.status(), 1);
+  auto module = factory(runtime, config, /*standalone=*/false);
+  if (absl::Status status = module->Start(peers); !status.ok()) return Fail(status, 1);
+  if (!config.telemetry().otlp_endpoint().empty()) {
+    runtime.exporter.Connect(ConnectTo(config.telemetry().otlp_endpoint(), limit));
+  }
+  auto warm = std::make_unique<KeepWarm>(module->InProcess(), runtime.timers);
+  log.Info("ready", {{"version", kVersion}});
+  WaitForSignal();
+  log.Info("shutting down");
+  warm.reset();
+  module->Drain(absl::Now() + absl::Seconds(config.process().shutdown_grace().seconds()));
+  runtime.exporter.FlushAndStop();
+  module.reset();
+  log.Info("stopped");
+  return 0;
+}
+
+}  // namespace tutti

@@ -1,0 +1,56 @@
+// The life of a process: configuration, start, ready, SIGTERM, ordered end.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/process/module.h"
+#include "runtime/process/runtime.h"
+#include "tutti/config/v1/config.pb.h"
+
+namespace tutti {
+
+inline constexpr char kVersion[] = "0.1.0";
+
+using ModuleFactory =
+    std::function<std::unique_ptr<Module>(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)>;
+
+// The main of a single service. Exit codes: 0 a clean end, 1 a failure, 2 a wrong flag or file.
+int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFactory& factory);
+
+// What both kinds of process share: blocks the signals in every thread to come, so that WaitForSignal gets them.
+void BlockSignals();
+// Returns at SIGTERM or SIGINT.
+void WaitForSignal();
+
+// Keeps gRPC's callback threads awake: they nap up to 100 ms after a second without events, and a call then waits for them
+// (docs/adr/0001 has the measurement). One call to `channel`'s health service each 100 ms.
+class KeepWarm {
+ public:
+  KeepWarm(std::shared_ptr<grpc::Channel> channel, TimerService& timers);
+  ~KeepWarm();
+
+ private:
+  struct State;
+  static void Ping(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+// Serves /metrics of the registry by HTTP for as long as it lives.
+class MetricsEndpoint {
+ public:
+  // UNAVAILABLE with the flag when the port is taken. Port 0: serves nothing.
+  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address, int port,
+                                                                std::shared_ptr<prometheus::Registry> registry);
+  ~MetricsEndpoint();
+
+ private:
+  MetricsEndpoint();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tutti

@@ -1,0 +1,23 @@
+// What travels with a call through the layers: how long it may take, whether it was given up, which trace it belongs to.
+#pragma once
+
+#include <stop_token>
+#include <string>
+
+#include "absl/time/time.h"
+#include "runtime/async/executor.h"
+#include "runtime/telemetry/trace.h"
+
+namespace tutti {
+
+struct CallContext {
+  CallContext(Executor& executor, Tracer& tracer) : executor(&executor), tracer(&tracer) {}
+
+  Executor* executor;  // where the handler runs and goes on after each await
+  Tracer* tracer;
+  absl::Time deadline = absl::InfiniteFuture();
+  std::stop_token stop;
+  TraceContext trace;
+};
+
+}  // namespace tutti

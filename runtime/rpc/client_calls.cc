@@ -1,0 +1,16 @@
+#include "runtime/rpc/client_calls.h"
+
+#include <algorithm>
+
+#include "absl/time/clock.h"
+
+namespace tutti::rpc_internal {
+
+void Prepare(const CallContext& call, absl::Duration timeout, const TraceContext& trace, grpc::ClientContext& context) {
+  absl::Time deadline = timeout == absl::InfiniteDuration() ? absl::InfiniteFuture() : absl::Now() + timeout;
+  if (call.deadline != absl::InfiniteFuture()) deadline = std::min(deadline, call.deadline - kDeadlineMargin);
+  if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
+  if (trace.valid()) context.AddMetadata("traceparent", trace.ToTraceparent());
+}
+
+}  // namespace tutti::rpc_internal

@@ -1,0 +1,204 @@
+// Serves RPCs by coroutines over gRPC's callback API. This file and client_calls.h are the only ones that hold reactors;
+// handlers never see gRPC. The reactor's contract is gRFC L67: one Finish, as the driver's last act; OnDone deletes.
+#pragma once
+
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <string>
+#include <utility>
+
+#include "runtime/async/one_shot.h"
+#include "runtime/async/scope.h"
+#include "runtime/rpc/call_context.h"
+#include "runtime/rpc/rpc_metrics.h"
+#include "runtime/status/grpc_status.h"
+#include "runtime/status/error.h"
+
+namespace tutti {
+
+// What the serving of one service needs. Must outlive the service's server.
+struct ServerEnv {
+  Executor& executor;
+  Scope& scope;
+  Tracer& tracer;
+  RpcMetrics& metrics;
+  const Clock& clock;
+};
+
+namespace rpc_internal {
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
+std::string MetadataOf(const grpc::CallbackServerContext& context, const char* key);
+absl::Status ShuttingDown();
+
+// The part of a call that is the same for every shape: span, metrics, context.
+class CallRecord {
+ public:
+  CallRecord(ServerEnv& env, grpc::CallbackServerContext& context, std::stop_token stop, std::string method);
+  CallContext& call() { return call_; }
+  // Ends span and metrics; the status to finish with.
+  grpc::Status End(const absl::Status& status);
+
+ private:
+  ServerEnv& env_;
+  std::string method_;
+  absl::Time start_;
+  Span span_;
+  CallContext call_;
+};
+
+template <class Request, class Response, class Impl>
+class UnaryCall final : public grpc::ServerUnaryReactor {
+ public:
+  using Method = Task<absl::Status> (Impl::*)(CallContext&, const Request&, Response&);
+  void OnCancel() override { stop_.request_stop(); }
+  void OnDone() override { delete this; }
+
+  Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, const Request& request, Response& response,
+                   Impl& impl, Method method, std::string name) {
+    CallRecord record(env, context, stop_.get_token(), std::move(name));
+    absl::Status status = co_await (impl.*method)(record.call(), request, response);
+    grpc::Status out = record.End(status);
+    Finish(std::move(out));
+  }
+
+ private:
+  std::stop_source stop_;
+};
+
+}  // namespace rpc_internal
+
+template <class Request, class Response, class Impl>
+grpc::ServerUnaryReactor* ServeUnary(ServerEnv& env, grpc::CallbackServerContext* context, const Request* request,
+                                     Response* response, Impl& impl, const char* name,
+                                     Task<absl::Status> (Impl::*method)(CallContext&, const Request&, Response&)) {
+  auto* call = new rpc_internal::UnaryCall<Request, Response, Impl>();
+  if (!env.scope.Spawn(env.executor, call->Drive(env, *context, *request, *response, impl, method, name))) {
+    call->Finish(ToGrpc(rpc_internal::ShuttingDown()));
+  }
+  return call;
+}
+
+// The sending side of a stream. One Write at a time; awaiting it is the back-pressure.
+template <class Response>
+class StreamWriter {
+ public:
+  virtual ~StreamWriter() = default;
+  // False when the client has gone. `response` must live until then.
+  virtual Task<bool> Write(const Response& response) = 0;
+};
+
+// The receiving side of a stream. One Read at a time.
+template <class Request>
+class StreamReader {
+ public:
+  virtual ~StreamReader() = default;
+  // False at the end of the stream.
+  virtual Task<bool> Read(Request& request) = 0;
+};
+
+namespace rpc_internal {
+
+template <class Request, class Response, class Impl>
+class ServerStreamCall final : public grpc::ServerWriteReactor<Response>, public StreamWriter<Response> {
+ public:
+  using Method = Task<absl::Status> (Impl::*)(CallContext&, const Request&, StreamWriter<Response>&);
+  explicit ServerStreamCall(Executor& executor) : executor_(executor) {}
+  void OnCancel() override { stop_.request_stop(); }
+  void OnDone() override { delete this; }
+  void OnWriteDone(bool ok) override { write_->Set(ok); }
+
+  Task<bool> Write(const Response& response) override {
+    OneShot<bool> written;
+    write_ = &written;
+    this->StartWrite(&response);
+    auto ok = co_await written.Wait(executor_);
+    co_return ok;
+  }
+
+  Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, const Request& request, Impl& impl, Method method,
+                   std::string name) {
+    CallRecord record(env, context, stop_.get_token(), std::move(name));
+    StreamWriter<Response>& writer = *this;
+    absl::Status status = co_await (impl.*method)(record.call(), request, writer);
+    grpc::Status out = record.End(status);
+    this->Finish(std::move(out));
+  }
+
+ private:
+  Executor& executor_;
+  std::stop_source stop_;
+  OneShot<bool>* write_ = nullptr;
+};
+
+// Base is ServerBidiReactor<Request, Response>.
+template <class Request, class Response, class Impl>
+class BidiCall final : public grpc::ServerBidiReactor<Request, Response>,
+                       public StreamWriter<Response>,
+                       public StreamReader<Request> {
+ public:
+  using Method = Task<absl::Status> (Impl::*)(CallContext&, StreamReader<Request>&, StreamWriter<Response>&);
+  explicit BidiCall(Executor& executor) : executor_(executor) {}
+  void OnCancel() override { stop_.request_stop(); }
+  void OnDone() override { delete this; }
+  void OnWriteDone(bool ok) override { write_->Set(ok); }
+  void OnReadDone(bool ok) override { read_->Set(ok); }
+
+  Task<bool> Write(const Response& response) override {
+    OneShot<bool> written;
+    write_ = &written;
+    this->StartWrite(&response);
+    auto ok = co_await written.Wait(executor_);
+    co_return ok;
+  }
+  Task<bool> Read(Request& request) override {
+    OneShot<bool> arrived;
+    read_ = &arrived;
+    this->StartRead(&request);
+    auto ok = co_await arrived.Wait(executor_);
+    co_return ok;
+  }
+
+  Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, Impl& impl, Method method, std::string name) {
+    CallRecord record(env, context, stop_.get_token(), std::move(name));
+    StreamReader<Request>& reader = *this;
+    StreamWriter<Response>& writer = *this;
+    absl::Status status = co_await (impl.*method)(record.call(), reader, writer);
+    grpc::Status out = record.End(status);
+    this->Finish(std::move(out));
+  }
+
+ private:
+  Executor& executor_;
+  std::stop_source stop_;
+  OneShot<bool>* write_ = nullptr;
+  OneShot<bool>* read_ = nullptr;
+};
+
+}  // namespace rpc_internal
+
+template <class Request, class Response, class Impl>
+grpc::ServerWriteReactor<Response>* ServeServerStream(
+    ServerEnv& env, grpc::CallbackServerContext* context, const Request* request, Impl& impl, const char* name,
+    Task<absl::Status> (Impl::*method)(CallContext&, const Request&, StreamWriter<Response>&)) {
+  auto* call = new rpc_internal::ServerStreamCall<Request, Response, Impl>(env.executor);
+  if (!env.scope.Spawn(env.executor, call->Drive(env, *context, *request, impl, method, name))) {
+    call->Finish(ToGrpc(rpc_internal::ShuttingDown()));
+  }
+  return call;
+}
+
+template <class Request, class Response, class Impl>
+grpc::ServerBidiReactor<Request, Response>* ServeBidi(
+    ServerEnv& env, grpc::CallbackServerContext* context, Impl& impl, const char* name,
+    Task<absl::Status> (Impl::*method)(CallContext&, StreamReader<Request>&, StreamWriter<Response>&)) {
+  auto* call = new rpc_internal::BidiCall<Request, Response, Impl>(env.executor);
+  if (!env.scope.Spawn(env.executor, call->Drive(env, *context, impl, method, name))) {
+    call->Finish(ToGrpc(rpc_internal::ShuttingDown()));
+  }
+  return call;
+}
+
+}  // namespace tutti

@@ -1,0 +1,16 @@
+// "Did you mean …?"
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace tutti {
+
+// The candidate with the smallest edit distance, or empty when none is near (more than a third of the letters differ).
+std::string NearestName(absl::string_view name, const std::vector<std::string>& candidates);
+// `; did you mean "x"?` or empty.
+std::string DidYouMean(absl::string_view name, const std::vector<std::string>& candidates);
+
+}  // namespace tutti
