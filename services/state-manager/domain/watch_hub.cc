@@ -1,0 +1,60 @@
+#include "services/state-manager/domain/watch_hub.h"
+
+#include <algorithm>
+
+namespace tutti::state_manager {
+
+std::shared_ptr<WakeUp> WatchHub::WatchRun(const std::string& run_id, Executor& executor) {
+  auto wake_up = std::make_shared<WakeUp>(executor);
+  MutexLock lock(mutex_);
+  auto& watchers = runs_[run_id];
+  std::erase_if(watchers, [](const auto& watcher) { return watcher.expired(); });
+  if (watchers.size() >= kMaxWatchersPerRun) return nullptr;
+  watchers.push_back(wake_up);
+  return wake_up;
+}
+
+std::shared_ptr<Channel<InstanceNews>> WatchHub::WatchInstance(const std::string& instance, Executor& executor) {
+  auto channel = std::make_shared<Channel<InstanceNews>>(executor, kMaxNews);
+  MutexLock lock(mutex_);
+  std::erase_if(instances_, [](const auto& entry) { return entry.second.expired(); });
+  if (auto old = instances_[instance].lock()) old->Close();
+  instances_[instance] = channel;
+  return channel;
+}
+
+void WatchHub::OnAppended(const std::string& run_id) {
+  std::vector<std::shared_ptr<WakeUp>> live;
+  {
+    MutexLock lock(mutex_);
+    auto it = runs_.find(run_id);
+    if (it == runs_.end()) return;
+    for (const auto& watcher : it->second) {
+      if (auto wake_up = watcher.lock()) live.push_back(std::move(wake_up));
+    }
+    if (live.empty()) runs_.erase(it);
+  }
+  for (auto& wake_up : live) wake_up->Notify();
+}
+
+void WatchHub::OnClaimable() {
+  std::vector<std::shared_ptr<Channel<InstanceNews>>> live;
+  {
+    MutexLock lock(mutex_);
+    for (auto& [name, watcher] : instances_) {
+      if (auto channel = watcher.lock()) live.push_back(std::move(channel));
+    }
+  }
+  for (auto& channel : live) channel->TryPush({.runs_claimable = true});
+}
+
+void WatchHub::OnCancelRequested(const std::string& instance, const std::string& run_id) {
+  std::shared_ptr<Channel<InstanceNews>> channel;
+  {
+    MutexLock lock(mutex_);
+    if (auto it = instances_.find(instance); it != instances_.end()) channel = it->second.lock();
+  }
+  if (channel) channel->TryPush({.cancel_run_id = run_id});
+}
+
+}  // namespace tutti::state_manager

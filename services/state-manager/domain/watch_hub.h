@@ -1,0 +1,54 @@
+// Who waits for news of what. News carry no data: a watcher that is woken reads the store from where it stood, so a slow
+// watcher costs nothing and misses nothing.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/async/channel.h"
+#include "services/state-manager/ports/store.h"
+
+namespace tutti::state_manager {
+
+// A wake-up that is remembered until it is taken; many become one.
+class WakeUp {
+ public:
+  explicit WakeUp(Executor& executor) : channel_(executor, 1) {}
+  void Notify() { channel_.TryPush(true); }
+  void Close() { channel_.Close(); }
+  // nullopt: closed.
+  Channel<bool>::Awaiter Wait() { return channel_.Pop(); }
+
+ private:
+  Channel<bool> channel_;
+};
+
+// What one engine instance is told.
+struct InstanceNews {
+  bool runs_claimable = false;
+  std::string cancel_run_id;
+};
+
+class WatchHub final : public StoreObserver {
+ public:
+  static constexpr size_t kMaxWatchersPerRun = 1000;
+  static constexpr size_t kMaxNews = 10000;
+
+  // Null: the run has too many watchers. Ends when the pointer goes.
+  std::shared_ptr<WakeUp> WatchRun(const std::string& run_id, Executor& executor);
+  std::shared_ptr<Channel<InstanceNews>> WatchInstance(const std::string& instance, Executor& executor);
+
+  void OnAppended(const std::string& run_id) override;
+  void OnClaimable() override;
+  void OnCancelRequested(const std::string& instance, const std::string& run_id) override;
+
+ private:
+  Mutex mutex_;
+  std::unordered_map<std::string, std::vector<std::weak_ptr<WakeUp>>> runs_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::weak_ptr<Channel<InstanceNews>>> instances_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tutti::state_manager
