@@ -1,6 +1,7 @@
 // Calls RPCs from coroutines over gRPC's callback API. Deadline, cancellation and trace travel from the CallContext.
 #pragma once
 
+#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/client_callback.h>
 

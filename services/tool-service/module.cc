@@ -1,0 +1,74 @@
+#include "services/tool-service/module.h"
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/process/service_server.h"
+#include "services/tool-service/adapters/document_tools.h"
+#include "services/tool-service/rpc/services.h"
+
+namespace tutti::tool_service {
+namespace {
+
+constexpr size_t kMaxWaitingCalls = 1024;
+
+DocumentLibrary::Options LibraryOptions(const tutti::config::v1::ToolService& config) {
+  DocumentLibrary::Options options;
+  options.roots.assign(config.document_roots().begin(), config.document_roots().end());
+  if (options.roots.empty()) {
+    std::error_code error;
+    options.roots.push_back(std::filesystem::current_path(error).string());
+    if (const char* home = getenv("HOME"); home && *home) options.roots.push_back(home);
+  }
+  options.max_document_bytes = config.max_document_bytes();
+  options.max_documents = config.max_documents();
+  return options;
+}
+
+class ToolServiceModule final : public Module {
+ public:
+  ToolServiceModule(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)
+      : config_(config), standalone_(standalone), library_(LibraryOptions(config.tool_service())),
+        pool_("tools", std::max(1, config.tool_service().worker_threads()), kMaxWaitingCalls), runner_(catalogue_, pool_),
+        serving_(runtime, "tool-service"), tool_rpc_(serving_.env(), catalogue_, runner_),
+        execution_rpc_(serving_.env(), runner_) {
+    for (auto& tool : NewDocumentTools(library_)) catalogue_.Add(std::move(tool));
+    catalogue_.Add(NewCalculatorTool());
+    if (!config.tool_service().test_count_file().empty()) {
+      catalogue_.Add(NewTestCountTool(config.tool_service().test_count_file()));
+    }
+  }
+  ~ToolServiceModule() override { Drain(absl::Now()); }
+
+  absl::Status Start(const PeerChannels&) override {
+    RpcServer::Options server;
+    if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", config_.tool_service().grpc_port());
+    server.port_flag = "--tool-service.grpc-port";
+    server.max_message_bytes = static_cast<int>(config_.process().max_message_bytes());
+    server.services = {&tool_rpc_, &execution_rpc_};
+    server.reflected = {"tutti.tool.v1.ToolService", "tutti.tool.v1.ToolExecutionService"};
+    return serving_.Serve(std::move(server));
+  }
+  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
+  void Drain(absl::Time deadline) override { serving_.Drain(deadline); }
+
+ private:
+  const tutti::config::v1::Config& config_;
+  const bool standalone_;
+  DocumentLibrary library_;
+  Catalogue catalogue_;
+  WorkerPool pool_;
+  ToolRunner runner_;
+  ServiceServer serving_;
+  ToolRpc tool_rpc_;
+  ToolExecutionRpc execution_rpc_;
+};
+
+}  // namespace
+
+std::unique_ptr<Module> NewToolService(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone) {
+  return std::make_unique<ToolServiceModule>(runtime, config, standalone);
+}
+
+}  // namespace tutti::tool_service

@@ -1,0 +1,52 @@
+// The tool-service's gRPC services.
+#pragma once
+
+#include "runtime/rpc/server_calls.h"
+#include "services/tool-service/domain/catalogue.h"
+#include "tutti/tool/v1/tool_service.grpc.pb.h"
+
+namespace tutti::tool_service {
+
+namespace v1 = tutti::tool::v1;
+
+// Runs tools on worker threads: they may block.
+class ToolRunner {
+ public:
+  ToolRunner(const Catalogue& catalogue, WorkerPool& pool) : catalogue_(catalogue), pool_(pool) {}
+  // RESOURCE_EXHAUSTED: too many calls wait.
+  Task<absl::StatusOr<Json>> Run(CallContext& call, std::string tool, Json parameters, std::string idempotency_key);
+
+ private:
+  const Catalogue& catalogue_;
+  WorkerPool& pool_;
+};
+
+class ToolRpc final : public v1::ToolService::CallbackService {
+ public:
+  ToolRpc(ServerEnv& env, const Catalogue& catalogue, ToolRunner& runner) : env_(env), catalogue_(catalogue), runner_(runner) {}
+  grpc::ServerUnaryReactor* ListTools(grpc::CallbackServerContext* context, const v1::ListToolsRequest* request,
+                                      v1::ListToolsResponse* response) override;
+  grpc::ServerUnaryReactor* CallTool(grpc::CallbackServerContext* context, const v1::CallToolRequest* request,
+                                     v1::CallToolResponse* response) override;
+
+ private:
+  Task<absl::Status> HandleList(CallContext& call, const v1::ListToolsRequest& request, v1::ListToolsResponse& response);
+  Task<absl::Status> HandleCall(CallContext& call, const v1::CallToolRequest& request, v1::CallToolResponse& response);
+  ServerEnv& env_;
+  const Catalogue& catalogue_;
+  ToolRunner& runner_;
+};
+
+class ToolExecutionRpc final : public v1::ToolExecutionService::CallbackService {
+ public:
+  ToolExecutionRpc(ServerEnv& env, ToolRunner& runner) : env_(env), runner_(runner) {}
+  grpc::ServerUnaryReactor* Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
+                                    v1::ExecuteResponse* response) override;
+
+ private:
+  Task<absl::Status> HandleExecute(CallContext& call, const v1::ExecuteRequest& request, v1::ExecuteResponse& response);
+  ServerEnv& env_;
+  ToolRunner& runner_;
+};
+
+}  // namespace tutti::tool_service

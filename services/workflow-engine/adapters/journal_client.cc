@@ -1,0 +1,163 @@
+#include "services/workflow-engine/adapters/journal_client.h"
+
+#include "absl/strings/str_cat.h"
+#include "runtime/async/sleep.h"
+#include "runtime/async/when_all.h"
+#include "runtime/status/error.h"
+#include "runtime/status/mapping.h"
+
+namespace tutti::engine {
+namespace {
+
+bool Passing(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kResourceExhausted ||
+         status.code() == absl::StatusCode::kInternal || ReasonOf(status) == "JOURNAL_GAP";
+}
+
+}  // namespace
+
+JournalClient::JournalClient(const std::shared_ptr<grpc::Channel>& channel, Executor& executor, TimerService& timers,
+                             Tracer& tracer, Rng& rng, Logger& log)
+    : stub_(state::JournalService::NewStub(channel)), executor_(executor), timers_(timers), tracer_(tracer), rng_(rng),
+      log_(log) {}
+
+JournalClient::~JournalClient() { Stop(); }
+
+void JournalClient::Start() { scope_.Spawn(executor_, Loop()); }
+
+void JournalClient::Stop() {
+  stop_.request_stop();
+  executor_.Post([this] { WakeWriter(); });
+  scope_.CloseAndWait();
+}
+
+Task<absl::Status> JournalClient::Append(state::AppendRequest request) {
+  if (stopped_) co_return absl::CancelledError("the journal is closed");
+  auto pending = std::make_shared<Pending>();
+  pending->request = std::move(request);
+  pending->request.set_request_number(next_number_);
+  unanswered_.emplace(next_number_++, pending);
+  WakeWriter();
+  absl::Status status = co_await pending->done.Wait(executor_);
+  co_return status;
+}
+
+void JournalClient::WakeWriter() {
+  if (writer_wake_) writer_wake_->Set(true);
+}
+
+Task<void> JournalClient::Loop() {
+  absl::Duration backoff = absl::Milliseconds(50);
+  while (!stop_.stop_requested()) {
+    CallContext call(executor_, tracer_);
+    call.stop = stop_.get_token();
+    bool progress = co_await RunStream(call);
+    if (stop_.stop_requested()) break;
+    backoff = progress ? absl::Milliseconds(50) : std::min(backoff * 2, absl::Seconds(2));
+    log_.Warning("journal stream ended; trying again", {{"unanswered", absl::StrCat(unanswered_.size())}});
+    bool slept = co_await Sleep(timers_, executor_, backoff * (0.8 + 0.4 * rng_.Unit()), stop_.get_token());
+    if (!slept) break;
+  }
+  stopped_ = true;
+  auto left = std::move(unanswered_);
+  unanswered_.clear();
+  for (auto& [number, pending] : left) pending->done.Set(absl::CancelledError("the journal is closed"));
+}
+
+// One stream from its start to its end. True when anything was answered on it.
+Task<bool> JournalClient::RunStream(CallContext& call) {
+  Stream stream(call, absl::InfiniteDuration());
+  stub_->async()->Append(stream.context(), &stream);
+  stream.Start();
+  sent_up_to_ = 0;  // everything unanswered goes out again
+  bool broken = false;
+  std::vector<Task<bool>> both;
+  both.push_back(ReadAll(stream, broken));
+  both.push_back(WriteAll(stream, broken));
+  std::vector<bool> results = co_await WhenAll(std::move(both));
+  co_await stream.Finish();
+  co_return results[0];
+}
+
+Task<bool> JournalClient::WriteAll(Stream& stream, bool& broken) {
+  while (!broken && !stop_.stop_requested()) {
+    auto next = unanswered_.upper_bound(sent_up_to_);
+    if (next == unanswered_.end()) {
+      writer_wake_ = std::make_unique<OneShot<bool>>();
+      co_await writer_wake_->Wait(executor_);
+      writer_wake_.reset();
+      continue;
+    }
+    sent_up_to_ = next->first;
+    std::shared_ptr<Pending> pending = next->second;  // alive until written, even if answered before
+    bool written = co_await stream.Write(pending->request);
+    if (!written) broken = true;
+  }
+  stream.Cancel();
+  co_return true;
+}
+
+Task<bool> JournalClient::ReadAll(Stream& stream, bool& broken) {
+  bool answered = false;
+  state::AppendResponse response;
+  while (co_await stream.Read(response)) {
+    auto it = unanswered_.find(response.request_number());
+    if (it == unanswered_.end()) continue;
+    absl::Status status = FromRpcStatus(response.status());
+    if (Passing(status)) {
+      // The store wrote nothing. Everything behind it must wait too: send all again, in order, on a new stream.
+      log_.Warning("journal append failed for now", {{"error", status.message()}});
+      break;
+    }
+    answered = true;
+    auto pending = std::move(it->second);
+    unanswered_.erase(it);
+    pending->done.Set(std::move(status));
+  }
+  broken = true;
+  stream.Cancel();
+  WakeWriter();
+  co_return answered;
+}
+
+state::AppendRequest RunJournal::State::Take() {
+  state::AppendRequest request;
+  request.set_run_id(run_id);
+  request.set_lease_epoch(lease_epoch);
+  request.set_writer_seq(writer_seq);
+  for (auto& entry : posted) *request.add_entries() = std::move(entry);
+  posted.clear();
+  writer_seq += request.entries_size();
+  return request;
+}
+
+namespace {
+async_internal::Detached SendPosted(JournalClient& client, state::AppendRequest request) {
+  // The answer does not matter here: a lost lease shows at the next Commit.
+  absl::Status ignored = co_await client.Append(std::move(request));
+  (void)ignored;
+}
+}  // namespace
+
+void RunJournal::Post(state::JournalEntry entry) {
+  bool first = state_->posted.empty();
+  state_->posted.push_back(std::move(entry));
+  if (!first) return;
+  // A quick step's start travels with its end; a slow one's is visible after a moment.
+  state_->timers.After(absl::Milliseconds(3), [weak = std::weak_ptr<State>(state_)] {
+    auto state = weak.lock();
+    if (!state) return;
+    state->executor.Post([weak] {
+      auto state = weak.lock();
+      if (state && !state->posted.empty()) SendPosted(state->client, state->Take());
+    });
+  });
+}
+
+Task<absl::Status> RunJournal::Commit(state::JournalEntry entry) {
+  state_->posted.push_back(std::move(entry));
+  absl::Status status = co_await state_->client.Append(state_->Take());
+  co_return status;
+}
+
+}  // namespace tutti::engine

@@ -1,0 +1,54 @@
+// The state-manager's unary methods, for coroutines.
+#pragma once
+
+#include <memory>
+
+#include "runtime/rpc/client_calls.h"
+#include "tutti/state/v1/journal_service.grpc.pb.h"
+#include "tutti/state/v1/lease_service.grpc.pb.h"
+#include "tutti/state/v1/run_store_service.grpc.pb.h"
+#include "tutti/state/v1/workflow_store_service.grpc.pb.h"
+
+namespace tutti::engine {
+
+namespace state = tutti::state::v1;
+
+class StateClient {
+ public:
+  explicit StateClient(const std::shared_ptr<grpc::Channel>& channel)
+      : runs_(state::RunStoreService::NewStub(channel)), workflows_(state::WorkflowStoreService::NewStub(channel)),
+        leases_(state::LeaseService::NewStub(channel)), journal_(state::JournalService::NewStub(channel)) {}
+
+#define TUTTI_STATE_CALL(Service, stub, Name)                                                                           \
+  Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {                   \
+    using Async = state::Service::StubInterface::async_interface;                                                       \
+    state::Name##Response response;                                                                                     \
+    absl::Status status = co_await CallUnary(call, *stub->async(), &Async::Name, "tutti.state.v1." #Service "/" #Name,  \
+                                             request, response, absl::Seconds(10));                                     \
+    if (!status.ok()) co_return status;                                                                                 \
+    co_return std::move(response);                                                                                      \
+  }
+  TUTTI_STATE_CALL(RunStoreService, runs_, CreateRun)
+  TUTTI_STATE_CALL(RunStoreService, runs_, GetRun)
+  TUTTI_STATE_CALL(RunStoreService, runs_, ListRuns)
+  TUTTI_STATE_CALL(RunStoreService, runs_, RequestCancel)
+  TUTTI_STATE_CALL(WorkflowStoreService, workflows_, PutWorkflow)
+  TUTTI_STATE_CALL(WorkflowStoreService, workflows_, GetWorkflow)
+  TUTTI_STATE_CALL(WorkflowStoreService, workflows_, ListWorkflows)
+  TUTTI_STATE_CALL(LeaseService, leases_, RegisterInstance)
+  TUTTI_STATE_CALL(LeaseService, leases_, Heartbeat)
+  TUTTI_STATE_CALL(LeaseService, leases_, ClaimRuns)
+  TUTTI_STATE_CALL(LeaseService, leases_, ReleaseInstance)
+#undef TUTTI_STATE_CALL
+
+  state::JournalService::StubInterface& journal() { return *journal_; }
+  state::LeaseService::StubInterface& leases() { return *leases_; }
+
+ private:
+  std::unique_ptr<state::RunStoreService::StubInterface> runs_;
+  std::unique_ptr<state::WorkflowStoreService::StubInterface> workflows_;
+  std::unique_ptr<state::LeaseService::StubInterface> leases_;
+  std::unique_ptr<state::JournalService::StubInterface> journal_;
+};
+
+}  // namespace tutti::engine

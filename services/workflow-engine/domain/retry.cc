@@ -1,0 +1,40 @@
+#include "services/workflow-engine/domain/retry.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/status/error.h"
+
+namespace tutti::engine {
+
+absl::Duration FromProto(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
+bool RetryDecision::ShouldRetry(const absl::Status& error, int attempt) const {
+  const auto& retry = step_.retry();
+  if (attempt >= std::max(1, retry.max_attempts())) return false;
+  if (retry.retryable_codes().empty()) {
+    switch (error.code()) {
+      case absl::StatusCode::kUnavailable:
+      case absl::StatusCode::kDeadlineExceeded:
+      case absl::StatusCode::kResourceExhausted:
+      case absl::StatusCode::kAborted:
+      case absl::StatusCode::kInternal: return true;
+      default: return false;
+    }
+  }
+  const auto& codes = retry.retryable_codes();
+  return std::find(codes.begin(), codes.end(), absl::StatusCodeToString(error.code())) != codes.end();
+}
+
+absl::Duration RetryDecision::Backoff(const absl::Status& error, int attempt) const {
+  const auto& retry = step_.retry();
+  absl::Duration initial = retry.has_initial_backoff() ? FromProto(retry.initial_backoff()) : absl::Seconds(1);
+  absl::Duration most = retry.has_max_backoff() ? FromProto(retry.max_backoff()) : absl::Seconds(60);
+  double multiplier = retry.backoff_multiplier() == 0 ? 2 : retry.backoff_multiplier();
+  absl::Duration wait = std::min(most, initial * std::pow(multiplier, std::min(attempt - 1, 60)));
+  return std::max(wait * (0.8 + 0.4 * rng_.Unit()), RetryDelayOf(error));
+}
+
+}  // namespace tutti::engine

@@ -1,0 +1,21 @@
+// Refuses a wrong spec before anything is stored or run.
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "services/workflow-engine/domain/expression.h"
+#include "tutti/workflow/v1/workflow_spec.pb.h"
+
+namespace tutti::engine {
+
+struct KnownNames {
+  std::set<std::string> agents;  // configured ones; those of the spec itself are added
+  std::set<std::string> tools;
+};
+
+// INVALID_ARGUMENT with one BadRequest violation a wrong field; paths are relative to the spec (`steps[2].agent.agent`).
+absl::Status ValidateSpec(const tutti::workflow::v1::WorkflowSpec& spec, const KnownNames& known, Evaluator& evaluator);
+
+}  // namespace tutti::engine

@@ -1,0 +1,71 @@
+#include "services/workflow-engine/module.h"
+
+#include "absl/strings/str_cat.h"
+#include "runtime/process/service_server.h"
+#include "runtime/status/macros.h"
+#include "services/workflow-engine/domain/retry.h"
+#include "services/workflow-engine/rpc/services.h"
+
+namespace tutti::engine {
+namespace {
+
+class WorkflowEngine final : public Module {
+ public:
+  WorkflowEngine(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)
+      : config_(config), standalone_(standalone), serving_(runtime, "workflow-engine") {}
+  ~WorkflowEngine() override { Drain(absl::Now()); }
+
+  absl::Status Start(const PeerChannels& peers) override {
+    const auto& options = config_.workflow_engine();
+    Runtime& runtime = serving_.runtime();
+    state_ = std::make_unique<StateClient>(peers.state_manager);
+    agents_ = std::make_unique<GrpcAgents>(peers.agent_manager);
+    tools_ = std::make_unique<GrpcTools>(peers.tool_service);
+    names_ = std::make_unique<NameDirectory>(*agents_, *tools_, runtime.clock);
+    checker_ = std::make_unique<SpecChecker>(*names_, evaluator_);
+    host_ = std::make_unique<RunHost>(
+        RunHost::Options{.instance = config_.process().instance(),
+                         .max_active_runs = options.max_active_runs(),
+                         .max_waiting_runs = options.max_waiting_runs(),
+                         .lease_duration = std::clamp(FromProto(options.lease_duration()), absl::Seconds(1), absl::Seconds(60))},
+        serving_, *state_, *agents_, *tools_, evaluator_, peers.state_manager);
+    workflow_rpc_ = std::make_unique<WorkflowRpc>(serving_.env(), *state_, *checker_);
+    run_rpc_ = std::make_unique<RunRpc>(serving_.env(), *state_, *checker_, *host_, runtime.ids, options.max_input_bytes());
+    RpcServer::Options server;
+    if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
+    server.port_flag = "--workflow-engine.grpc-port";
+    server.max_message_bytes = static_cast<int>(config_.process().max_message_bytes());
+    server.services = {workflow_rpc_.get(), run_rpc_.get()};
+    server.reflected = {"tutti.workflow.v1.WorkflowService", "tutti.workflow.v1.RunService"};
+    TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
+    host_->Start();
+    return absl::OkStatus();
+  }
+  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
+  void Drain(absl::Time deadline) override {
+    serving_.Drain(deadline);
+    if (host_) host_->Drain();
+  }
+
+ private:
+  const tutti::config::v1::Config& config_;
+  const bool standalone_;
+  Evaluator evaluator_;
+  ServiceServer serving_;
+  std::unique_ptr<StateClient> state_;
+  std::unique_ptr<GrpcAgents> agents_;
+  std::unique_ptr<GrpcTools> tools_;
+  std::unique_ptr<NameDirectory> names_;
+  std::unique_ptr<SpecChecker> checker_;
+  std::unique_ptr<RunHost> host_;
+  std::unique_ptr<WorkflowRpc> workflow_rpc_;
+  std::unique_ptr<RunRpc> run_rpc_;
+};
+
+}  // namespace
+
+std::unique_ptr<Module> NewWorkflowEngine(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone) {
+  return std::make_unique<WorkflowEngine>(runtime, config, standalone);
+}
+
+}  // namespace tutti::engine

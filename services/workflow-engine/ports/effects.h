@@ -1,0 +1,54 @@
+// What a run can do to the world: ask agents, call tools, write its journal.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/async/task.h"
+#include "runtime/json/json.h"
+#include "runtime/rpc/call_context.h"
+#include "tutti/agent/v1/agent.pb.h"
+#include "tutti/state/v1/journal.pb.h"
+#include "tutti/type/v1/usage.pb.h"
+
+namespace tutti::engine {
+
+// One attempt of a step. The effect happens at least once; `idempotency_key` is the same for every delivery of the attempt.
+struct Attempt {
+  std::string run_id;
+  std::string step_path;
+  std::string idempotency_key;
+};
+
+struct AgentAnswer {
+  Json output;
+  std::vector<tutti::type::v1::ModelUsage> usage;
+};
+
+class AgentPort {
+ public:
+  virtual ~AgentPort() = default;
+  // `definition` when the workflow defines the agent itself, else null and `agent` is a configured one.
+  virtual Task<absl::StatusOr<AgentAnswer>> Execute(CallContext& call, Attempt attempt, std::string agent,
+                                                    const tutti::agent::v1::Agent* definition, Json input) = 0;
+};
+
+class ToolPort {
+ public:
+  virtual ~ToolPort() = default;
+  virtual Task<absl::StatusOr<Json>> Execute(CallContext& call, Attempt attempt, std::string tool, Json parameters) = 0;
+};
+
+// The journal of one run, as its owner writes it. Entries keep their order.
+class JournalPort {
+ public:
+  virtual ~JournalPort() = default;
+  // Written soon, at the latest with the next Commit.
+  virtual void Post(tutti::state::v1::JournalEntry entry) = 0;
+  // OK when this entry and all before it are durable. ABORTED: the lease is lost, stop at once. Other errors are retried inside
+  // until the call's stop is requested (CANCELLED).
+  virtual Task<absl::Status> Commit(tutti::state::v1::JournalEntry entry) = 0;
+};
+
+}  // namespace tutti::engine

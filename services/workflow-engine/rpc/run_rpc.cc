@@ -1,0 +1,175 @@
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "runtime/text/page_token.h"
+#include "services/workflow-engine/domain/run_view.h"
+#include "services/workflow-engine/rpc/services.h"
+
+namespace tutti::engine {
+namespace {
+
+absl::Status Invalid(absl::string_view field, absl::string_view what) {
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", absl::StrCat(field, ": ", what)).Violation(field, what);
+}
+
+absl::Status CheckRequest(const v1::StartRunRequest& request) {
+  if (request.definition_case() == v1::StartRunRequest::DEFINITION_NOT_SET) {
+    return Invalid("workflow", "one of workflow (a stored one's name) and spec must be set");
+  }
+  if (request.workflow_version() < 0) return Invalid("workflow_version", "must not be negative");
+  if (request.request_id().size() > 36) return Invalid("request_id", "must have at most 36 characters");
+  for (unsigned char c : request.request_id()) {
+    if (c < 0x21 || c > 0x7e) return Invalid("request_id", "must be printable ASCII without spaces");
+  }
+  if (request.labels_size() > 64) return Invalid("labels", "must have at most 64 entries");
+  for (const auto& [key, value] : request.labels()) {
+    if (key.empty() || key.size() > 63) return Invalid("labels", "a key must have 1 to 63 characters");
+    if (value.size() > 255) return Invalid(absl::StrCat("labels.", key), "must have at most 255 characters");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* RunRpc::StartRun(grpc::CallbackServerContext* context, const v1::StartRunRequest* request,
+                                           v1::StartRunResponse* response) {
+  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/StartRun", &RunRpc::HandleStart);
+}
+grpc::ServerUnaryReactor* RunRpc::GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest* request,
+                                         v1::GetRunResponse* response) {
+  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/GetRun", &RunRpc::HandleGet);
+}
+grpc::ServerUnaryReactor* RunRpc::ListRuns(grpc::CallbackServerContext* context, const v1::ListRunsRequest* request,
+                                           v1::ListRunsResponse* response) {
+  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/ListRuns", &RunRpc::HandleList);
+}
+grpc::ServerUnaryReactor* RunRpc::CancelRun(grpc::CallbackServerContext* context, const v1::CancelRunRequest* request,
+                                            v1::CancelRunResponse* response) {
+  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/CancelRun",
+                    &RunRpc::HandleCancel);
+}
+grpc::ServerWriteReactor<v1::WatchRunResponse>* RunRpc::WatchRun(grpc::CallbackServerContext* context,
+                                                                 const v1::WatchRunRequest* request) {
+  return ServeServerStream<v1::WatchRunRequest, v1::WatchRunResponse>(
+      env_, context, request, *this, "tutti.workflow.v1.RunService/WatchRun", &RunRpc::HandleWatch);
+}
+
+Task<absl::Status> RunRpc::Resolve(CallContext& call, const v1::StartRunRequest& request, state::StoredRun* run,
+                                   v1::WorkflowSpec* spec) {
+  run->mutable_spec()->set_media_type("application/x-protobuf");
+  if (request.has_spec()) {
+    TUTTI_CO_RETURN_IF_ERROR(co_await checker_.Check(call, request.spec(), "spec"));
+    *spec = request.spec();
+    run->set_workflow(spec->name());
+    run->mutable_spec()->set_data(spec->SerializeAsString());
+    co_return absl::OkStatus();
+  }
+  state::GetWorkflowRequest get;
+  get.set_name(request.workflow());
+  get.set_version(request.workflow_version());
+  TUTTI_CO_ASSIGN_OR_RETURN(state::GetWorkflowResponse stored, co_await state_.GetWorkflow(call, get));
+  run->set_workflow(stored.workflow().name());
+  run->set_workflow_version(stored.workflow().version());
+  run->mutable_spec()->set_data(stored.workflow().spec().data());
+  if (!spec->ParseFromString(stored.workflow().spec().data())) co_return absl::DataLossError("the stored spec cannot be read");
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> RunRpc::HandleStart(CallContext& call, const v1::StartRunRequest& request,
+                                       v1::StartRunResponse& response) {
+  TUTTI_CO_RETURN_IF_ERROR(CheckRequest(request));
+  state::StoredRun run;
+  v1::WorkflowSpec spec;
+  TUTTI_CO_RETURN_IF_ERROR(co_await Resolve(call, request, &run, &spec));
+  Json input = request.has_input() ? ToJson(request.input()) : Json::object();
+  if (spec.has_input_schema()) {
+    absl::Status fits = ValidateJson(ToJson(spec.input_schema()), input, "input");
+    if (!fits.ok()) co_return fits;
+  }
+  ToPayload(input, run.mutable_input());
+  if (static_cast<int64_t>(run.input().data().size()) > max_input_bytes_) {
+    co_return Error(absl::StatusCode::kResourceExhausted, "INPUT_TOO_LARGE",
+                    absl::StrCat("the input has ", run.input().data().size(), " bytes, the limit is ", max_input_bytes_,
+                                 "; pass large documents by reference"))
+        .Metadata("limit", absl::StrCat(max_input_bytes_));
+  }
+  run.set_run_id(ids_.NewUlid());
+  run.set_request_id(request.request_id());
+  run.set_traceparent(call.trace.ToTraceparent());
+  for (const auto& [key, value] : request.labels()) (*run.mutable_labels())[key] = value;
+  TUTTI_CO_ASSIGN_OR_RETURN(state::CreateRunResponse created, co_await host_.CreateRun(call, std::move(run)));
+  *response.mutable_run() = ToRun(created.run(), /*with_payloads=*/true);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> RunRpc::HandleGet(CallContext& call, const v1::GetRunRequest& request, v1::GetRunResponse& response) {
+  state::GetRunRequest get;
+  get.set_run_id(request.run_id());
+  TUTTI_CO_ASSIGN_OR_RETURN(state::GetRunResponse stored, co_await state_.GetRun(call, get));
+  *response.mutable_run() = ToRun(stored.run(), /*with_payloads=*/true);
+  ClientReadStream<state::ReadJournalResponse> stream(call, absl::Seconds(30));
+  state::ReadJournalRequest read;
+  read.set_run_id(request.run_id());
+  state_.journal().async()->ReadJournal(stream.context(), &read, &stream);
+  stream.Start();
+  state::ReadJournalResponse page;
+  while (co_await stream.Read(page)) {
+    for (const auto& entry : page.entries()) ApplyToSteps(entry, response.mutable_run());
+  }
+  absl::Status status = co_await stream.Finish();
+  co_return status;
+}
+
+Task<absl::Status> RunRpc::HandleList(CallContext& call, const v1::ListRunsRequest& request,
+                                      v1::ListRunsResponse& response) {
+  state::ListRunsRequest list;
+  TUTTI_CO_RETURN_IF_ERROR(ParseRunFilter(request.filter(), &list));
+  TUTTI_CO_ASSIGN_OR_RETURN(int page_size, PageSize(request.page_size()));
+  list.set_page_size(page_size);
+  TUTTI_CO_ASSIGN_OR_RETURN(*list.mutable_before_run_id(),
+                            DecodePageToken(request.page_token(), absl::StrCat("runs/", request.filter())));
+  TUTTI_CO_ASSIGN_OR_RETURN(state::ListRunsResponse stored, co_await state_.ListRuns(call, list));
+  for (const auto& run : stored.runs()) *response.add_runs() = ToRun(run, /*with_payloads=*/false);
+  if (stored.has_more()) {
+    response.set_next_page_token(
+        EncodePageToken(stored.runs().rbegin()->run_id(), absl::StrCat("runs/", request.filter())));
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> RunRpc::HandleCancel(CallContext& call, const v1::CancelRunRequest& request,
+                                        v1::CancelRunResponse& response) {
+  if (request.reason().size() > 1000) co_return Invalid("reason", "must have at most 1000 characters");
+  state::RequestCancelRequest cancel;
+  cancel.set_run_id(request.run_id());
+  cancel.set_reason(request.reason());
+  TUTTI_CO_ASSIGN_OR_RETURN(state::RequestCancelResponse stored, co_await state_.RequestCancel(call, cancel));
+  *response.mutable_run() = ToRun(stored.run(), /*with_payloads=*/false);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> RunRpc::HandleWatch(CallContext& call, const v1::WatchRunRequest& request,
+                                       StreamWriter<v1::WatchRunResponse>& writer) {
+  if (request.after_offset() < 0) co_return Invalid("after_offset", "must not be negative");
+  ClientReadStream<state::WatchJournalResponse> stream(call, absl::InfiniteDuration());
+  state::WatchJournalRequest watch;
+  watch.set_run_id(request.run_id());
+  watch.set_after_seq(request.after_offset());
+  state_.journal().async()->WatchJournal(stream.context(), &watch, &stream);
+  stream.Start();
+  bool open = true;
+  state::WatchJournalResponse page;
+  while (open && co_await stream.Read(page)) {
+    for (const auto& entry : page.entries()) {
+      v1::WatchRunResponse out;
+      *out.mutable_event() = ToEvent(entry, request.run_id());
+      open = co_await writer.Write(out);
+      if (!open) break;
+    }
+  }
+  if (!open) stream.Cancel();
+  absl::Status status = co_await stream.Finish();
+  co_return open ? status : absl::CancelledError("the watcher has gone");
+}
+
+}  // namespace tutti::engine
