@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "runtime/config/yaml_proto.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
@@ -53,6 +54,15 @@ std::string FromEnv(const Environment& env, const char* name, const char* otherw
   return value && *value ? value : otherwise;
 }
 
+// Values of lists are joined by commas; a list of messages is YAML.
+absl::Status Apply(const std::string& path, const std::string& value, absl::string_view source, Config* config) {
+  static const std::vector<std::string> kTextLists = {"tool_service.document_roots"};
+  bool list = std::find(kTextLists.begin(), kTextLists.end(), path) != kTextLists.end();
+  std::vector<std::string> values = {value};
+  if (list) values = absl::StrSplit(value, ',', absl::SkipEmpty());
+  return SetFieldFromTexts(config, path, values, source);
+}
+
 absl::Status ApplyFile(const std::string& file, Config* config) {
   std::ifstream in(file, std::ios::binary);
   if (!in) {
@@ -71,7 +81,7 @@ absl::Status ApplyEnvironment(const Environment& env, const std::vector<std::str
   for (const auto& path : AllPaths()) {
     std::string name = VariableOf(path);
     known.push_back(name);
-    if (const char* value = env(name.c_str())) TUTTI_RETURN_IF_ERROR(SetFieldFromText(config, path, value, name));
+    if (const char* value = env(name.c_str())) TUTTI_RETURN_IF_ERROR(Apply(path, value, name, config));
   }
   // Variables of the suite's own tools and tests.
   for (const char* name : {"TUTTI_CONFIG", "TUTTI_SERVER", "TUTTI_BIN", "TUTTI_SOURCE"}) known.push_back(name);
@@ -182,7 +192,7 @@ absl::StatusOr<LoadedConfig> LoadConfig(const std::vector<std::string>& args, co
   if (!file.empty()) TUTTI_RETURN_IF_ERROR(ApplyFile(file, &out.config));
   TUTTI_RETURN_IF_ERROR(ApplyEnvironment(env, env_names, &out.config));
   for (const auto& [path, value] : settings) {
-    TUTTI_RETURN_IF_ERROR(SetFieldFromText(&out.config, path, value, absl::StrCat("--", FlagOf(path))));
+    TUTTI_RETURN_IF_ERROR(Apply(path, value, absl::StrCat("--", FlagOf(path)), &out.config));
   }
   return out;
 }

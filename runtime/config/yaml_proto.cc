@@ -120,6 +120,12 @@ class Decoder {
     }
   }
 
+  static std::vector<std::string> FieldNames(const Descriptor& descriptor) {
+    std::vector<std::string> names;
+    for (int i = 0; i < descriptor.field_count(); ++i) names.push_back(descriptor.field(i)->name());
+    return names;
+  }
+
   absl::Status Result() const {
     if (violations_.empty()) return absl::OkStatus();
     return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE", absl::StrJoin(messages_, "\n"))
@@ -136,12 +142,6 @@ class Decoder {
   }
 
  private:
-  static std::vector<std::string> FieldNames(const Descriptor& descriptor) {
-    std::vector<std::string> names;
-    for (int i = 0; i < descriptor.field_count(); ++i) names.push_back(descriptor.field(i)->name());
-    return names;
-  }
-
   bool Enter(const YAML::Node& node, const std::string& path, int depth) {
     if (depth > kMaxDepth) {
       Fail(node, path, absl::StrCat("nested deeper than ", kMaxDepth, " levels"));
@@ -357,14 +357,17 @@ absl::Status ParseYaml(absl::string_view text, absl::string_view file, Message* 
   return decoder.Result();
 }
 
-absl::Status SetFieldFromText(Message* message, const std::string& path, absl::string_view text, absl::string_view source) {
+absl::Status SetFieldFromTexts(Message* message, const std::string& path, const std::vector<std::string>& values,
+                               absl::string_view source) {
   std::vector<std::string> parts = absl::StrSplit(path, '.');
   Message* target = message;
   for (size_t i = 0; i < parts.size(); ++i) {
     const FieldDescriptor* field = target->GetDescriptor()->FindFieldByName(parts[i]);
+    if (!field) field = target->GetDescriptor()->FindFieldByCamelcaseName(parts[i]);
     bool last = i + 1 == parts.size();
     if (!field || (!last && (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE || field->is_repeated()))) {
-      return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_SETTING", absl::StrCat(source, ": there is no setting ", path));
+      return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_SETTING", absl::StrCat(source, ": there is no field ", path,
+                                field ? "" : DidYouMean(parts[i], Decoder::FieldNames(*target->GetDescriptor()))));
     }
     if (!last) {
       target = target->GetReflection()->MutableMessage(target, field);
@@ -373,13 +376,16 @@ absl::Status SetFieldFromText(Message* message, const std::string& path, absl::s
     target->GetReflection()->ClearField(target, field);
     YAML::Node node;
     try {
+      if (values.size() != 1 && !field->is_repeated()) {
+        return Error(absl::StatusCode::kInvalidArgument, "INVALID_SETTING", absl::StrCat(source, ": takes one value"));
+      }
       if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-        node = YAML::Load(std::string(text));
+        node = YAML::Load(values.empty() ? "" : values[0]);
       } else if (field->is_repeated()) {
-        for (absl::string_view item : absl::StrSplit(text, ',', absl::SkipEmpty())) node.push_back(std::string(item));
-        if (!node.IsDefined() || node.IsNull()) return absl::OkStatus();
+        for (const auto& value : values) node.push_back(value);
+        if (values.empty()) return absl::OkStatus();
       } else {
-        node = YAML::Node(std::string(text));
+        node = YAML::Node(values[0]);
       }
     } catch (const YAML::Exception& e) {
       return Error(absl::StatusCode::kInvalidArgument, "INVALID_SETTING", absl::StrCat(source, ": ", e.what()));

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -30,10 +31,10 @@ class SourceMap {
 absl::Status ParseYaml(absl::string_view text, absl::string_view file, google::protobuf::Message* out,
                        SourceMap* lines = nullptr);
 
-// Sets one field, named by a dotted path of proto names, from text as a flag or an environment variable gives it: scalars as
-// they are, repeated scalars joined by commas, messages as YAML.
-absl::Status SetFieldFromText(google::protobuf::Message* message, const std::string& path, absl::string_view text,
-                              absl::string_view source);
+// Sets one field, named by a dotted path of field names (either spelling), from text as a flag, an environment variable or a
+// query parameter gives it. Scalars are taken as they are, messages as YAML; several values only for repeated fields.
+absl::Status SetFieldFromTexts(google::protobuf::Message* message, const std::string& path,
+                               const std::vector<std::string>& values, absl::string_view source);
 
 // The message as YAML; fields marked `secret` as `***`.
 std::string ToYaml(const google::protobuf::Message& message);

@@ -1,0 +1,41 @@
+// The CLI's commands. Each returns an exit code.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/client.h"
+#include "cli/output.h"
+
+namespace tutti::cli {
+
+struct RunOptions {
+  std::string what;  // a spec's file, or a stored workflow's name
+  std::vector<std::string> inputs;  // key=value; a value that is JSON is taken as such
+  std::string input_json;
+  std::string documents;
+  std::vector<std::string> labels;
+  std::string request_id;
+  std::string save;
+  bool watch = false;
+};
+
+int RunWorkflow(Client& client, const RunOptions& options, Format format);
+int ListRuns(Client& client, const std::string& filter, int page_size, const std::string& page_token, Format format);
+int GetRun(Client& client, const std::string& run_id, Format format);
+int WatchRunCommand(Client& client, const std::string& run_id, Format format);
+int CancelRun(Client& client, const std::string& run_id, const std::string& reason, Format format);
+int ApplyWorkflow(Client& client, const std::string& file, bool validate_only, Format format);
+int ListWorkflows(Client& client, Format format);
+int GetWorkflow(Client& client, const std::string& name, int64_t version, Format format);
+int ListAgents(Client& client, Format format);
+int InvokeAgent(Client& client, const std::string& agent, const std::string& input, Format format);
+int ListTools(Client& client, Format format);
+int CallTool(Client& client, const std::string& tool, const std::string& parameters, Format format);
+int Health(Client& client, Format format);
+int Usage(Client& client, const std::string& run_id, const std::string& group_by, Format format);
+int Trace(Client& client, const std::string& trace_id, Format format);
+// A completion script for bash, zsh or fish.
+int Completion(const std::string& shell);
+
+}  // namespace tutti::cli

@@ -1,0 +1,130 @@
+// tutti: the suite in one process (`up`), and a client of it.
+#include <CLI/CLI.hpp>
+
+#include <cstdlib>
+#include <iostream>
+
+#include "cli/commands.h"
+#include "runtime/process/service_main.h"
+#include "services/standalone/standalone.h"
+
+namespace {
+
+using namespace tutti::cli;  // NOLINT: this file is the program
+
+struct Options {
+  std::string server = "127.0.0.1:9090";
+  std::string output = "table";
+  double timeout_seconds = 120;
+  RunOptions run;
+  std::string id, filter, page_token, reason, name, input, params = "{}", group_by, shell;
+  int page_size = 0;
+  int64_t version = 0;
+  bool validate_only = false;
+};
+
+int Main(int argc, char** argv) {
+  // `up` has the services' own flags: one for each field of the configuration.
+  if (argc >= 2 && std::string(argv[1]) == "up") return tutti::RunStandalone({argv + 2, argv + argc});
+
+  Options o;
+  if (const char* server = getenv("TUTTI_SERVER"); server && *server) o.server = server;
+  CLI::App app{"Tutti runs workflows of agents and tools. `tutti up` starts a suite; the other commands talk to one.", "tutti"};
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.add_option("--server", o.server, "gRPC address of the gateway (TUTTI_SERVER)")->capture_default_str();
+  app.add_option("-o,--output", o.output, "table, json or yaml")->check(CLI::IsMember({"table", "json", "yaml"}));
+  app.add_option("--timeout", o.timeout_seconds, "seconds for one call")->capture_default_str();
+
+  int code = kOk;
+  auto with = [&](auto command) {
+    return [&o, &code, command] {
+      Client client(o.server, o.timeout_seconds > 0 ? absl::Seconds(o.timeout_seconds) : absl::InfiniteDuration());
+      Format format = o.output == "json" ? Format::kJson : o.output == "yaml" ? Format::kYaml : Format::kTable;
+      code = command(client, format);
+    };
+  };
+
+  app.add_subcommand("up", "start all services in one process (tutti up --help)");
+  auto* run = app.add_subcommand("run", "start a run of a file's or a stored workflow");
+  run->add_option("workflow", o.run.what, "a YAML or JSON file, or a stored workflow's name")->required();
+  run->add_option("--input", o.run.inputs, "key=value; the value may be JSON");
+  run->add_option("--input-json", o.run.input_json, "the whole input as JSON, or @FILE");
+  run->add_option("--documents", o.run.documents, "a folder; becomes the input's \"documents\"");
+  run->add_option("--label", o.run.labels, "key=value");
+  run->add_option("--request-id", o.run.request_id, "the same id starts nothing twice");
+  run->add_option("--save", o.run.save, "with --watch: write the result to this file");
+  run->add_flag("--watch", o.run.watch, "follow the run and print its result");
+  run->callback(with([&o](Client& c, Format f) { return RunWorkflow(c, o.run, f); }));
+
+  auto* runs = app.add_subcommand("runs", "list, get, watch, cancel");
+  runs->require_subcommand(1);
+  auto* runs_list = runs->add_subcommand("list", "newest first");
+  runs_list->add_option("--filter", o.filter, "for example: state = \"RUNNING\" AND workflow = \"x\"");
+  runs_list->add_option("--page-size", o.page_size, "at most 1000");
+  runs_list->add_option("--page-token", o.page_token, "of the page before");
+  runs_list->callback(with([&o](Client& c, Format f) { return ListRuns(c, o.filter, o.page_size, o.page_token, f); }));
+  auto* runs_get = runs->add_subcommand("get", "a run with its steps");
+  runs_get->add_option("run", o.id)->required();
+  runs_get->callback(with([&o](Client& c, Format f) { return GetRun(c, o.id, f); }));
+  auto* runs_watch = runs->add_subcommand("watch", "follow a run to its end");
+  runs_watch->add_option("run", o.id)->required();
+  runs_watch->callback(with([&o](Client& c, Format f) { return WatchRunCommand(c, o.id, f); }));
+  auto* runs_cancel = runs->add_subcommand("cancel", "ask a run to stop");
+  runs_cancel->add_option("run", o.id)->required();
+  runs_cancel->add_option("--reason", o.reason);
+  runs_cancel->callback(with([&o](Client& c, Format f) { return CancelRun(c, o.id, o.reason, f); }));
+
+  auto* workflows = app.add_subcommand("workflows", "apply, list, get");
+  workflows->require_subcommand(1);
+  auto* apply = workflows->add_subcommand("apply", "store a definition as the next version of its name");
+  apply->add_option("file", o.name, "YAML or JSON")->required();
+  apply->add_flag("--validate-only", o.validate_only, "only look whether it is valid");
+  apply->callback(with([&o](Client& c, Format f) { return ApplyWorkflow(c, o.name, o.validate_only, f); }));
+  workflows->add_subcommand("list", "the stored definitions")->callback(with([](Client& c, Format f) { return ListWorkflows(c, f); }));
+  auto* workflow_get = workflows->add_subcommand("get", "a definition");
+  workflow_get->add_option("name", o.name)->required();
+  workflow_get->add_option("--version", o.version, "the latest unless said");
+  workflow_get->callback(with([&o](Client& c, Format f) { return GetWorkflow(c, o.name, o.version, f); }));
+
+  auto* agents = app.add_subcommand("agents", "list, invoke");
+  agents->require_subcommand(1);
+  agents->add_subcommand("list", "the configured agents")->callback(with([](Client& c, Format f) { return ListAgents(c, f); }));
+  auto* invoke = agents->add_subcommand("invoke", "ask an agent once");
+  invoke->add_option("agent", o.name)->required();
+  invoke->add_option("input", o.input, "text or JSON")->required();
+  invoke->callback(with([&o](Client& c, Format f) { return InvokeAgent(c, o.name, o.input, f); }));
+
+  auto* tools = app.add_subcommand("tools", "list, call");
+  tools->require_subcommand(1);
+  tools->add_subcommand("list", "the tools")->callback(with([](Client& c, Format f) { return ListTools(c, f); }));
+  auto* call = tools->add_subcommand("call", "call a tool");
+  call->add_option("tool", o.name)->required();
+  call->add_option("--params", o.params, "a JSON object");
+  call->callback(with([&o](Client& c, Format f) { return CallTool(c, o.name, o.params, f); }));
+
+  app.add_subcommand("health", "whether every service serves")->callback(with([](Client& c, Format f) { return Health(c, f); }));
+  auto* usage = app.add_subcommand("usage", "tokens and cost");
+  usage->add_option("run", o.id, "only this run");
+  usage->add_option("--by", o.group_by, "run, step, agent or model");
+  usage->callback(with([&o](Client& c, Format f) { return Usage(c, o.id, o.group_by, f); }));
+  auto* trace = app.add_subcommand("trace", "the spans of a recent trace");
+  trace->add_option("trace", o.id)->required();
+  trace->callback(with([&o](Client& c, Format f) { return Trace(c, o.id, f); }));
+  auto* completion = app.add_subcommand("completion", "a script for your shell: source <(tutti completion bash)");
+  completion->add_option("shell", o.shell, "bash or zsh")->required();
+  completion->callback([&] { code = Completion(o.shell); });
+  app.add_subcommand("version", "the version of this program")->callback([] { std::cout << "tutti " << tutti::kVersion << "\n"; });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    int parsed = app.exit(error);
+    return parsed == 0 ? kOk : kUsage;
+  }
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return Main(argc, argv); }

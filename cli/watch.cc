@@ -1,0 +1,159 @@
+#include "cli/watch.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <unistd.h>
+
+#include <iostream>
+#include <map>
+#include <thread>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "tutti/workflow/v1/run_service.grpc.pb.h"
+
+namespace tutti::cli {
+namespace {
+
+using tutti::workflow::v1::RunEvent;
+using tutti::workflow::v1::StepRecord;
+
+constexpr int kReconnects = 30;
+
+class Printer {
+ public:
+  Printer(Format format) : format_(format), terminal_(isatty(STDERR_FILENO) != 0) {}
+
+  void Print(const RunEvent& event) {
+    if (format_ == Format::kJson) {
+      std::string line;
+      (void)google::protobuf::util::MessageToJsonString(event, &line);
+      std::cout << line << std::endl;
+      return;
+    }
+    std::string text = Describe(event);
+    if (terminal_) std::cerr << "\r\033[K";
+    if (!text.empty()) std::cerr << absl::StrFormat("%3d%%  %s\n", event.progress_percent(), text);
+    if (terminal_) {
+      int filled = event.progress_percent() * 30 / 100;
+      std::string bar;
+      for (int i = 0; i < 30; ++i) bar += i < filled ? "█" : "░";
+      std::cerr << bar << absl::StrFormat(" %3d%% ", event.progress_percent()) << current_ << std::flush;
+    }
+  }
+  void End() {
+    if (terminal_ && format_ != Format::kJson) std::cerr << "\r\033[K";
+  }
+
+ private:
+  std::string Describe(const RunEvent& event) {
+    if (event.event_case() == RunEvent::kState) {
+      return absl::StrCat("run ", event.run_id(), " ",
+                          absl::AsciiStrToLower(ShowEnum(tutti::workflow::v1::RunState_Name(event.state()), "RUN_STATE_")));
+    }
+    if (event.event_case() == RunEvent::kGate) {
+      const auto& gate = event.gate();
+      return absl::StrFormat("%s: %s (score %.2f)%s", gate.path(), gate.passed() ? "passed" : "NOT passed", gate.score(),
+                             gate.passed() || gate.feedback().empty() ? "" : absl::StrCat(": ", gate.feedback()));
+    }
+    const StepRecord& step = event.step();
+    std::string who = step.target().empty() ? "" : absl::StrCat(" (", step.kind(), " ", step.target(), ")");
+    switch (step.state()) {
+      case tutti::workflow::v1::STEP_STATE_RUNNING:
+        current_ = step.path();
+        started_[step.path()] = ToTime(event.time());
+        return absl::StrCat(step.path(), who, " …");
+      case tutti::workflow::v1::STEP_STATE_SUCCEEDED: {
+        std::string took;
+        if (auto it = started_.find(step.path()); it != started_.end()) {
+          took = absl::StrCat(" in ", ShowDuration(ToTime(event.time()) - it->second));
+        }
+        return absl::StrCat(step.path(), who, " done", took);
+      }
+      case tutti::workflow::v1::STEP_STATE_FAILED: return absl::StrCat(step.path(), who, " FAILED: ", step.error().message());
+      case tutti::workflow::v1::STEP_STATE_RETRYING:
+        return absl::StrCat(step.path(), who, " attempt ", step.attempt(), " failed, will be tried again: ", step.error().message());
+      case tutti::workflow::v1::STEP_STATE_SKIPPED: return absl::StrCat(step.path(), " skipped");
+      default: return "";
+    }
+  }
+
+  const Format format_;
+  const bool terminal_;
+  std::string current_;
+  std::map<std::string, absl::Time> started_;
+};
+
+}  // namespace
+
+absl::Status WatchRun(Client& client, const std::string& run_id, Format format, tutti::workflow::v1::RunState* state) {
+  auto stub = tutti::workflow::v1::RunService::NewStub(client.channel());
+  Printer printer(format);
+  tutti::workflow::v1::WatchRunRequest request;
+  request.set_run_id(run_id);
+  *state = tutti::workflow::v1::RUN_STATE_UNSPECIFIED;
+  int failures = 0;
+  for (;;) {
+    grpc::ClientContext context;
+    auto stream = stub->WatchRun(&context, request);
+    tutti::workflow::v1::WatchRunResponse response;
+    while (stream->Read(&response)) {
+      failures = 0;
+      request.set_after_offset(response.event().offset());
+      if (response.event().event_case() == RunEvent::kState) *state = response.event().state();
+      printer.Print(response.event());
+    }
+    absl::Status status = FromGrpc(stream->Finish());
+    bool ended = *state != tutti::workflow::v1::RUN_STATE_UNSPECIFIED && *state != tutti::workflow::v1::RUN_STATE_RUNNING;
+    if (ended || (status.ok() && request.after_offset() > 0)) {
+      printer.End();
+      return absl::OkStatus();
+    }
+    bool passing = status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kCancelled;
+    if (!passing || ++failures > kReconnects) {
+      printer.End();
+      return client.Explain(status);
+    }
+    std::this_thread::sleep_for(std::chrono::seconds(1));  // the server is away: look again, resuming after the last event
+  }
+}
+
+void PrintStages(const tutti::workflow::v1::Run& run) {
+  struct Stage {
+    absl::Time start = absl::InfiniteFuture(), end = absl::InfinitePast();
+    int64_t calls = 0, input = 0, output = 0, cost = 0;
+    std::string currency;
+  };
+  std::vector<std::string> order;
+  std::map<std::string, Stage> stages;
+  for (const auto& step : run.steps()) {
+    std::vector<std::string> parts = absl::StrSplit(step.path(), '/');
+    if (step.kind() == "pipeline" && parts.size() == 1) continue;
+    std::string name = parts.size() > 1 ? absl::StrCat(parts[0], "/", parts[1]) : parts[0];
+    if (stages.count(name) == 0) order.push_back(name);
+    Stage& stage = stages[name];
+    stage.start = std::min(stage.start, ToTime(step.start_time()));
+    if (step.has_end_time()) stage.end = std::max(stage.end, ToTime(step.end_time()));
+    for (const auto& usage : step.usage()) {
+      stage.calls += usage.calls();
+      stage.input += usage.input_tokens();
+      stage.output += usage.output_tokens();
+      stage.cost += usage.cost_nano_units();
+      stage.currency = usage.currency_code();
+    }
+  }
+  std::vector<Row> rows;
+  for (const auto& name : order) {
+    const Stage& stage = stages[name];
+    rows.push_back({name, stage.end > stage.start ? ShowDuration(stage.end - stage.start) : "-", absl::StrCat(stage.calls),
+                    absl::StrCat(stage.input), absl::StrCat(stage.output), ShowCost(stage.cost, stage.currency)});
+  }
+  const auto& sum = run.usage();
+  rows.push_back({"total", run.has_end_time() ? ShowDuration(ToTime(run.end_time()) - ToTime(run.create_time())) : "-",
+                  absl::StrCat(sum.calls()), absl::StrCat(sum.input_tokens()), absl::StrCat(sum.output_tokens()),
+                  ShowCost(sum.cost_nano_units(), sum.currency_code())});
+  PrintTable({"STAGE", "TIME", "CALLS", "TOKENS IN", "TOKENS OUT", "COST"}, rows);
+}
+
+}  // namespace tutti::cli

@@ -1,0 +1,180 @@
+#include "services/agent-manager/adapters/curl_http_client.h"
+
+#include <curl/curl.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <map>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "runtime/async/one_shot.h"
+#include "runtime/status/error.h"
+#include "runtime/sync/mutex.h"
+
+namespace tutti::agent_manager {
+namespace {
+
+constexpr size_t kMaxAnswerBytes = 16 << 20;
+constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
+constexpr absl::Duration kLongest = absl::Minutes(10);
+
+struct Transfer {
+  HttpRequest request;
+  HttpResponse response;
+  curl_slist* headers = nullptr;
+  CURL* easy = nullptr;
+  absl::Duration timeout;
+  bool too_large = false;
+  OneShot<absl::StatusOr<HttpResponse>> done;
+  ~Transfer() {
+    curl_slist_free_all(headers);
+    if (easy) curl_easy_cleanup(easy);
+  }
+};
+
+size_t OnBody(char* data, size_t size, size_t count, void* self) {
+  auto* transfer = static_cast<Transfer*>(self);
+  if (transfer->response.body.size() + size * count > kMaxAnswerBytes) {
+    transfer->too_large = true;
+    return 0;
+  }
+  transfer->response.body.append(data, size * count);
+  return size * count;
+}
+
+size_t OnHeader(char* data, size_t size, size_t count, void* self) {
+  absl::string_view line(data, size * count);
+  int seconds = 0;
+  if (absl::StartsWithIgnoreCase(line, "retry-after:") && absl::SimpleAtoi(line.substr(12), &seconds)) {
+    static_cast<Transfer*>(self)->response.retry_after_seconds = std::clamp(seconds, 0, 3600);
+  }
+  return size * count;
+}
+
+class CurlHttpClient final : public HttpClient {
+ public:
+  CurlHttpClient() : multi_(curl_multi_init()), thread_([this] { Run(); }) {
+    pthread_setname_np(thread_.native_handle(), "http-client");
+  }
+  ~CurlHttpClient() override {
+    {
+      MutexLock lock(mutex_);
+      stopping_ = true;
+    }
+    curl_multi_wakeup(multi_);
+    thread_.join();
+    curl_multi_cleanup(multi_);
+  }
+
+  Task<absl::StatusOr<HttpResponse>> Post(CallContext& call, HttpRequest request) override {
+    auto transfer = std::make_shared<Transfer>();
+    transfer->request = std::move(request);
+    transfer->timeout = std::min(kLongest, call.deadline == absl::InfiniteFuture() ? kLongest : call.deadline - absl::Now());
+    if (transfer->timeout <= absl::Milliseconds(1)) co_return absl::DeadlineExceededError("no time is left for the request");
+    {
+      MutexLock lock(mutex_);
+      added_.push_back(transfer);
+    }
+    curl_multi_wakeup(multi_);
+    std::stop_callback on_stop(call.stop, [this, transfer] {
+      {
+        MutexLock lock(mutex_);
+        cancelled_.push_back(transfer);
+      }
+      curl_multi_wakeup(multi_);
+    });
+    auto response = co_await transfer->done.Wait(*call.executor);
+    co_return std::move(response);
+  }
+
+ private:
+  void Begin(const std::shared_ptr<Transfer>& transfer) {
+    CURL* easy = transfer->easy = curl_easy_init();
+    for (const auto& header : transfer->request.headers) transfer->headers = curl_slist_append(transfer->headers, header.c_str());
+    curl_easy_setopt(easy, CURLOPT_URL, transfer->request.url.c_str());
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);
+    curl_easy_setopt(easy, CURLOPT_POST, 1L);
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->request.body.data());
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(transfer->request.body.size()));
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &OnBody);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer.get());
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, &OnHeader);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer.get());
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, static_cast<long>(absl::ToInt64Milliseconds(transfer->timeout)));
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(absl::ToInt64Milliseconds(kConnectTimeout)));
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_multi_add_handle(multi_, easy);
+    running_[easy] = transfer;
+  }
+
+  void End(CURL* easy, CURLcode code) {
+    auto it = running_.find(easy);
+    if (it == running_.end()) return;
+    std::shared_ptr<Transfer> transfer = it->second;
+    running_.erase(it);
+    curl_multi_remove_handle(multi_, easy);
+    if (code == CURLE_OK) {
+      long status = 0;
+      curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+      transfer->response.status = static_cast<int>(status);
+      transfer->done.Set(std::move(transfer->response));
+    } else if (transfer->too_large) {
+      transfer->done.Set(absl::ResourceExhaustedError("the answer is larger than 16 MiB"));
+    } else if (code == CURLE_OPERATION_TIMEDOUT) {
+      transfer->done.Set(absl::DeadlineExceededError(absl::StrCat("no answer from ", transfer->request.url, " in time")));
+    } else {
+      transfer->done.Set(absl::UnavailableError(absl::StrCat(transfer->request.url, ": ", curl_easy_strerror(code))));
+    }
+  }
+
+  void Run() {
+    for (;;) {
+      std::vector<std::shared_ptr<Transfer>> added, cancelled;
+      bool stopping;
+      {
+        MutexLock lock(mutex_);
+        added.swap(added_);
+        cancelled.swap(cancelled_);
+        stopping = stopping_;
+      }
+      for (const auto& transfer : added) Begin(transfer);
+      for (const auto& transfer : cancelled) {
+        if (running_.erase(transfer->easy) > 0) curl_multi_remove_handle(multi_, transfer->easy);
+        transfer->done.Set(absl::CancelledError("the caller gave up"));
+      }
+      if (stopping) break;
+      int active = 0;
+      curl_multi_perform(multi_, &active);
+      int left = 0;
+      while (CURLMsg* message = curl_multi_info_read(multi_, &left)) {
+        if (message->msg == CURLMSG_DONE) End(message->easy_handle, message->data.result);
+      }
+      curl_multi_poll(multi_, nullptr, 0, 60000, nullptr);
+    }
+    for (auto& [easy, transfer] : running_) {
+      curl_multi_remove_handle(multi_, easy);
+      transfer->done.Set(absl::CancelledError("shutting down"));
+    }
+    running_.clear();
+  }
+
+  CURLM* multi_;
+  Mutex mutex_;
+  std::vector<std::shared_ptr<Transfer>> added_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<Transfer>> cancelled_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<CURL*, std::shared_ptr<Transfer>> running_;  // the thread's own
+  std::thread thread_;
+};
+
+}  // namespace
+
+std::unique_ptr<HttpClient> NewCurlHttpClient() { return std::make_unique<CurlHttpClient>(); }
+
+}  // namespace tutti::agent_manager

@@ -1,0 +1,23 @@
+// The model providers.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "services/agent-manager/ports/http_client.h"
+#include "services/agent-manager/ports/model_provider.h"
+
+namespace tutti::agent_manager {
+
+// OpenAI's Chat Completions, and everything that speaks it. `http` must outlive it.
+std::unique_ptr<ModelProvider> NewOpenAiProvider(HttpClient& http, std::string base_url, std::string api_key, std::string model);
+// Anthropic's Messages.
+std::unique_ptr<ModelProvider> NewAnthropicProvider(HttpClient& http, std::string base_url, std::string api_key,
+                                                    std::string model);
+// The embedded default: text algorithms, no language model, no network. Deterministic.
+std::unique_ptr<ModelProvider> NewLocalProvider();
+
+// What an HTTP answer that is no success means, with the server's own words.
+absl::Status ProviderError(const std::string& provider, const HttpResponse& response);
+
+}  // namespace tutti::agent_manager

@@ -1,0 +1,111 @@
+#include "services/agent-manager/module.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/process/service_server.h"
+#include "runtime/status/macros.h"
+#include "services/agent-manager/adapters/curl_http_client.h"
+#include "services/agent-manager/adapters/grpc_tools.h"
+#include "services/agent-manager/adapters/providers.h"
+#include "services/agent-manager/rpc/services.h"
+
+namespace tutti::agent_manager {
+namespace {
+
+// gen_ai.client.* of OpenTelemetry's GenAI conventions v1.41.1, as Prometheus writes them.
+class ModelMetrics final : public ModelObserver {
+ public:
+  explicit ModelMetrics(prometheus::Registry& registry)
+      : tokens_(prometheus::BuildCounter().Name("tutti_model_tokens_total").Help("Tokens by provider, model and type.").Register(registry)),
+        cost_(prometheus::BuildCounter().Name("tutti_model_cost_nano_units_total").Help("Cost of model calls in nano-units.").Register(registry)),
+        duration_(prometheus::BuildHistogram().Name("gen_ai_client_operation_duration_seconds").Help("Duration of model calls.").Register(registry)) {}
+  void OnExchange(const tutti::type::v1::ModelUsage& usage, absl::Duration duration, const absl::Status& status) override {
+    std::map<std::string, std::string> labels = {{"gen_ai_provider_name", usage.provider()}, {"gen_ai_request_model", usage.model()}};
+    auto with = [&labels](const char* key, const char* value) {
+      auto out = labels;
+      out[key] = value;
+      return out;
+    };
+    tokens_.Add(with("gen_ai_token_type", "input")).Increment(static_cast<double>(usage.input_tokens()));
+    tokens_.Add(with("gen_ai_token_type", "output")).Increment(static_cast<double>(usage.output_tokens()));
+    cost_.Add(labels).Increment(static_cast<double>(usage.cost_nano_units()));
+    auto outcome = labels;
+    outcome["error_type"] = status.ok() ? "" : absl::StatusCodeToString(status.code());
+    static const prometheus::Histogram::BucketBoundaries kBuckets = {.01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92};
+    duration_.Add(outcome, kBuckets).Observe(absl::ToDoubleSeconds(duration));
+  }
+
+ private:
+  prometheus::Family<prometheus::Counter>& tokens_;
+  prometheus::Family<prometheus::Counter>& cost_;
+  prometheus::Family<prometheus::Histogram>& duration_;
+};
+
+std::string AutomaticProvider(const tutti::config::v1::AgentManager& config) {
+  if (!config.default_provider().empty()) return config.default_provider();
+  if (!config.anthropic().api_key().empty()) return "anthropic";
+  if (!config.openai().api_key().empty()) return "openai";
+  return "local";
+}
+
+class AgentManagerModule final : public Module {
+ public:
+  AgentManagerModule(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)
+      : config_(config), standalone_(standalone), metrics_(*runtime.metrics), http_(NewCurlHttpClient()),
+        openai_(NewOpenAiProvider(*http_, config.agent_manager().openai().base_url(), config.agent_manager().openai().api_key(),
+                                  config.agent_manager().openai().model())),
+        anthropic_(NewAnthropicProvider(*http_, config.agent_manager().anthropic().base_url(),
+                                        config.agent_manager().anthropic().api_key(), config.agent_manager().anthropic().model())),
+        local_(NewLocalProvider()), serving_(runtime, "agent-manager"),
+        limiter_(serving_.loop(), std::max(1, config.agent_manager().max_concurrent_calls()),
+                 static_cast<size_t>(std::max(1, config.agent_manager().max_concurrent_calls())) * 4) {}
+  ~AgentManagerModule() override { Drain(absl::Now()); }
+
+  absl::Status Start(const PeerChannels& peers) override {
+    const auto& options = config_.agent_manager();
+    TUTTI_ASSIGN_OR_RETURN(directory_, AgentDirectory::Create(options.agents()));
+    tools_ = std::make_unique<GrpcAgentTools>(peers.tool_service, serving_.runtime().clock);
+    std::map<std::string, ModelProvider*> providers = {{"openai", openai_.get()}, {"anthropic", anthropic_.get()}, {"local", local_.get()}};
+    std::string automatic = AutomaticProvider(options);
+    runner_ = std::make_unique<AgentRunner>(std::move(providers), automatic, *tools_, PriceList(options.prices()), limiter_,
+                                            serving_.runtime().clock, metrics_);
+    agent_rpc_ = std::make_unique<AgentRpc>(serving_.env(), directory_, *runner_, serving_.runtime().ids);
+    execution_rpc_ = std::make_unique<AgentExecutionRpc>(serving_.env(), directory_, *runner_);
+    RpcServer::Options server;
+    if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
+    server.port_flag = "--agent-manager.grpc-port";
+    server.max_message_bytes = static_cast<int>(2 * config_.process().max_message_bytes());
+    server.services = {agent_rpc_.get(), execution_rpc_.get()};
+    server.reflected = {"tutti.agent.v1.AgentService", "tutti.agent.v1.AgentExecutionService"};
+    TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
+    serving_.log().Info("agents ready", {{"auto_provider", automatic}});
+    return absl::OkStatus();
+  }
+  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
+  void Drain(absl::Time deadline) override { serving_.Drain(deadline); }
+
+ private:
+  const tutti::config::v1::Config& config_;
+  const bool standalone_;
+  ModelMetrics metrics_;
+  std::unique_ptr<HttpClient> http_;
+  std::unique_ptr<ModelProvider> openai_, anthropic_, local_;
+  AgentDirectory directory_;
+  ServiceServer serving_;
+  Semaphore limiter_;
+  std::unique_ptr<GrpcAgentTools> tools_;
+  std::unique_ptr<AgentRunner> runner_;
+  std::unique_ptr<AgentRpc> agent_rpc_;
+  std::unique_ptr<AgentExecutionRpc> execution_rpc_;
+};
+
+}  // namespace
+
+std::unique_ptr<Module> NewAgentManager(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone) {
+  return std::make_unique<AgentManagerModule>(runtime, config, standalone);
+}
+
+}  // namespace tutti::agent_manager

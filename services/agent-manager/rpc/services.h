@@ -1,0 +1,45 @@
+// The agent-manager's gRPC services.
+#pragma once
+
+#include "runtime/rpc/server_calls.h"
+#include "services/agent-manager/domain/agent_directory.h"
+#include "services/agent-manager/domain/agent_runner.h"
+#include "tutti/agent/v1/agent_service.grpc.pb.h"
+
+namespace tutti::agent_manager {
+
+namespace v1 = tutti::agent::v1;
+
+class AgentRpc final : public v1::AgentService::CallbackService {
+ public:
+  AgentRpc(ServerEnv& env, const AgentDirectory& directory, AgentRunner& runner, IdSource& ids)
+      : env_(env), directory_(directory), runner_(runner), ids_(ids) {}
+  grpc::ServerUnaryReactor* ListAgents(grpc::CallbackServerContext* context, const v1::ListAgentsRequest* request,
+                                       v1::ListAgentsResponse* response) override;
+  grpc::ServerUnaryReactor* InvokeAgent(grpc::CallbackServerContext* context, const v1::InvokeAgentRequest* request,
+                                        v1::InvokeAgentResponse* response) override;
+
+ private:
+  Task<absl::Status> HandleList(CallContext& call, const v1::ListAgentsRequest& request, v1::ListAgentsResponse& response);
+  Task<absl::Status> HandleInvoke(CallContext& call, const v1::InvokeAgentRequest& request, v1::InvokeAgentResponse& response);
+  ServerEnv& env_;
+  const AgentDirectory& directory_;
+  AgentRunner& runner_;
+  IdSource& ids_;
+};
+
+class AgentExecutionRpc final : public v1::AgentExecutionService::CallbackService {
+ public:
+  AgentExecutionRpc(ServerEnv& env, const AgentDirectory& directory, AgentRunner& runner)
+      : env_(env), directory_(directory), runner_(runner) {}
+  grpc::ServerUnaryReactor* Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
+                                    v1::ExecuteResponse* response) override;
+
+ private:
+  Task<absl::Status> HandleExecute(CallContext& call, const v1::ExecuteRequest& request, v1::ExecuteResponse& response);
+  ServerEnv& env_;
+  const AgentDirectory& directory_;
+  AgentRunner& runner_;
+};
+
+}  // namespace tutti::agent_manager

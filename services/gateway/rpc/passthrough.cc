@@ -1,0 +1,64 @@
+#include "services/gateway/rpc/passthrough.h"
+
+#include "runtime/async/when_all.h"
+#include "runtime/rpc/client_calls.h"
+#include "runtime/status/error.h"
+
+namespace tutti::gateway {
+namespace {
+
+using Stream = ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>;
+
+Task<bool> PumpUp(StreamReader<grpc::ByteBuffer>& from, Stream& to) {
+  grpc::ByteBuffer message;
+  while (co_await from.Read(message)) {
+    if (!co_await to.Write(message)) co_return false;
+  }
+  to.WritesDone();
+  co_return true;
+}
+
+Task<bool> PumpDown(Stream& from, StreamWriter<grpc::ByteBuffer>& to) {
+  grpc::ByteBuffer message;
+  while (co_await from.Read(message)) {
+    if (!co_await to.Write(message)) {
+      from.Cancel();
+      co_return false;
+    }
+  }
+  co_return true;
+}
+
+}  // namespace
+
+Task<absl::Status> MethodForwarder::Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
+                                            StreamWriter<grpc::ByteBuffer>& writer) {
+  if (!stub_) {
+    co_return Error(absl::StatusCode::kUnimplemented, "METHOD_NOT_PUBLIC",
+                    "no such public method; reflection lists those that are");
+  }
+  Stream stream(call, absl::InfiniteDuration());
+  grpc::StubOptions options;
+  stub_->PrepareBidiStreamingCall(stream.context(), method_, options, &stream);
+  stream.Start();
+  std::vector<Task<bool>> both;
+  both.push_back(PumpDown(stream, writer));
+  both.push_back(PumpUp(reader, stream));
+  co_await WhenAll(std::move(both));
+  absl::Status status = co_await stream.Finish();
+  co_return status;
+}
+
+grpc::ServerGenericBidiReactor* Passthrough::CreateReactor(grpc::GenericCallbackServerContext* context) {
+  MethodForwarder* forwarder = &unknown_;
+  if (grpc::GenericStub* stub = methods_.StubFor(context->method())) {
+    MutexLock lock(mutex_);
+    auto& slot = forwarders_[context->method()];
+    if (!slot) slot = std::make_unique<MethodForwarder>(context->method(), stub);
+    forwarder = slot.get();
+  }
+  return ServeBidi<grpc::ByteBuffer, grpc::ByteBuffer>(env_, context, *forwarder, forwarder->method().c_str(),
+                                                       &MethodForwarder::Forward);
+}
+
+}  // namespace tutti::gateway

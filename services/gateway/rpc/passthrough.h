@@ -1,0 +1,40 @@
+// gRPC at the gateway: public methods go on to their services as bytes, in both directions, whatever their shape.
+#pragma once
+
+#include <grpcpp/generic/async_generic_service.h>
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "runtime/rpc/server_calls.h"
+#include "services/gateway/rpc/public_methods.h"
+
+namespace tutti::gateway {
+
+// One method. The bytes are not looked into.
+class MethodForwarder {
+ public:
+  MethodForwarder(std::string method, grpc::GenericStub* stub) : method_(std::move(method)), stub_(stub) {}
+  Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader, StreamWriter<grpc::ByteBuffer>& writer);
+  const std::string& method() const { return method_; }
+
+ private:
+  const std::string method_;
+  grpc::GenericStub* const stub_;  // null: not a public method
+};
+
+class Passthrough final : public grpc::CallbackGenericService {
+ public:
+  Passthrough(ServerEnv& env, const PublicMethods& methods) : env_(env), methods_(methods), unknown_("unknown", nullptr) {}
+  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
+
+ private:
+  ServerEnv& env_;
+  const PublicMethods& methods_;
+  MethodForwarder unknown_;
+  Mutex mutex_;
+  std::map<std::string, std::unique_ptr<MethodForwarder>> forwarders_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tutti::gateway

@@ -1,0 +1,109 @@
+#include "services/standalone/standalone.h"
+
+#include <cstdlib>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/config/load_config.h"
+#include "runtime/config/yaml_proto.h"
+#include "runtime/process/service_main.h"
+#include "runtime/rpc/channel.h"
+#include "runtime/status/macros.h"
+#include "services/agent-manager/module.h"
+#include "services/gateway/module.h"
+#include "services/monitoring/module.h"
+#include "services/state-manager/module.h"
+#include "services/tool-service/module.h"
+#include "services/workflow-engine/module.h"
+
+namespace tutti {
+namespace {
+
+using tutti::config::v1::Config;
+
+// Started in the order of need, ended in the reverse.
+class Suite {
+ public:
+  Suite(Runtime& runtime, const Config& config) : runtime_(runtime), config_(config) {}
+
+  absl::Status Start() {
+    int limit = static_cast<int>(config_.process().max_message_bytes());
+    // Only monitoring asks the gateway anything, and only after start: a lazy connection will do.
+    peers_.gateway = ConnectTo(absl::StrCat(config_.process().bind_address(), ":", config_.gateway().grpc_port()), limit);
+    TUTTI_RETURN_IF_ERROR(Add(state_manager::NewStateManager, &peers_.state_manager));
+    TUTTI_RETURN_IF_ERROR(Add(tool_service::NewToolService, &peers_.tool_service));
+    TUTTI_RETURN_IF_ERROR(Add(agent_manager::NewAgentManager, &peers_.agent_manager));
+    TUTTI_RETURN_IF_ERROR(Add(engine::NewWorkflowEngine, &peers_.workflow_engine));
+    TUTTI_RETURN_IF_ERROR(Add(monitoring::NewMonitoring, &peers_.monitoring));
+    std::shared_ptr<grpc::Channel> unused;
+    return Add(gateway::NewGateway, &unused);
+  }
+
+  void Drain(absl::Time deadline) {
+    for (auto it = modules_.rbegin(); it != modules_.rend(); ++it) (*it)->Drain(deadline);
+  }
+
+  const PeerChannels& peers() const { return peers_; }
+
+ private:
+  absl::Status Add(const ModuleFactory& factory, std::shared_ptr<grpc::Channel>* channel) {
+    modules_.push_back(factory(runtime_, config_, /*standalone=*/true));
+    TUTTI_RETURN_IF_ERROR(modules_.back()->Start(peers_));
+    *channel = modules_.back()->InProcess();
+    return absl::OkStatus();
+  }
+
+  Runtime& runtime_;
+  const Config& config_;
+  PeerChannels peers_;
+  std::vector<std::unique_ptr<Module>> modules_;
+};
+
+int Fail(const absl::Status& status, int code) {
+  std::cerr << "error: " << status.message() << "\n";
+  return code;
+}
+
+}  // namespace
+
+int RunStandalone(const std::vector<std::string>& args) {
+  BlockSignals();
+  auto loaded = LoadConfig(args, getenv, EnvironmentNames());
+  if (!loaded.ok()) return Fail(loaded.status(), 2);
+  Config& config = loaded->config;
+  if (loaded->help) {
+    std::cout << "tutti up: all services in one process, on SQLite. Flags over TUTTI_* over --config over defaults.\n"
+                 "Most used: --gateway.http-port, --gateway.grpc-port, --state-manager.data-dir, --tool-service.document-roots\n"
+              << FlagList();
+    return 0;
+  }
+  if (config.telemetry().metrics_port() == 0) config.mutable_telemetry()->set_metrics_port(9464);
+  if (config.telemetry().metrics_port() < 0) config.mutable_telemetry()->set_metrics_port(0);
+  if (loaded->print) {
+    std::cout << ToYaml(config);
+    return 0;
+  }
+  Runtime runtime(config);
+  Logger log("tutti", runtime.log_level, runtime.clock);
+  auto metrics = MetricsEndpoint::Start(config.process().bind_address(), config.telemetry().metrics_port(), runtime.metrics);
+  if (!metrics.ok()) return Fail(metrics.status(), 1);
+  auto suite = std::make_unique<Suite>(runtime, config);
+  if (absl::Status status = suite->Start(); !status.ok()) return Fail(status, 1);
+  const std::string& endpoint = config.telemetry().otlp_endpoint();
+  runtime.exporter.Connect(endpoint.empty() ? suite->peers().monitoring
+                                            : ConnectTo(endpoint, static_cast<int>(config.process().max_message_bytes())));
+  auto warm = std::make_unique<KeepWarm>(suite->peers().state_manager, runtime.timers);
+  log.Info("ready", {{"version", kVersion},
+                     {"rest", absl::StrCat("http://", config.process().bind_address(), ":", config.gateway().http_port())},
+                     {"grpc", absl::StrCat(config.process().bind_address(), ":", config.gateway().grpc_port())}});
+  WaitForSignal();
+  log.Info("shutting down");
+  warm.reset();
+  runtime.exporter.FlushAndStop();
+  suite->Drain(absl::Now() + absl::Seconds(config.process().shutdown_grace().seconds()));
+  suite.reset();
+  log.Info("stopped");
+  return 0;
+}
+
+}  // namespace tutti
