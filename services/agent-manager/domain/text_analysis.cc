@@ -100,8 +100,12 @@ std::string Title(std::string phrase) {
 // A heading for a finding: the longest key phrase it contains that no other finding has taken.
 std::string HeadingFor(const std::string& claim, const std::vector<std::string>& phrases, std::set<std::string>& taken) {
   std::string lower = absl::AsciiStrToLower(claim);
-  for (const auto& phrase : phrases) {
-    if (absl::StrContains(lower, phrase) && taken.insert(phrase).second) return Title(phrase);
+  for (bool pair : {true, false}) {  // two words say more than one
+    for (const auto& phrase : phrases) {
+      if (absl::StrContains(phrase, " ") == pair && absl::StrContains(lower, phrase) && taken.insert(phrase).second) {
+        return Title(phrase);
+      }
+    }
   }
   return Title(std::string(Utf8Prefix(claim, 48)) + (claim.size() > 48 ? "…" : ""));
 }
