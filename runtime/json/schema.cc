@@ -1,4 +1,5 @@
-// Alone in its file: valijson's headers take seconds to compile.
+// Alone in its file: valijson's headers take seconds to compile. Without exceptions it would abort on a wrong schema.
+#define VALIJSON_USE_EXCEPTIONS 1
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>
