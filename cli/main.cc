@@ -45,7 +45,10 @@ int Main(int argc, char** argv) {
     };
   };
 
-  app.add_subcommand("up", "start all services in one process (tutti up --help)");
+  app.add_subcommand("up", "start all services in one process (tutti up --help)")->callback([&code] {
+    std::cerr << "error: `up` comes first and has flags of its own: tutti up --help\n";
+    code = kUsage;
+  });
   auto* run = app.add_subcommand("run", "start a run of a file's or a stored workflow");
   run->add_option("workflow", o.run.what, "a YAML or JSON file, or a stored workflow's name")->required();
   run->add_option("--input", o.run.inputs, "key=value; the value may be JSON");

@@ -51,6 +51,9 @@ absl::StatusOr<Json> BuildInput(const RunOptions& options) {
     if (!parsed.ok()) return Prefix(parsed.status(), "--input-json: ");
     input = *parsed;
   }
+  if (!input.is_object() && (!options.inputs.empty() || !options.documents.empty())) {
+    return absl::InvalidArgumentError("--input-json: must be an object when --input or --documents add to it");
+  }
   for (const auto& entry : options.inputs) {
     TUTTI_ASSIGN_OR_RETURN(auto pair, KeyValue(entry, "--input"));
     auto json = ParseJson(pair.second);
@@ -117,7 +120,10 @@ int FinishRun(Client& client, const std::string& run_id, const RunOptions& optio
     std::ofstream out(options.save, std::ios::binary);
     out << Result(*run);
     out.close();
-    if (!out) return PrintError(absl::UnavailableError(absl::StrCat("--save: cannot write ", options.save)));
+    if (!out) {
+      std::cout << Result(*run) << "\n";
+      return PrintError(absl::InternalError(absl::StrCat("--save: cannot write ", options.save, "; the result is above")));
+    }
   }
   if (format != Format::kTable) {
     PrintMessage(*run, format);

@@ -70,10 +70,7 @@ absl::Status ApplyFile(const std::string& file, Config* config) {
   }
   std::stringstream text;
   text << in.rdbuf();
-  Config from_file;
-  TUTTI_RETURN_IF_ERROR(ParseYaml(text.str(), file, &from_file));
-  config->MergeFrom(from_file);
-  return absl::OkStatus();
+  return ParseYaml(text.str(), file, config);  // onto the defaults: an explicit 0 is a 0
 }
 
 absl::Status ApplyEnvironment(const Environment& env, const std::vector<std::string>& env_names, Config* config) {
@@ -84,9 +81,15 @@ absl::Status ApplyEnvironment(const Environment& env, const std::vector<std::str
     if (const char* value = env(name.c_str())) TUTTI_RETURN_IF_ERROR(Apply(path, value, name, config));
   }
   // Variables of the suite's own tools and tests.
-  for (const char* name : {"TUTTI_CONFIG", "TUTTI_SERVER", "TUTTI_BIN", "TUTTI_SOURCE"}) known.push_back(name);
+  for (const char* name : {"TUTTI_CONFIG", "TUTTI_SERVER", "TUTTI_BIN", "TUTTI_SOURCE", "TUTTI_DEMO_HTTP_PORT", "TUTTI_DEMO_GRPC_PORT",
+                           "TUTTI_WITH_TESTS", "TUTTI_TEST_SEED"}) known.push_back(name);
   for (const auto& name : env_names) {
     if (!absl::StartsWith(name, "TUTTI_")) continue;
+    // Kubernetes puts these in for every Service, whatever its name.
+    if (absl::StrContains(name, "_SERVICE_HOST") || absl::StrContains(name, "_SERVICE_PORT") || absl::StrContains(name, "_TCP_") ||
+        absl::StartsWith(env(name.c_str()) ? env(name.c_str()) : "", "tcp://")) {
+      continue;
+    }
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_SETTING",
                  absl::StrCat("environment variable ", name, " is no setting", DidYouMean(name, known)));

@@ -41,7 +41,7 @@ constexpr size_t kMaxViolations = 20;
 std::string KindName(const YAML::Node& node) {
   switch (node.Type()) {
     case YAML::NodeType::Null: return "nothing";
-    case YAML::NodeType::Scalar: return absl::StrCat("\"", node.Scalar().substr(0, 40), "\"");
+    case YAML::NodeType::Scalar: return absl::StrCat("\"", Utf8Prefix(node.Scalar(), 40), "\"");
     case YAML::NodeType::Sequence: return "a list";
     case YAML::NodeType::Map: return "a mapping";
     default: return "nothing";
@@ -189,6 +189,7 @@ class Decoder {
   }
 
   void DecodeDuration(const YAML::Node& node, const std::string& path, google::protobuf::Duration* out) {
+    out->Clear();
     absl::Duration duration;
     // A unit must be there; protobuf's own form (`1.5s`) is one of absl's.
     if (!node.IsScalar() || !absl::ParseDuration(node.Scalar(), &duration) || duration < absl::ZeroDuration() ||
@@ -317,7 +318,15 @@ void EmitYaml(const nlohmann::ordered_json& json, YAML::Emitter& out) {
       return;
     case nlohmann::ordered_json::value_t::string: {
       const auto& text = json.get_ref<const std::string&>();
-      if (text.find('\n') != std::string::npos) out << YAML::Literal;
+      // What comes out must come in again as the same text.
+      bool block = text.size() > 1 && text.back() == '\n' && text[text.size() - 2] != '\n' && text[0] != ' ' && text[0] != '\n' &&
+                   text.find('\t') == std::string::npos;
+      YAML::Node plain(text);
+      if (block) {
+        out << YAML::Literal;
+      } else if (text.find('\n') != std::string::npos || !ScalarToJson(plain).is_string()) {
+        out << YAML::DoubleQuoted;
+      }
       out << text;
       return;
     }

@@ -16,7 +16,9 @@ namespace {
 absl::Status BadJson(absl::string_view what) { return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON", what); }
 
 // Depth is checked before the parser runs: it recurses.
-int DepthOf(absl::string_view text) {
+}  // namespace
+
+int JsonDepth(absl::string_view text) {
   int depth = 0, deepest = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -35,13 +37,11 @@ int DepthOf(absl::string_view text) {
   return deepest;
 }
 
-}  // namespace
-
 absl::StatusOr<Json> ParseJson(absl::string_view text) {
   if (size_t at = FirstInvalidUtf8(text); at != absl::string_view::npos) {
     return BadJson(absl::StrCat("invalid UTF-8 at byte ", at));
   }
-  if (DepthOf(text) > kMaxJsonDepth) return BadJson(absl::StrCat("nested deeper than ", kMaxJsonDepth, " levels"));
+  if (JsonDepth(text) > kMaxJsonDepth) return BadJson(absl::StrCat("nested deeper than ", kMaxJsonDepth, " levels"));
   try {
     return Json::parse(text.begin(), text.end());
   } catch (const Json::exception& e) {

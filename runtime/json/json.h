@@ -21,7 +21,10 @@ namespace tutti {
 
 using Json = nlohmann::json;
 
-inline constexpr int kMaxJsonDepth = 100;
+// An object's level costs three messages in google.protobuf.Value, and protobuf reads at most 100.
+inline constexpr int kMaxJsonDepth = 30;
+// The deepest nesting in a JSON text, valid or not.
+int JsonDepth(absl::string_view text);
 
 // INVALID_ARGUMENT with line and column; also for nesting over kMaxJsonDepth and for invalid UTF-8.
 absl::StatusOr<Json> ParseJson(absl::string_view text);

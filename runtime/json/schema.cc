@@ -30,9 +30,31 @@ std::string PathOf(const valijson::ValidationResults::Error& error, absl::string
   return path;
 }
 
+// What valijson would follow without end ($ref to itself), and what std::regex would follow onto the stack's end.
+std::string FindUnsupported(const Json& schema) {
+  if (schema.is_object()) {
+    for (const auto& [key, value] : schema.items()) {
+      if (key == "$ref" && value.is_string()) return "$ref";
+      if (key == "pattern" && value.is_string()) return "pattern";
+      if (key == "patternProperties") return "patternProperties";
+    }
+  }
+  if (schema.is_structured()) {
+    for (const auto& item : schema) {
+      if (std::string found = FindUnsupported(item); !found.empty()) return found;
+    }
+  }
+  return "";
+}
+
 }  // namespace
 
 absl::Status ValidateJson(const Json& schema, const Json& value, absl::string_view where) {
+  if (std::string keyword = FindUnsupported(schema); !keyword.empty()) {
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_SCHEMA",
+                 absl::StrCat("the JSON Schema of ", where, " is itself wrong: the keyword ", keyword, " is not supported"))
+        .Violation(where, absl::StrCat("the keyword ", keyword, " is not supported"));
+  }
   try {
     valijson::Schema parsed;
     valijson::SchemaParser parser;

@@ -84,7 +84,7 @@ absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const st
   } catch (const std::exception& e) {
     return Error(absl::StatusCode::kUnavailable, "PORT_TAKEN",
                  absl::StrCat("metrics: cannot listen on ", address, ":", port,
-                              " (another process has the port?); choose another with --telemetry.metrics-port, 0 is off"));
+                              " (another process has the port?); choose another with --telemetry.metrics-port, -1 is off"));
   }
   return out;
 }
@@ -132,7 +132,7 @@ int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFact
   int limit = static_cast<int>(config.process().max_message_bytes());
   PeerChannels peers{ConnectTo(address.gateway(), limit),       ConnectTo(address.workflow_engine(), limit),
                      ConnectTo(address.agent_manager(), limit), ConnectTo(address.tool_service(), limit),
-                     ConnectTo(address.state_manager(), limit), ConnectTo(address.monitoring(), limit)};
+                     ConnectTo(address.state_manager(), 2 * limit), ConnectTo(address.monitoring(), limit)};
   auto metrics =
       MetricsEndpoint::Start(config.process().bind_address(), config.telemetry().metrics_port(), runtime.metrics);
   if (!metrics.ok()) return Fail(metrics.status(), 1);

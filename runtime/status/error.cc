@@ -3,6 +3,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
+#include "runtime/text/utf8.h"
 
 namespace tutti {
 namespace {
@@ -15,6 +16,11 @@ std::string TypeUrl() {
 template <class Message>
 void Attach(absl::Status& status, const Message& detail) {
   status.SetPayload(TypeUrl<Message>(), absl::Cord(detail.SerializeAsString()));
+}
+
+// Details travel in HTTP/2 trailers, of which clients take 8 KiB: twenty violations of 200 bytes fit.
+std::string Short(const std::string& text) {
+  return CleanUtf8(text.size() > 200 ? absl::StrCat(Utf8Prefix(text, 196), "…") : text);
 }
 
 template <class Message>
@@ -46,18 +52,19 @@ Error& Error::RetryAfter(absl::Duration delay) {
 }
 
 Error::operator absl::Status() const {
-  absl::Status status(code_, message_);
+  absl::Status status(code_, CleanUtf8(message_));
   google::rpc::ErrorInfo info;
   info.set_reason(reason_);
   info.set_domain(kErrorDomain);
-  for (const auto& [key, value] : metadata_) (*info.mutable_metadata())[key] = value;
+  for (const auto& [key, value] : metadata_) (*info.mutable_metadata())[key] = Short(value);
   Attach(status, info);
   if (!violations_.empty()) {
     google::rpc::BadRequest bad;
     for (const auto& violation : violations_) {
+      if (bad.ByteSizeLong() > 4096) break;
       auto* out = bad.add_field_violations();
-      out->set_field(violation.field);
-      out->set_description(violation.description);
+      out->set_field(Short(violation.field));
+      out->set_description(Short(violation.description));
     }
     Attach(status, bad);
   }

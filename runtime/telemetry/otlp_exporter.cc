@@ -71,7 +71,7 @@ int64_t OtlpExporter::dropped() const {
 
 void OtlpExporter::FlushAndStop() {
   stop_.request_stop();
-  scope_.CloseAndWaitFor(absl::ToChronoNanoseconds(options_.timeout));
+  if (!scope_.CloseAndWaitFor(std::chrono::seconds(2))) give_up_.request_stop();  // nobody takes them
 }
 
 std::deque<SpanData> OtlpExporter::NextBatch() {
@@ -89,7 +89,7 @@ Task<void> OtlpExporter::Loop() {
     bool more = co_await Sleep(timers_, executor_, options_.delay, stop_.get_token());
     for (;;) {
       std::deque<SpanData> batch = NextBatch();
-      if (batch.empty()) break;
+      if (batch.empty() || give_up_.stop_requested()) break;
       co_await SendOnce(std::move(batch));
     }
     if (!more) co_return;
@@ -118,6 +118,7 @@ Task<void> OtlpExporter::SendOnce(std::deque<SpanData> batch) {
   otlp::collector::trace::v1::ExportTraceServiceResponse response;
   auto stub = otlp::collector::trace::v1::TraceService::NewStub(channel_);
   CallContext call(executor_, untraced_);
+  call.stop = give_up_.get_token();
   using Async = otlp::collector::trace::v1::TraceService::StubInterface::async_interface;
   absl::Status status = co_await CallUnary(call, *static_cast<Async*>(stub->async()), &Async::Export, "otlp.Export", request,
                                            response, options_.timeout);

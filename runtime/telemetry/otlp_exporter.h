@@ -33,7 +33,7 @@ class OtlpExporter final : public SpanSink {
   void Connect(std::shared_ptr<grpc::Channel> channel);
   // A full queue drops the newest, and counts it.
   void Take(SpanData span) override;
-  // Sends what is queued, then stops. Blocks at most `options.timeout`.
+  // Sends what is queued, then stops. Blocks for two seconds at most, then what is left is dropped.
   void FlushAndStop();
   int64_t dropped() const;
 
@@ -47,7 +47,8 @@ class OtlpExporter final : public SpanSink {
   TimerService& timers_;
   Tracer untraced_;  // exporting is not itself traced
   std::shared_ptr<grpc::Channel> channel_;
-  std::stop_source stop_;
+  std::stop_source stop_;     // flush and end
+  std::stop_source give_up_;  // end
   mutable Mutex mutex_;
   std::deque<SpanData> queue_ ABSL_GUARDED_BY(mutex_);
   int64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;

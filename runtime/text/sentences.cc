@@ -101,8 +101,18 @@ std::vector<std::string> Terms(absl::string_view text) {
     if (word.size() > 1 && !IsStopWord(word)) out.push_back(Stem(word));
     word.clear();
   };
-  for (char c : text) {
-    if (absl::ascii_isalnum(c) || (static_cast<unsigned char>(c) & 0x80)) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    auto byte = static_cast<unsigned char>(c);
+    // General punctuation (U+2000 to U+206F: quotes, dashes) and Latin-1 signs (U+0080 to U+00BF) divide words.
+    bool three = byte == 0xE2 && i + 2 < text.size() &&
+                 (static_cast<unsigned char>(text[i + 1]) == 0x80 ||
+                  (static_cast<unsigned char>(text[i + 1]) == 0x81 && static_cast<unsigned char>(text[i + 2]) <= 0xAF));
+    bool two = byte == 0xC2 && i + 1 < text.size();
+    if (three || two) {
+      flush();
+      i += three ? 2 : 1;
+    } else if (absl::ascii_isalnum(c) || (byte & 0x80)) {
       word += absl::ascii_tolower(c);
     } else {
       flush();

@@ -52,6 +52,7 @@ TEST(SentencesTest, JoinsWordsDividedAtLineEnds) { EXPECT_EQ(NormaliseText("pack
 TEST(TermsTest, JoinsForms) {
   EXPECT_EQ(Terms("The packages"), Terms("package"));
   EXPECT_TRUE(Terms("of the and").empty());
+  EXPECT_EQ(Terms("“Depends” — package’s"), Terms("depends package")) << "a lone s is too short to count";
 }
 
 TEST(TraceContextTest, RoundTripsAndRefusesRubbish) {

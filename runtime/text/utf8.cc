@@ -27,6 +27,16 @@ size_t FirstInvalidUtf8(absl::string_view text) {
   return absl::string_view::npos;
 }
 
+std::string CleanUtf8(absl::string_view text) {
+  std::string out;
+  for (size_t bad; (bad = FirstInvalidUtf8(text)) != absl::string_view::npos; text.remove_prefix(bad + 1)) {
+    out.append(text.data(), bad);
+    out += "\xEF\xBF\xBD";
+  }
+  out.append(text.data(), text.size());
+  return out;
+}
+
 absl::string_view Utf8Prefix(absl::string_view text, size_t max_bytes) {
   if (text.size() <= max_bytes) return text;
   while (max_bytes > 0 && (static_cast<unsigned char>(text[max_bytes]) & 0xC0) == 0x80) --max_bytes;

@@ -4,6 +4,8 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/process/service_server.h"
 #include "runtime/status/macros.h"
@@ -23,7 +25,7 @@ class ModelMetrics final : public ModelObserver {
         cost_(prometheus::BuildCounter().Name("tutti_model_cost_nano_units_total").Help("Cost of model calls in nano-units.").Register(registry)),
         duration_(prometheus::BuildHistogram().Name("gen_ai_client_operation_duration_seconds").Help("Duration of model calls.").Register(registry)) {}
   void OnExchange(const tutti::type::v1::ModelUsage& usage, absl::Duration duration, const absl::Status& status) override {
-    std::map<std::string, std::string> labels = {{"gen_ai_provider_name", usage.provider()}, {"gen_ai_request_model", usage.model()}};
+    std::map<std::string, std::string> labels = {{"gen_ai_provider_name", usage.provider()}, {"gen_ai_request_model", LabelOf(usage.model())}};
     auto with = [&labels](const char* key, const char* value) {
       auto out = labels;
       out[key] = value;
@@ -39,6 +41,13 @@ class ModelMetrics final : public ModelObserver {
   }
 
  private:
+  // Callers may name any model: the first hundred have series of their own.
+  std::string LabelOf(const std::string& model) {
+    if (models_.count(model) == 0 && models_.size() >= 100) return "other";
+    models_.insert(model);
+    return model;
+  }
+  std::set<std::string> models_;
   prometheus::Family<prometheus::Counter>& tokens_;
   prometheus::Family<prometheus::Counter>& cost_;
   prometheus::Family<prometheus::Histogram>& duration_;

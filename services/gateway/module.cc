@@ -36,7 +36,6 @@ class Gateway final : public Module {
                                                      .max_body_bytes = options.max_body_bytes(),
                                                      .max_connections = options.max_connections()},
                                                     *rest_));
-    rest_->RunOn(http_->executor());
     serving_.log().Info("listening", {{"http", absl::StrCat(http_->port())}, {"grpc", absl::StrCat(serving_.server().port())}});
     return absl::OkStatus();
   }

@@ -26,6 +26,11 @@ class Suite {
  public:
   Suite(Runtime& runtime, const Config& config) : runtime_(runtime), config_(config) {}
 
+  ~Suite() {
+    Drain(absl::Now());
+    while (!modules_.empty()) modules_.pop_back();  // the last first: nobody loses what it calls
+  }
+
   absl::Status Start() {
     int limit = static_cast<int>(config_.process().max_message_bytes());
     // Only monitoring asks the gateway anything, and only after start: a lazy connection will do.
@@ -75,6 +80,10 @@ int RunStandalone(const std::vector<std::string>& args) {
     std::cout << "tutti up: all services in one process, on SQLite. Flags over TUTTI_* over --config over defaults.\n"
                  "Most used: --gateway.http-port, --gateway.grpc-port, --state-manager.data-dir, --tool-service.document-roots\n"
               << FlagList();
+    return 0;
+  }
+  if (loaded->version) {
+    std::cout << "tutti " << kVersion << "\n";
     return 0;
   }
   if (config.telemetry().metrics_port() == 0) config.mutable_telemetry()->set_metrics_port(9464);

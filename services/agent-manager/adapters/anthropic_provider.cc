@@ -18,6 +18,7 @@ Json ToMessages(const ChatRequest& request) {
     for (const auto& call : message.tool_calls) {
       content.push_back({{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", call.arguments}});
     }
+    if (content.empty()) content.push_back({{"type", "text"}, {"text", "(nothing)"}});  // the API takes no empty content
     // All results of one turn belong into one message.
     if (!messages.empty() && messages.back()["role"] == role) {
       for (auto& part : content) messages.back()["content"].push_back(part);

@@ -78,7 +78,7 @@ class OpenAiProvider final : public ModelProvider {
     }
     HttpRequest http;
     http.url = absl::StrCat(base_url_, "/chat/completions");
-    http.headers = {"Content-Type: application/json", absl::StrCat("Idempotency-Key: ", request.idempotency_key)};
+    http.headers = {"Content-Type: application/json", absl::StrCat("Idempotency-Key: ", request.idempotency_key, "/", request.messages.size())};
     if (!api_key_.empty()) http.headers.push_back(absl::StrCat("Authorization: Bearer ", api_key_));
     http.body = DumpJson(body);
     TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Post(call, std::move(http)));
@@ -101,7 +101,8 @@ class OpenAiProvider final : public ModelProvider {
 
 absl::Status ProviderError(const std::string& provider, const HttpResponse& response) {
   std::string words;
-  Json body = Json::parse(response.body, nullptr, false);
+  auto parsed = ParseJson(response.body);
+  Json body = parsed.ok() ? *parsed : Json();
   if (body.is_object() && body.contains("error") && body["error"].is_object() && body["error"].contains("message") &&
       body["error"]["message"].is_string()) {
     words = body["error"]["message"];
@@ -110,6 +111,7 @@ absl::Status ProviderError(const std::string& provider, const HttpResponse& resp
   }
   words = std::string(Utf8Prefix(words, 500));
   absl::StatusCode code = CodeFromHttp(response.status);
+  if (code == absl::StatusCode::kOk) code = absl::StatusCode::kUnavailable;  // a success that is not the one expected
   std::string hint = code == absl::StatusCode::kUnauthenticated ? "; check the provider's key" : "";
   return Error(code, "PROVIDER_ERROR", absl::StrCat(provider, " answered HTTP ", response.status, ": ", words, hint))
       .Metadata("provider", provider)

@@ -112,7 +112,8 @@ std::string HeadingFor(const std::string& claim, const std::vector<std::string>&
 
 }  // namespace
 
-std::vector<std::string> Decompose(const std::string& topic, size_t limit) {
+std::vector<std::string> Decompose(const std::string& given, size_t limit) {
+  std::string topic(Utf8Prefix(given, 1000));  // as long as a search's query may be
   std::vector<std::string> out = {topic};
   // Parts of a list: "a, b and c".
   std::string rest = absl::AsciiStrToLower(topic);

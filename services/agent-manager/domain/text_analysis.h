@@ -17,7 +17,7 @@ struct SourceSentence {
 };
 
 // What to look for when asked about a topic: the topic, its parts, and its pairs of key words. At most `limit`.
-std::vector<std::string> Decompose(const std::string& topic, size_t limit);
+std::vector<std::string> Decompose(const std::string& given, size_t limit);
 // Frequent words and pairs of words of a text, most telling first.
 std::vector<std::string> KeyPhrases(const std::vector<std::string>& sentences, size_t limit);
 // Picks sentences that say much about the topic and little that was said: graph centrality over shared words (TextRank; Mihalcea,

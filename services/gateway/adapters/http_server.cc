@@ -50,6 +50,9 @@ class Server final : public HttpServer {
 
   absl::Status Listen() {
     error_code error;
+    if (options_.port < 0 || options_.port > 65535) {
+      return Error(absl::StatusCode::kInvalidArgument, "BAD_PORT", absl::StrCat(options_.port_flag, ": ", options_.port, " is no port"));
+    }
     auto address = asio::ip::make_address(options_.address, error);
     tcp::endpoint endpoint(address, static_cast<uint16_t>(options_.port));
     if (!error) acceptor_.open(endpoint.protocol(), error);
@@ -63,6 +66,7 @@ class Server final : public HttpServer {
           .Metadata("address", absl::StrCat(options_.address, ":", options_.port));
     }
     port_ = acceptor_.local_endpoint().port();
+    handler_.RunOn(executor_);
     scope_.Spawn(executor_, Accept());
     thread_ = std::thread([this] { context_.run(); });
     pthread_setname_np(thread_.native_handle(), "gateway-http");
@@ -77,6 +81,7 @@ class Server final : public HttpServer {
   HttpHandler& handler() { return handler_; }
   asio::io_context& context() { return context_; }
   bool draining() const { return draining_; }
+  std::stop_token stop_token() const { return stop_.get_token(); }
   void Add(Connection* connection) { connections_.insert(connection); }
   void Remove(Connection* connection) { connections_.erase(connection); }
 
@@ -91,6 +96,7 @@ class Server final : public HttpServer {
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   int port_ = 0;
   bool draining_ = false;
+  std::stop_source stop_;
   std::set<Connection*> connections_;
   std::thread thread_;
   Scope scope_;
@@ -125,6 +131,7 @@ class Connection final : public HttpReply {
       request.method = head_ ? "GET" : std::string(message.method_string());
       request.target = std::string(message.target());
       request.body = std::move(message.body());
+      request.stop = server_.stop_token();
       request.header = [&message](const char* name) {
         auto it = message.find(name);
         return it == message.end() ? std::string() : std::string(it->value());
@@ -183,7 +190,7 @@ class Connection final : public HttpReply {
     OneShot<error_code> written;
     http::async_write_header(stream_, serializer, [&written](error_code error, size_t) { written.Set(error); });
     error_code error = co_await written.Wait(server_.executor());
-    broken_ |= static_cast<bool>(error);
+    broken_ |= static_cast<bool>(error) || head_;  // HEAD: the header was all
     co_return !broken_;
   }
 
@@ -273,6 +280,7 @@ void Server::Drain(absl::Time deadline) {
   auto left = absl::ToChronoNanoseconds(std::max(absl::ZeroDuration(), deadline - absl::Now()));
   if (!scope_.CloseAndWaitFor(left)) {
     executor_.Post([this] {
+      stop_.request_stop();
       for (auto* connection : connections_) connection->CloseNow();
     });
     scope_.CloseAndWait();

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct HttpRequest {
   std::string method, target, body;
   // Empty when the request has no such header.
   std::function<std::string(const char*)> header;
+  std::stop_token stop;  // the server is closing, and waits no longer
 };
 
 // One answer: either Send once, or Begin, Write any number of times, and End.
@@ -35,6 +37,8 @@ class HttpReply {
 class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
+  // Before the first request: where Handle will run.
+  virtual void RunOn(Executor& executor) = 0;
   virtual Task<void> Handle(const HttpRequest& request, HttpReply& reply) = 0;
   // The answer's body for a body over the limit, and for what is no HTTP.
   virtual std::string TooLarge(int64_t limit) = 0;

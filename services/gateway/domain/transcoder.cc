@@ -55,6 +55,11 @@ absl::Status ParseBody(const RestRequest& rest, Message* into) {
     return Invalid("body", absl::StrCat("invalid UTF-8 at byte ", at));
   }
   auto status = google::protobuf::util::JsonStringToMessage(rest.body, into);
+  if (status.ok() && JsonDepth(rest.body) > kMaxJsonDepth) {
+    // Deep, and perhaps deeper than the service could read back from the wire.
+    std::unique_ptr<Message> copy(into->New());
+    if (!copy->ParseFromString(into->SerializeAsString())) return Invalid("body", "is nested too deeply");
+  }
   if (status.ok()) return absl::OkStatus();
   std::string message(status.message().data(), status.message().size());
   // "(spec.steps[0]) foo: Cannot find field." names the place in parentheses.

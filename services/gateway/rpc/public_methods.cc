@@ -3,21 +3,28 @@
 #include <google/protobuf/descriptor.h>
 
 #include "absl/strings/str_cat.h"
+#include "tutti/agent/v1/agent_service.pb.h"
+#include "tutti/monitoring/v1/monitoring_service.pb.h"
+#include "tutti/tool/v1/tool_service.pb.h"
+#include "tutti/workflow/v1/run_service.pb.h"
+#include "tutti/workflow/v1/workflow_service.pb.h"
 
 namespace tutti::gateway {
 
 PublicMethods::PublicMethods(const PeerChannels& peers) {
-  const std::vector<std::pair<std::string, std::shared_ptr<grpc::Channel>>> table = {
-      {"tutti.workflow.v1.WorkflowService", peers.workflow_engine},
-      {"tutti.workflow.v1.RunService", peers.workflow_engine},
-      {"tutti.agent.v1.AgentService", peers.agent_manager},
-      {"tutti.tool.v1.ToolService", peers.tool_service},
-      {"tutti.monitoring.v1.MonitoringService", peers.monitoring},
+  // By a message of each contract's file, not by name: the linker leaves out what nobody mentions.
+  const std::vector<std::pair<const google::protobuf::FileDescriptor*, std::shared_ptr<grpc::Channel>>> table = {
+      {tutti::workflow::v1::CreateWorkflowRequest::descriptor()->file(), peers.workflow_engine},
+      {tutti::workflow::v1::StartRunRequest::descriptor()->file(), peers.workflow_engine},
+      {tutti::agent::v1::InvokeAgentRequest::descriptor()->file(), peers.agent_manager},
+      {tutti::tool::v1::CallToolRequest::descriptor()->file(), peers.tool_service},
+      {tutti::monitoring::v1::GetHealthRequest::descriptor()->file(), peers.monitoring},
   };
-  for (const auto& [name, channel] : table) {
+  for (const auto& [file, channel] : table) {
+    const auto* service = file->service(0);  // the public one stands first in its file
+    const std::string& name = service->full_name();
     services_.push_back(name);
-    const auto* service = google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(name);
-    for (int i = 0; service && i < service->method_count(); ++i) {
+    for (int i = 0; i < service->method_count(); ++i) {
       stubs_[absl::StrCat("/", name, "/", service->method(i)->name())] = std::make_unique<grpc::GenericStub>(channel);
     }
   }

@@ -46,21 +46,28 @@ absl::Duration ParseGrpcTimeout(const std::string& text) {
   }
 }
 
-HttpReply::Headers ErrorHeaders(const absl::Status& status) {
-  HttpReply::Headers headers;
-  absl::Duration retry = RetryDelayOf(status);
-  bool busy = status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kResourceExhausted;
-  if (retry > absl::ZeroDuration() || busy) {
-    headers.emplace_back("Retry-After", absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(absl::Ceil(retry, absl::Seconds(1))))));
-  }
-  return headers;
-}
-
 int HttpStatusFor(const absl::Status& status) {
   std::string reason = ReasonOf(status);
   if (reason == "METHOD_NOT_ALLOWED") return 405;
-  if (reason == "INPUT_TOO_LARGE") return 413;
+  // gRPC's own words for a message over the server's limit.
+  bool too_large = absl::StrContains(status.message(), "message larger than max");
+  if (reason == "INPUT_TOO_LARGE" || too_large) return 413;
   return HttpStatusOf(status.code());
+}
+
+HttpReply::Headers ErrorHeaders(const absl::Status& status) {
+  HttpReply::Headers headers;
+  if (ReasonOf(status) == "METHOD_NOT_ALLOWED") {
+    std::string message(status.message());  // "/path knows GET, POST, not DELETE"
+    size_t begin = message.find(" knows ") + 7, end = message.rfind(", not ");
+    if (end != std::string::npos && begin < end) headers.emplace_back("Allow", message.substr(begin, end - begin));
+  }
+  absl::Duration retry = RetryDelayOf(status);
+  bool busy = status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kResourceExhausted;
+  if (HttpStatusFor(status) != 413 && (retry > absl::ZeroDuration() || busy)) {
+    headers.emplace_back("Retry-After", absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(absl::Ceil(retry, absl::Seconds(1))))));
+  }
+  return headers;
 }
 
 // The two writers of an event stream: the events themselves, and a comment when nothing was sent for a while.
@@ -80,12 +87,13 @@ Task<bool> WriteInTurn(EventStream& out, std::string data, const Clock& clock) {
   co_return ok;
 }
 
-Task<bool> KeepAlive(EventStream& out, CallContext& call, TimerService& timers, const Clock& clock, std::stop_source cancel) {
+Task<bool> KeepAlive(EventStream& out, CallContext& call, TimerService& timers, const Clock& clock, std::stop_source cancel,
+                     std::string nothing) {
   for (;;) {
     bool elapsed = co_await Sleep(timers, *call.executor, kKeepAlive, out.done.get_token());
     if (!elapsed) co_return true;
     if (clock.Now() - out.last_write < kKeepAlive / 2) continue;
-    if (!co_await WriteInTurn(out, ": keep-alive\n\n", clock)) {
+    if (!co_await WriteInTurn(out, nothing, clock)) {
       cancel.request_stop();  // the client has gone
       co_return false;
     }
@@ -103,6 +111,7 @@ Task<bool> PumpEvents(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stre
       auto json = Transcoder::ToJsonText(route, *message);
       if (json.ok()) text = *std::move(json);
     }
+    if (text.empty()) text = "null";
     std::string id = Transcoder::EventId(route, *message);
     std::string chunk = events ? absl::StrCat(id.empty() ? "" : absl::StrCat("id: ", id, "\n"), "data: ", text, "\n\n")
                                : absl::StrCat("{\"result\":", text, "}\n");
@@ -130,10 +139,12 @@ std::string RestHandler::Malformed(const std::string& what) {
 Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call& target, HttpReply& reply) {
   grpc::ByteBuffer request = ToBytes(*target.request), response;
   grpc::ClientContext context;
-  rpc_internal::Prepare(call, timeout_, call.trace, context);
+  absl::Duration timeout = call.deadline == absl::InfiniteFuture() ? timeout_ : absl::InfiniteDuration();
+  rpc_internal::Prepare(call, timeout, call.trace, context);
   OneShot<grpc::Status> done;
   grpc::GenericStub* stub = methods_.StubFor(target.route->grpc_method);
   stub->UnaryCall(&context, target.route->grpc_method, {}, &request, &response, [&done](grpc::Status status) { done.Set(std::move(status)); });
+  std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
   grpc::Status status = co_await done.Wait(*call.executor);
   if (!status.ok()) co_return FromGrpc(status);
   auto message = Transcoder::NewResponse(*target.route);
@@ -174,7 +185,7 @@ Task<absl::Status> RestHandler::Stream(CallContext& call, const Transcoder::Call
   out.last_write = clock.Now();
   std::vector<Task<bool>> both;
   both.push_back(PumpEvents(stream, *target.route, events, std::move(bytes), out, clock));
-  if (events) both.push_back(KeepAlive(out, call, serving_.runtime().timers, clock, cancel));
+  both.push_back(KeepAlive(out, call, serving_.runtime().timers, clock, cancel, events ? ": keep-alive\n\n" : "\n"));
   std::vector<bool> results = co_await WhenAll(std::move(both));
   bool open = results[0];
   if (!open) stream.Cancel();
@@ -204,6 +215,7 @@ Task<void> RestHandler::Handle(const HttpRequest& request, HttpReply& reply) {
   if (target.ok()) {
     CallContext call(*executor_, serving_.tracer());
     call.trace = span.context();
+    call.stop = request.stop;
     absl::Duration timeout = ParseGrpcTimeout(request.header("grpc-timeout"));
     if (timeout != absl::InfiniteDuration()) call.deadline = serving_.runtime().clock.Now() + timeout;
     if (target->route->method->server_streaming()) {

@@ -13,8 +13,7 @@ class RestHandler final : public HttpHandler {
  public:
   RestHandler(ServiceServer& serving, const Transcoder& transcoder, const PublicMethods& methods, absl::Duration timeout)
       : serving_(serving), transcoder_(transcoder), methods_(methods), timeout_(timeout) {}
-  // Before the first request.
-  void RunOn(Executor& executor) { executor_ = &executor; }
+  void RunOn(Executor& executor) override { executor_ = &executor; }
 
   Task<void> Handle(const HttpRequest& request, HttpReply& reply) override;
   std::string TooLarge(int64_t limit) override;

@@ -13,7 +13,6 @@ struct EntryKey {
   const char* kind;
   std::string path;
   const google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>* usage = nullptr;
-  std::string step() const { return path; }
 };
 
 EntryKey KeyOf(const v1::JournalEntry& entry) {
@@ -144,8 +143,8 @@ Task<absl::StatusOr<v1::ReadJournalResponse>> SqliteStore::ReadJournal(Executor&
     while (rows.Step()) {
       std::string entry = rows.Text(0);
       bytes += entry.size();
+      if (out.entries_size() > 0 && bytes > (1 << 20)) break;  // a page stays well below the message limit
       out.add_entries()->ParseFromString(entry);
-      if (bytes > (1 << 20)) break;  // a page stays well below the message limit
     }
     TUTTI_RETURN_IF_ERROR(rows.status());
     if (out.entries().empty()) {

@@ -1,4 +1,5 @@
 // Instances and leases. A run is free when it has not ended and its owner is no living incarnation.
+#include "runtime/json/json.h"
 #include "runtime/status/macros.h"
 #include "services/state-manager/adapters/sqlite_rows.h"
 #include "services/state-manager/adapters/sqlite_store_access.h"
@@ -6,9 +7,12 @@
 namespace tutti::state_manager {
 namespace {
 
-#define TUTTI_FREE_RUNS                                                                                              \
-  " FROM runs WHERE outcome = 0 AND NOT EXISTS (SELECT 1 FROM instances WHERE instances.name = runs.owner AND "      \
+#define TUTTI_NO_LIVING_OWNER                                                                   \
+  "NOT EXISTS (SELECT 1 FROM instances WHERE instances.name = runs.owner AND "                  \
   "instances.incarnation = runs.owner_incarnation AND instances.expire_time > ?1)"
+
+// Enough to compare with any configured bound, not enough to stall the writer.
+#define TUTTI_MOST_COUNTED "200000"
 
 absl::Status NotRegistered(const v1::InstanceRef& instance) {
   return Error(absl::StatusCode::kFailedPrecondition, "INSTANCE_UNKNOWN",
@@ -42,10 +46,16 @@ Task<absl::StatusOr<v1::HeartbeatResponse>> SqliteStore::Heartbeat(Executor& exe
       answer = NotRegistered(request.instance());
       return absl::OkStatus();
     }
-    Statement free = db.Prepare("SELECT count(*) FROM (SELECT 1" TUTTI_FREE_RUNS " LIMIT 1000)");
+    Statement free = db.Prepare("SELECT count(*) FROM (SELECT 1 FROM runs WHERE outcome = 0 AND " TUTTI_NO_LIVING_OWNER
+                                " LIMIT " TUTTI_MOST_COUNTED ")");
     free.Bind(now);
     if (free.Step()) answer->set_claimable_runs(free.Int(0));
-    return free.status();
+    TUTTI_RETURN_IF_ERROR(free.status());
+    Statement cancels = db.Prepare(
+        "SELECT run_id FROM runs WHERE outcome = 0 AND cancel_requested = 1 AND owner = ? AND owner_incarnation = ? LIMIT 1000");
+    cancels.Bind(request.instance().name()).Bind(request.instance().incarnation());
+    while (cancels.Step()) answer->add_cancel_run_ids(cancels.Text(0));
+    return cancels.status();
   };
   auto answer = co_await Write<v1::HeartbeatResponse>(executor, apply);
   co_return std::move(answer);
@@ -65,15 +75,22 @@ Task<absl::StatusOr<v1::ClaimRunsResponse>> SqliteStore::ClaimRuns(Executor& exe
       }
     }
     {
-      Statement rows = db.Prepare("SELECT " TUTTI_RUN_COLUMNS TUTTI_FREE_RUNS " ORDER BY run_id LIMIT ?2");
-      rows.Bind(now).Bind(request.max_runs());
+      Json held = Json::array();
+      for (const auto& id : request.held_run_ids()) held.push_back(id);
+      Statement rows = db.Prepare(
+          "SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE outcome = 0 AND (" TUTTI_NO_LIVING_OWNER
+          " OR (owner = ?3 AND owner_incarnation = ?4 AND run_id NOT IN (SELECT value FROM json_each(?5)))) "
+          "ORDER BY run_id LIMIT ?2");
+      rows.Bind(now).Bind(request.max_runs()).Bind(request.instance().name()).Bind(request.instance().incarnation());
+      rows.Bind(DumpJson(held));
       size_t bytes = 0;
       while (rows.Step()) {
-        auto* run = answer->add_runs();
-        *run = RunFromRow(rows, /*with_payloads=*/true);
-        run->set_lease_epoch(run->lease_epoch() + 1);
-        bytes += run->ByteSizeLong();
-        if (bytes > (1 << 20)) break;  // the rest with the next claim: an answer stays below the message limit
+        v1::StoredRun run = RunFromRow(rows, /*with_payloads=*/true);
+        bytes += run.ByteSizeLong();
+        // The rest with the next claim: an answer stays below the message limit.
+        if (answer->runs_size() > 0 && bytes > (1 << 20)) break;
+        run.set_lease_epoch(run.lease_epoch() + 1);
+        *answer->add_runs() = std::move(run);
       }
       TUTTI_RETURN_IF_ERROR(rows.status());
     }

@@ -34,11 +34,15 @@ Task<absl::StatusOr<v1::CreateRunResponse>> SqliteStore::CreateRun(Executor& exe
   auto apply = [&](SqliteDb& db, News& news, absl::StatusOr<v1::CreateRunResponse>& answer) -> absl::Status {
     answer = v1::CreateRunResponse();
     const v1::StoredRun& run = request.run();
-    if (!run.request_id().empty()) {
-      Statement known = db.Prepare("SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE request_id = ?");
-      known.Bind(run.request_id());
+    {
+      // The run's own id is known when a channel has repeated the request after a lost answer.
+      Statement known = db.Prepare("SELECT " TUTTI_RUN_COLUMNS
+                                   " FROM runs WHERE run_id = ?1 UNION ALL SELECT " TUTTI_RUN_COLUMNS
+                                   " FROM runs WHERE request_id = ?2 AND ?2 <> '' LIMIT 1");
+      known.Bind(run.run_id()).Bind(run.request_id());
       if (known.Step()) {
         *answer->mutable_run() = RunFromRow(known, /*with_payloads=*/true);
+        answer->set_created(answer->run().run_id() == run.run_id());
         return absl::OkStatus();
       }
       TUTTI_RETURN_IF_ERROR(known.status());

@@ -139,7 +139,8 @@ void SqliteStore::Append(v1::AppendRequest request, absl::AnyInvocable<void(v1::
   op.finish = [pending](const absl::Status& status) {
     pending->response.set_request_number(pending->request.request_number());
     if (!status.ok()) {
-      pending->response.mutable_status()->set_code(static_cast<int>(status.code()));
+      // Whatever the database said, nothing was written and the same request may be sent again.
+      pending->response.mutable_status()->set_code(static_cast<int>(absl::StatusCode::kUnavailable));
       pending->response.mutable_status()->set_message(std::string(status.message()));
     }
     pending->done(std::move(pending->response));

@@ -7,6 +7,12 @@ namespace tutti::state_manager {
 std::shared_ptr<WakeUp> WatchHub::WatchRun(const std::string& run_id, Executor& executor) {
   auto wake_up = std::make_shared<WakeUp>(executor);
   MutexLock lock(mutex_);
+  if (runs_.size() >= sweep_at_) {  // what nobody watches any more
+    std::erase_if(runs_, [](const auto& entry) {
+      return std::all_of(entry.second.begin(), entry.second.end(), [](const auto& watcher) { return watcher.expired(); });
+    });
+    sweep_at_ = std::max<size_t>(1024, 2 * runs_.size());
+  }
   auto& watchers = runs_[run_id];
   std::erase_if(watchers, [](const auto& watcher) { return watcher.expired(); });
   if (watchers.size() >= kMaxWatchersPerRun) return nullptr;

@@ -48,6 +48,7 @@ class WatchHub final : public StoreObserver {
  private:
   Mutex mutex_;
   std::unordered_map<std::string, std::vector<std::weak_ptr<WakeUp>>> runs_ ABSL_GUARDED_BY(mutex_);
+  size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;
   std::map<std::string, std::weak_ptr<Channel<InstanceNews>>> instances_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/text/utf8.h"
 #include "services/tool-service/adapters/readers.h"
 
 namespace tutti::tool_service {
@@ -87,6 +88,7 @@ absl::StatusOr<std::vector<DocumentLibrary::FileStamp>> DocumentLibrary::ListFil
     FileStamp stamp;
     stamp.path = real.string();
     stamp.name = fs::relative(it->path(), folder, error).generic_string();
+    if (!IsValidUtf8(stamp.name)) continue;  // a name that no answer could carry
     stamp.size = static_cast<int64_t>(it->file_size(error));
     stamp.modified = it->last_write_time(error).time_since_epoch().count();
     files.push_back(std::move(stamp));

@@ -1,8 +1,11 @@
 #include "services/tool-service/adapters/document_tools.h"
 
+#include <map>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/text/sentences.h"
@@ -66,15 +69,17 @@ class ReadTool final : public Tool {
       return Error(absl::StatusCode::kNotFound, "DOCUMENT_NOT_FOUND",
                    absl::StrCat("no readable document \"", name, "\" in ", corpus->folder, "; documents_list names them"));
     }
-    size_t first = parameters.value("first_page", 1);
-    size_t last = std::min<size_t>(parameters.value("last_page", static_cast<int>(document->pages.size())), document->pages.size());
+    auto total = static_cast<int64_t>(document->pages.size());
+    int64_t first = parameters.value("first_page", int64_t{1});
+    int64_t last = std::min(parameters.value("last_page", total), total);
     Json pages = Json::array();
     size_t bytes = 0;
     bool cut = false;
-    for (size_t page = first; page <= last && !cut; ++page) {
-      bytes += document->pages[page - 1].size();
+    for (int64_t page = first; page <= last && !cut; ++page) {
+      const std::string& text = document->pages[static_cast<size_t>(page - 1)];
+      bytes += text.size();
       cut = bytes > kMaxReadBytes && !pages.empty();
-      if (!cut) pages.push_back({{"page", page}, {"text", document->pages[page - 1]}});
+      if (!cut) pages.push_back({{"page", page}, {"text", text}});
     }
     return Json{{"document", name}, {"pages", std::move(pages)}, {"total_pages", document->pages.size()}, {"truncated", cut}};
   }
@@ -146,9 +151,11 @@ class VerifyTool final : public Tool {
     const Json& citations = parameters["citations"];
     size_t good = 0;
     Json checked = Json::array();
+    ComparablePages pages;
     std::string feedback;
     for (const auto& citation : citations) {
-      std::string problem = Problem(*corpus, citation);
+      if (info.given_up(absl::Now())) return absl::CancelledError("the call was given up while citations were checked");
+      std::string problem = Problem(*corpus, citation, pages);
       if (problem.empty()) {
         ++good;
       } else if (feedback.size() < 1500) {
@@ -156,7 +163,7 @@ class VerifyTool final : public Tool {
       }
       checked.push_back({{"document", citation["document"]}, {"page", citation["page"]}, {"verified", problem.empty()}});
     }
-    auto minimum = static_cast<size_t>(parameters.value("minimum", 1));
+    auto minimum = static_cast<size_t>(parameters.value("minimum", int64_t{1}));
     if (citations.size() < minimum) {
       absl::StrAppend(&feedback, feedback.empty() ? "" : "; ", "there are ", citations.size(), " citations, at least ", minimum,
                       " are needed");
@@ -169,18 +176,21 @@ class VerifyTool final : public Tool {
   }
 
  private:
-  static std::string Problem(const Corpus& corpus, const Json& citation) {
+  using ComparablePages = std::map<std::pair<std::string, int64_t>, std::string>;
+  static std::string Problem(const Corpus& corpus, const Json& citation, ComparablePages& pages) {
     std::string name = citation["document"];
-    int page = citation["page"];
+    int64_t page = citation["page"];
     std::string where = absl::StrCat(name, " page ", page);
     const Document* document = corpus.Find(name);
     if (!document) return absl::StrCat(where, ": there is no such document");
-    if (page < 1 || page > static_cast<int>(document->pages.size())) {
+    if (page < 1 || page > static_cast<int64_t>(document->pages.size())) {
       return absl::StrCat(where, ": the document has ", document->pages.size(), " pages");
     }
     std::string quote = Comparable(citation["quote"].get<std::string>());
     if (quote.size() < 10) return absl::StrCat(where, ": the quotation is too short to be checked");
-    if (Comparable(document->pages[static_cast<size_t>(page) - 1]).find(quote) == std::string::npos) {
+    auto [known, is_new] = pages.try_emplace({name, page});  // each page is made comparable once a call
+    if (is_new) known->second = Comparable(document->pages[static_cast<size_t>(page) - 1]);
+    if (known->second.find(quote) == std::string::npos) {
       return absl::StrCat(where, ": \"", Utf8Prefix(citation["quote"].get_ref<const std::string&>(), 80), "\" does not stand there");
     }
     return "";

@@ -137,7 +137,7 @@ TEST(CalculatorTest, IsExact) {
   for (const auto& [expression, value] : std::vector<std::pair<std::string, std::string>>{
            {"0.1 + 0.2", "0.3"}, {"1/8", "0.125"}, {"2^100", "1267650600228229401496703205376"}, {"-2^2", "-4"}, {"(-2)^2", "4"},
            {"2^-2", "0.25"}, {"1e3 * 2.5e-3", "2.5"}, {"10 - 3 - 2", "5"}, {"2^3^2", "512"}, {"100 / 4 / 5", "5"}, {"-0.0", "0"},
-           {"010", "10"}, {"1.10 * 3", "3.3"}}) {
+           {"010", "10"}, {"1.10 * 3", "3.3"}, {"1e3-1", "999"}, {"2e3+1", "2001"}}) {
     auto result = Calculate(expression, 28);
     ASSERT_THAT(result, IsOk()) << expression;
     EXPECT_EQ(result->decimal, value) << expression;
@@ -153,7 +153,7 @@ TEST(CalculatorTest, IsExact) {
 TEST(CalculatorTest, ErrorsNameTheColumn) {
   for (const auto& [expression, text] : std::vector<std::pair<std::string, std::string>>{
            {"1 +", "ends too early"}, {"1 / (2 - 2)", "division by zero"}, {"(1", "not closed"}, {"1 2", "column 3"}, {"2^0.5", "whole number"},
-           {"9^9^9", "exponent"}, {"2 $ 3", "unexpected"}, {std::string(200, '(') + "1", "nested too deeply"}}) {
+           {"9^9^9", "exponent"}, {"2 $ 3", "unexpected"}, {"2 × 3", "unexpected \"×\""}, {"1e-2147483648", "bad exponent"}, {std::string(200, '(') + "1", "nested too deeply"}}) {
     EXPECT_THAT(Calculate(expression, 28), HasCodeAndText(absl::StatusCode::kInvalidArgument, text)) << expression;
   }
 }

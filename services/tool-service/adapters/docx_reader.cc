@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "runtime/status/macros.h"
 #include "runtime/text/sentences.h"
 #include "services/tool-service/adapters/readers.h"
 
@@ -51,6 +52,7 @@ class DocxReader final : public DocumentReader {
     if (!document.load_buffer(xml.data(), xml.size())) return absl::DataLossError("damaged: word/document.xml is no XML");
     std::string text;
     CollectText(document, text, 0);
+    TUTTI_ASSIGN_OR_RETURN(text, ToUtf8(text));
     return std::vector<std::string>{NormaliseText(text)};
   }
 };

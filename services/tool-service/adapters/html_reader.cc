@@ -1,6 +1,8 @@
 #include <gumbo.h>
 
+#include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "runtime/status/macros.h"
 #include "runtime/text/sentences.h"
@@ -8,6 +10,17 @@
 
 namespace tutti::tool_service {
 namespace {
+
+class Arena {
+ public:
+  void* Allocate(size_t size) {
+    blocks_.push_back(std::make_unique<char[]>(std::max<size_t>(size, 1)));
+    return blocks_.back().get();
+  }
+
+ private:
+  std::vector<std::unique_ptr<char[]>> blocks_;
+};
 
 bool IsSkipped(GumboTag tag) {
   return tag == GUMBO_TAG_SCRIPT || tag == GUMBO_TAG_STYLE || tag == GUMBO_TAG_NAV || tag == GUMBO_TAG_NOSCRIPT ||
@@ -50,10 +63,15 @@ class HtmlReader final : public DocumentReader {
   absl::StatusOr<std::vector<std::string>> Read(const std::string& path) const override {
     TUTTI_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path));
     TUTTI_ASSIGN_OR_RETURN(std::string html, ToUtf8(bytes));
-    GumboOutput* output = gumbo_parse_with_options(&kGumboDefaultOptions, html.data(), html.size());
+    // gumbo frees its tree by recursion, which deep nesting would carry past the stack's end: freed all at once instead.
+    Arena arena;
+    GumboOptions options = kGumboDefaultOptions;
+    options.userdata = &arena;
+    options.allocator = [](void* self, size_t size) { return static_cast<Arena*>(self)->Allocate(size); };
+    options.deallocator = [](void*, void*) {};
+    GumboOutput* output = gumbo_parse_with_options(&options, html.data(), html.size());
     std::string text;
     CollectText(output->document, text, 0);
-    gumbo_destroy_output(&kGumboDefaultOptions, output);
     return std::vector<std::string>{NormaliseText(text)};
   }
 };

@@ -24,7 +24,11 @@ class Parser {
   absl::StatusOr<Fraction> Parse() {
     TUTTI_ASSIGN_OR_RETURN(Fraction value, Sum());
     Skip();
-    if (at_ != text_.size()) return Wrong(absl::StrCat("unexpected \"", text_.substr(at_, 1), "\""));
+    if (at_ != text_.size()) {
+      size_t end = at_ + 1;  // a whole character, not a byte of it
+      while (end < text_.size() && (static_cast<unsigned char>(text_[end]) & 0xC0) == 0x80) ++end;
+      return Wrong(absl::StrCat("unexpected \"", text_.substr(at_, end - at_), "\""));
+    }
     return value;
   }
 
@@ -129,9 +133,10 @@ class Parser {
     if (digits.size() > 10000) return Wrong("a number has too many digits");
     if (at_ < text_.size() && (text_[at_] == 'e' || text_[at_] == 'E')) {
       size_t end = at_ + 1;
-      while (end < text_.size() && (isdigit(static_cast<unsigned char>(text_[end])) || text_[end] == '-' || text_[end] == '+')) ++end;
+      if (end < text_.size() && (text_[end] == '-' || text_[end] == '+')) ++end;
+      while (end < text_.size() && isdigit(static_cast<unsigned char>(text_[end]))) ++end;
       int exponent = 0;
-      if (!absl::SimpleAtoi(text_.substr(at_ + 1, end - at_ - 1), &exponent) || std::abs(exponent) > kMaxExponent) {
+      if (!absl::SimpleAtoi(text_.substr(at_ + 1, end - at_ - 1), &exponent) || exponent < -kMaxExponent || exponent > kMaxExponent) {
         return Wrong("a bad exponent");
       }
       places -= exponent;

@@ -33,7 +33,15 @@ std::vector<Passage> CutPassages(const Document& document, size_t target_bytes) 
     };
     for (std::string& sentence : SplitSentences(document.pages[page])) {
       if (IsNoise(sentence)) continue;
-      if (sentence.size() > kMaxSentenceBytes) sentence = std::string(Utf8Prefix(sentence, kMaxSentenceBytes));
+      // Lists and tables have no full stops: they go in pieces, cut between words.
+      while (sentence.size() > kMaxSentenceBytes) {
+        flush();
+        size_t end = Utf8Prefix(sentence, kMaxSentenceBytes).size();
+        if (size_t space = sentence.rfind(' ', end); space != std::string::npos && space > end / 2) end = space;
+        current.text = sentence.substr(0, end);
+        flush();
+        sentence.erase(0, end);
+      }
       if (!current.text.empty() && current.text.size() + sentence.size() > target_bytes) flush();
       absl::StrAppend(&current.text, current.text.empty() ? "" : " ", sentence);
     }

@@ -1,4 +1,5 @@
 #include "runtime/status/macros.h"
+#include "absl/time/clock.h"
 #include "runtime/text/page_token.h"
 #include "services/tool-service/rpc/services.h"
 
@@ -8,7 +9,13 @@ Task<absl::StatusOr<Json>> ToolRunner::Run(CallContext& call, std::string tool, 
                                            std::string idempotency_key) {
   ToolCallInfo info{std::move(idempotency_key), call.deadline, call.stop};
   OneShot<absl::StatusOr<Json>> done;
-  bool posted = pool_.TryPost([&] { done.Set(catalogue_.Call(tool, parameters, info)); });
+  bool posted = pool_.TryPost([&] {
+    if (info.given_up(absl::Now())) {
+      done.Set(absl::CancelledError("the call was given up while it waited"));
+    } else {
+      done.Set(catalogue_.Call(tool, parameters, info));
+    }
+  });
   if (!posted) {
     co_return Error(absl::StatusCode::kResourceExhausted, "TOOLS_BUSY", "too many tool calls wait; try again later")
         .RetryAfter(absl::Seconds(1));

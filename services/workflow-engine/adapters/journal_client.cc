@@ -27,8 +27,13 @@ void JournalClient::Start() { scope_.Spawn(executor_, Loop()); }
 
 void JournalClient::Stop() {
   stop_.request_stop();
-  executor_.Post([this] { WakeWriter(); });
+  scope_.Spawn(executor_, Wake());
   scope_.CloseAndWait();
+}
+
+Task<void> JournalClient::Wake() {
+  WakeWriter();
+  co_return;
 }
 
 Task<absl::Status> JournalClient::Append(state::AppendRequest request) {

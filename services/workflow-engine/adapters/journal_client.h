@@ -44,6 +44,7 @@ class JournalClient {
   Task<bool> WriteAll(Stream& stream, bool& broken);
   Task<bool> ReadAll(Stream& stream, bool& broken);
   void WakeWriter();
+  Task<void> Wake();
 
   std::unique_ptr<state::JournalService::StubInterface> stub_;
   Executor& executor_;

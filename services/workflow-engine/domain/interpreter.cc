@@ -2,6 +2,8 @@
 #include "services/workflow-engine/domain/interpreter.h"
 
 #include <algorithm>
+#include <functional>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/async/one_shot.h"
@@ -16,6 +18,7 @@ namespace tutti::engine {
 namespace {
 
 constexpr absl::Duration kDefaultCallTimeout = absl::Seconds(300);
+constexpr size_t kMaxResultBytes = 4 << 20;
 
 bool IsLeaf(const tutti::workflow::v1::Step& step) {
   using Step = tutti::workflow::v1::Step;
@@ -34,6 +37,20 @@ bool EndsWalk(const absl::Status& status) {
 }
 
 }  // namespace
+
+absl::StatusOr<Json> CheckResult(Json result, tutti::type::v1::Payload* out) {
+  ToPayload(result, out);
+  if (out->data().size() > kMaxResultBytes) {
+    return Error(absl::StatusCode::kFailedPrecondition, "RESULT_TOO_LARGE",
+                 absl::StrCat("the result has ", out->data().size(), " bytes, the limit is ", kMaxResultBytes,
+                              "; pass large things by reference"));
+  }
+  if (JsonDepth(out->data()) > kMaxJsonDepth) {
+    return Error(absl::StatusCode::kFailedPrecondition, "RESULT_TOO_DEEP",
+                 absl::StrCat("the result is nested deeper than ", kMaxJsonDepth, " levels"));
+  }
+  return result;
+}
 
 std::string KindOf(const tutti::workflow::v1::Step& step) {
   const auto* oneof = step.GetDescriptor()->FindOneofByName("kind");
@@ -109,10 +126,11 @@ struct Interpreter::Graph {
     const Step* step = nullptr;
     size_t waits_for = 0;
     std::vector<std::string> followers;
+    std::set<std::string> ancestors;
     OneShot<bool> ready;
     JsonRef result;
   };
-  Variables& variables;
+  Variables& variables;  // of the block, filled at its end
   const std::string path;
   Bounds bounds;
   std::stop_source stop;
@@ -127,10 +145,12 @@ Task<bool> Interpreter::RunGraphStep(const Step& step, std::string path, Graph& 
     for (const auto& name : node.followers) graph.nodes.at(name).ready.Set(false);
     co_return false;
   }
-  auto result = co_await RunStep(step, std::move(path), graph.variables, graph.bounds);
+  // Sees what it depends on and nothing else of the block: what else has ended by then is chance, and a replay would see another.
+  Variables seen(&graph.variables);
+  for (const auto& name : node.ancestors) seen.Set(name, graph.nodes.at(name).result);
+  auto result = co_await RunStep(step, std::move(path), seen, graph.bounds);
   if (result.ok()) {
     node.result = *result;
-    graph.variables.Set(step.id(), *result);
     for (const auto& name : node.followers) {
       if (--graph.nodes.at(name).waits_for == 0) graph.nodes.at(name).ready.Set(true);
     }
@@ -156,6 +176,12 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunGraph(const Steps& steps, std::str
   for (const Step& step : steps) {
     for (const auto& name : step.depends_on()) graph.nodes.at(name).followers.push_back(step.id());
   }
+  std::function<void(const std::string&, std::set<std::string>&)> collect = [&](const std::string& id, std::set<std::string>& into) {
+    for (const auto& name : graph.nodes.at(id).step->depends_on()) {
+      if (into.insert(name).second) collect(name, into);
+    }
+  };
+  for (const Step& step : steps) collect(step.id(), graph.nodes.at(step.id()).ancestors);
   std::vector<Task<bool>> tasks;
   for (const Step& step : steps) {
     tasks.push_back(RunGraphStep(step, path.empty() ? step.id() : absl::StrCat(path, "/", step.id()), graph));
@@ -165,6 +191,7 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunGraph(const Steps& steps, std::str
   if (!graph.failure.ok()) co_return graph.failure;
   Json out = Json::object();
   for (const auto& [id, node] : graph.nodes) {
+    variables.Set(id, node.result);
     if (node.followers.empty()) out[id] = *node.result;
   }
   co_return std::make_shared<const Json>(std::move(out));
@@ -177,7 +204,19 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunStep(const Step& step, std::string
     progress_.Complete(step);
     co_return known->result;
   }
-  TUTTI_CO_RETURN_IF_ERROR(Interrupted(bounds));
+  if (absl::Status interrupted = Interrupted(bounds); !interrupted.ok()) {
+    if (bounds.stop.stop_requested()) co_return interrupted;
+    // Time is over before the step began. Recorded, or a replay, whose time begins anew, would go another way.
+    if (known && known->failed_attempts > 0 && known->retry_time == absl::InfiniteFuture()) co_return known->last_error;
+    auto entry = NewEntry();
+    entry.mutable_step_failed()->set_path(path);
+    entry.mutable_step_failed()->set_kind(KindOf(step));
+    entry.mutable_step_failed()->set_attempt(known ? known->failed_attempts + 1 : 1);
+    entry.mutable_step_failed()->set_target(TargetOf(step));
+    *entry.mutable_step_failed()->mutable_error() = ToRpcStatus(interrupted);
+    TUTTI_CO_RETURN_IF_ERROR(co_await deps_.journal.Commit(std::move(entry)));
+    co_return interrupted;
+  }
   if (!step.when().empty() && !(known && known->started)) {
     auto holds = deps_.evaluator.EvaluateCondition(step.when(), variables);
     if (!holds.ok()) co_return Prefix(holds.status(), absl::StrCat("step ", path, ": when: "));
@@ -207,6 +246,7 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunStep(const Step& step, std::string
     if (EndsWalk(result.status()) || bounds.stop.stop_requested()) co_return result;
     bool again = retry.ShouldRetry(result.status(), attempt) && Interrupted(bounds).ok();
     absl::Duration wait = again ? retry.Backoff(result.status(), attempt) : absl::ZeroDuration();
+    wait = std::min(wait, bounds.deadline - deps_.clock.Now());
     auto entry = NewEntry();
     auto* failed = entry.mutable_step_failed();
     failed->set_path(path);
@@ -245,6 +285,11 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunAttempt(const Step& step, std::str
     if (EndsWalk(result.status()) || !IsLeaf(step)) co_return result;
     co_return Prefix(result.status(), absl::StrCat("step ", path, ": "));
   }
+  tutti::type::v1::Payload payload;
+  if (IsLeaf(step)) {
+    auto fits = CheckResult(**result, &payload);
+    if (!fits.ok()) co_return Prefix(fits.status(), absl::StrCat("step ", path, ": "));
+  }
   progress_.Complete(step);
   auto entry = NewEntry();
   auto* completed = entry.mutable_step_completed();
@@ -254,7 +299,7 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunAttempt(const Step& step, std::str
   completed->set_target(TargetOf(step));
   for (auto& item : usage) *completed->add_usage() = std::move(item);
   if (IsLeaf(step)) {
-    ToPayload(**result, completed->mutable_result());
+    *completed->mutable_result() = std::move(payload);
     TUTTI_CO_RETURN_IF_ERROR(co_await deps_.journal.Commit(std::move(entry)));
   } else {
     deps_.journal.Post(std::move(entry));  // its steps are durable; its own end follows from theirs

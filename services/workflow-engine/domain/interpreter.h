@@ -103,6 +103,10 @@ class Interpreter {
   Bounds bounds_;
 };
 
+// Puts a result into a payload. FAILED_PRECONDITION: larger than 4 MiB or nested too deeply to be stored and read again; large
+// things are passed by reference.
+absl::StatusOr<Json> CheckResult(Json result, tutti::type::v1::Payload* out);
+
 // The oneof case of a step's kind as journals name it.
 std::string KindOf(const tutti::workflow::v1::Step& step);
 // The agent's or tool's name, empty for others.

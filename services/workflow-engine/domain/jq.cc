@@ -17,13 +17,16 @@ namespace {
 
 constexpr char kPrelude[] =
     "def _range($a; $b): range($a; $b);"
+    "def _range3($a; $b; $c): range($a; $b; $c);"
+    "def range($a; $b; $c): if $c == 0 or ($b - $a) / $c > 1000000 then error(\"range of more than a million\") "
+    "else _range3($a; $b; $c) end;"
     "def range($a; $b): if $b - $a > 1000000 then error(\"range of more than a million\") else _range($a; $b) end;"
     "def range($n): range(0; $n); ";
 
 const std::set<std::string>& Refused() {
   static const std::set<std::string> kNames = {"def",   "while", "until",  "repeat",  "recurse",    "env",    "ENV",
                                                "input", "inputs", "debug", "stderr",  "import",     "include", "halt",
-                                               "halt_error", "infinite", "input_line_number", "limit_depth"};
+                                               "halt_error", "infinite", "input_line_number", "_range", "_range3"};
   return kNames;
 }
 
@@ -31,9 +34,11 @@ const std::set<std::string>& Refused() {
 std::string FindRefused(const std::string& program) {
   for (size_t i = 0; i < program.size();) {
     char c = program[i];
-    if (c == '"') {  // strings; code in `\( )` is looked at again by jq itself and cannot define anything
+    if (c == '"') {
       for (++i; i < program.size() && program[i] != '"'; ++i) {
-        if (program[i] == '\\') ++i;
+        if (program[i] != '\\') continue;
+        if (i + 1 < program.size() && program[i + 1] == '(') return "\\(";  // code in a string; `${ }` in the text does the same
+        ++i;
       }
       ++i;
     } else if (isalpha(static_cast<unsigned char>(c)) || c == '_') {

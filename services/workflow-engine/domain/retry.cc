@@ -34,7 +34,7 @@ absl::Duration RetryDecision::Backoff(const absl::Status& error, int attempt) co
   absl::Duration most = retry.has_max_backoff() ? FromProto(retry.max_backoff()) : absl::Seconds(60);
   double multiplier = retry.backoff_multiplier() == 0 ? 2 : retry.backoff_multiplier();
   absl::Duration wait = std::min(most, initial * std::pow(multiplier, std::min(attempt - 1, 60)));
-  return std::max(wait * (0.8 + 0.4 * rng_.Unit()), RetryDelayOf(error));
+  return std::max(wait * (0.8 + 0.4 * rng_.Unit()), std::min(RetryDelayOf(error), most));
 }
 
 }  // namespace tutti::engine

@@ -22,7 +22,7 @@ using tutti::workflow::v1::WorkflowSpec;
 using Steps = google::protobuf::RepeatedPtrField<Step>;
 
 constexpr int kMaxSteps = 1000;
-constexpr int kMaxDepth = 32;
+constexpr int kMaxDepth = 12;  // three messages a level, and protobuf reads at most 100
 constexpr size_t kMaxViolations = 20;
 
 bool IsResourceId(const std::string& name) {
@@ -92,7 +92,7 @@ class Check {
   }
 
   void Id(const std::string& id, const std::string& path, std::set<std::string>& ids) {
-    static const std::set<std::string> kReserved = {"input", "run", "output", "error", "feedback", "draft", "critique", "round"};
+    static const std::set<std::string> kReserved = {"input", "run", "output", "error", "feedback", "draft", "critique", "round", "gate"};
     if (!IsStepId(id)) {
       Fail(path, absl::StrCat("\"", id, "\" must match ^[a-z][a-z0-9_]{0,62}$"));
     } else if (kReserved.count(id) > 0) {

@@ -57,12 +57,26 @@ CallContext RunHost::NewCall() {
 void RunHost::Drain() {
   if (stop_.stop_requested()) return;
   stop_.request_stop();
-  serving_.loop().Post([this] {
-    claim_wanted_.Close();
-    DropAll();
-  });
-  scope_.CloseAndWait();
+  scope_.Spawn(serving_.loop(), EndAll());
+  // Work in flight ends with a last commit. When the state-manager is away that never comes: its runs are taken up later.
+  if (!scope_.CloseAndWaitFor(std::chrono::seconds(5))) serving_.log().Warning("the journal does not answer; runs are left as they are");
   journal_.Stop();
+  scope_.CloseAndWait();
+}
+
+Task<void> RunHost::EndAll() {
+  claim_wanted_.Close();
+  DropAll();
+  co_return;
+}
+
+void RunHost::Cancel(const std::string& run_id) {
+  if (auto it = active_.find(run_id); it != active_.end()) {
+    it->second->cancelled = true;
+    it->second->stop.request_stop();
+  } else if (creating_.count(run_id) > 0) {
+    cancelled_early_.insert(run_id);
+  }
 }
 
 void RunHost::DropAll() {
@@ -87,11 +101,13 @@ Task<void> RunHost::LeaseLoop() {
     } else {
       state::HeartbeatRequest request;
       *request.mutable_instance() = instance_;
+      call.deadline = serving_.runtime().clock.Now() + options_.lease_duration / 2;  // a hung one must not outlive the lease
       auto answer = co_await state_.Heartbeat(call, request);
       if (answer.ok()) {
         claimable_ = answer->claimable_runs();
         waiting_gauge_.Set(static_cast<double>(claimable_));
-        if (claimable_ > 0) claim_wanted_.TryPush(true);
+        for (const auto& run_id : answer->cancel_run_ids()) Cancel(run_id);
+        claim_wanted_.TryPush(true);  // also for runs of our own that an answer was lost for
       } else if (answer.status().code() == absl::StatusCode::kFailedPrecondition) {
         // The leases may belong to others by now. Begin again under a new name.
         serving_.log().Warning("lease expired; dropping all runs", {{"instance", instance_.name()}});
@@ -104,9 +120,14 @@ Task<void> RunHost::LeaseLoop() {
     absl::Duration pause = registered_ ? options_.lease_duration / 3 : kRetryPause;
     co_await Sleep(serving_.runtime().timers, serving_.loop(), pause, stop_.get_token());
   }
+  // Not before the last commit: with the lease gone, a step that is just done would be done again elsewhere.
+  for (int i = 0; i < 400 && !active_.empty(); ++i) {
+    co_await Sleep(serving_.runtime().timers, serving_.loop(), absl::Milliseconds(10), std::stop_token());
+  }
   if (registered_) {
     CallContext call = NewCall();
     call.stop = std::stop_token();
+    call.deadline = serving_.runtime().clock.Now() + absl::Seconds(2);
     state::ReleaseInstanceRequest request;
     *request.mutable_instance() = instance_;
     auto ignored = co_await state_.ReleaseInstance(call, request);
@@ -125,10 +146,7 @@ Task<void> RunHost::NewsLoop() {
     state::WatchInstanceResponse news;
     while (co_await stream.Read(news)) {
       if (news.runs_claimable()) claim_wanted_.TryPush(true);
-      if (auto it = active_.find(news.cancel_run_id()); it != active_.end()) {
-        it->second->cancelled = true;
-        it->second->stop.request_stop();
-      }
+      if (!news.cancel_run_id().empty()) Cancel(news.cancel_run_id());
     }
     co_await stream.Finish();
     co_await Sleep(serving_.runtime().timers, serving_.loop(), kRetryPause, stop_.get_token());
@@ -152,9 +170,11 @@ Task<absl::Status> RunHost::Claim(CallContext& call) {
     state::ClaimRunsRequest request;
     *request.mutable_instance() = instance_;
     request.set_max_runs(std::min(room, kClaimBatch));
+    for (const auto& [run_id, active] : active_) request.add_held_run_ids(run_id);
+    for (const auto& run_id : creating_) request.add_held_run_ids(run_id);
     TUTTI_CO_ASSIGN_OR_RETURN(state::ClaimRunsResponse answer, co_await state_.ClaimRuns(call, request));
-    for (auto& run : *answer.mutable_runs()) Begin(std::move(run), /*fresh=*/false);
     if (answer.runs().empty()) co_return absl::OkStatus();
+    for (auto& run : *answer.mutable_runs()) Begin(std::move(run), /*fresh=*/false);
   }
   co_return absl::OkStatus();
 }
@@ -166,18 +186,31 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& c
                     absl::StrCat(claimable_, " runs wait already; try again later"))
         .RetryAfter(absl::Seconds(5));
   }
+  // The store's answer is awaited even when the caller has gone: what it leased to us must begin.
+  CallContext own = NewCall();
+  own.stop = std::stop_token();
+  own.trace = call.trace;
+  std::string run_id = run.run_id();
   state::CreateRunRequest request;
   *request.mutable_run() = std::move(run);
   if (here) *request.mutable_owner() = instance_;
-  auto answer = co_await state_.CreateRun(call, request);
+  creating_.insert(run_id);
+  auto answer = co_await state_.CreateRun(own, request);
   if (!answer.ok() && ReasonOf(answer.status()) == "INSTANCE_UNKNOWN") {
     // Between two leases: stored without an owner, claimed as soon as there is one.
     here = false;
     request.clear_owner();
-    answer = co_await state_.CreateRun(call, request);
+    answer = co_await state_.CreateRun(own, request);
   }
+  creating_.erase(run_id);
+  bool cancelled = cancelled_early_.erase(run_id) > 0;
+  // Without an answer the run may be ours all the same: the next claim brings it.
+  if (!answer.ok() || !answer->created()) claim_wanted_.TryPush(true);
   TUTTI_CO_RETURN_IF_ERROR(answer.status());
-  if (answer->created() && here) Begin(answer->run(), /*fresh=*/true);
+  if (answer->created() && here) {
+    if (cancelled) answer->mutable_run()->set_cancel_requested(true);
+    Begin(answer->run(), /*fresh=*/true);
+  }
   co_return answer;
 }
 
@@ -195,6 +228,7 @@ Task<void> RunHost::Work(state::StoredRun run, bool fresh, std::shared_ptr<Activ
   if (auto it = active_.find(run.run_id()); it != active_.end() && it->second == active) active_.erase(it);
   active_gauge_.Set(static_cast<double>(active_.size()));
   if (!status.ok() && !stop_.stop_requested()) {
+    claim_wanted_.TryPush(true);
     serving_.log().Warning("run given up here", {{"run_id", run.run_id()}, {"error", status.message()}});
   }
   if (claimable_ > 0 && static_cast<int>(active_.size()) < options_.max_active_runs) claim_wanted_.TryPush(true);
@@ -222,15 +256,38 @@ Task<absl::StatusOr<History>> RunHost::LoadHistory(CallContext& call, const std:
 
 // OK when the run has ended or was rightly left; an error when it could not be worked on.
 Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Active& active) {
+  RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
   tutti::workflow::v1::WorkflowSpec spec;
-  if (!spec.ParseFromString(run.spec().data())) co_return absl::DataLossError("the stored spec cannot be read");
-  TUTTI_CO_ASSIGN_OR_RETURN(Json input, FromPayload(run.input()));
+  auto input = FromPayload(run.input());
   History history;
-  if (!fresh) {
+  absl::Status readable = spec.ParseFromString(run.spec().data()) ? input.status() : absl::DataLossError("the stored spec cannot be read");
+  for (absl::Duration pause = kRetryPause; readable.ok() && !fresh;) {
     CallContext call = NewCall();
-    TUTTI_CO_ASSIGN_OR_RETURN(history, co_await LoadHistory(call, run.run_id()));
-    serving_.log().Info("run taken over", {{"run_id", run.run_id()}, {"epoch", absl::StrCat(run.lease_epoch())}});
+    auto loaded = co_await LoadHistory(call, run.run_id());
+    if (loaded.ok()) {
+      history = *std::move(loaded);
+      serving_.log().Info("run taken over", {{"run_id", run.run_id()}, {"epoch", absl::StrCat(run.lease_epoch())}});
+      break;
+    }
+    bool for_good = loaded.status().code() == absl::StatusCode::kInvalidArgument || loaded.status().code() == absl::StatusCode::kDataLoss ||
+                    loaded.status().code() == absl::StatusCode::kNotFound;
+    if (for_good) {
+      readable = loaded.status();
+      break;
+    }
+    bool slept = co_await Sleep(serving_.runtime().timers, serving_.loop(), pause, active.stop.get_token());
+    if (!slept) break;
+    pause = std::min(pause * 2, absl::Seconds(5));
   }
+  if (!readable.ok()) {
+    state::JournalEntry unreadable;
+    unreadable.mutable_run_finished()->set_outcome(state::OUTCOME_FAILED);
+    *unreadable.mutable_run_finished()->mutable_error() =
+        ToRpcStatus(Prefix(readable, "the run's stored state cannot be read: "));
+    absl::Status written = co_await journal.Commit(std::move(unreadable));
+    co_return written;
+  }
+  if (active.stop.stop_requested() && !active.cancelled) co_return absl::OkStatus();  // a drain: another goes on
   if (history.cancel_requested()) active.cancelled = true;
   if (active.cancelled) active.stop.request_stop();
 
@@ -239,10 +296,9 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Acti
   span.Set("gen_ai.operation.name", "invoke_workflow");
   span.Set("gen_ai.workflow.name", run.workflow());
   span.Set("tutti.run.id", run.run_id());
-  RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
   InterpreterDeps deps{serving_.loop(), serving_.runtime().clock, serving_.runtime().timers, serving_.runtime().rng,
                        serving_.tracer(), evaluator_, agents_, tools_, journal};
-  Interpreter interpreter(deps, run.run_id(), spec, std::move(input), std::move(history), span.context(),
+  Interpreter interpreter(deps, run.run_id(), spec, *std::move(input), std::move(history), span.context(),
                           active.stop.get_token());
   auto now = [&] {
     state::JournalEntry entry;
@@ -269,10 +325,10 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Acti
     outcome = "cancelled";
     end->set_outcome(state::OUTCOME_CANCELLED);
     *end->mutable_error() = ToRpcStatus(Error(absl::StatusCode::kCancelled, "RUN_CANCELLED", "the run was cancelled"));
-  } else if (output.ok()) {
+  } else if (output.ok() && (output = CheckResult(*std::move(output), end->mutable_output())).ok()) {
     end->set_outcome(state::OUTCOME_SUCCEEDED);
-    ToPayload(*output, end->mutable_output());
   } else {
+    end->clear_output();
     outcome = "failed";
     end->set_outcome(state::OUTCOME_FAILED);
     *end->mutable_error() = ToRpcStatus(output.status());

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "runtime/async/channel.h"
@@ -48,6 +49,8 @@ class RunHost {
   };
 
   Task<void> LeaseLoop();
+  Task<void> EndAll();
+  void Cancel(const std::string& run_id);
   Task<void> NewsLoop();
   Task<void> ClaimLoop();
   Task<absl::Status> Claim(CallContext& call);
@@ -69,6 +72,8 @@ class RunHost {
   bool registered_ = false;
   int64_t claimable_ = 0;
   std::map<std::string, std::shared_ptr<Active>> active_;
+  std::set<std::string> creating_;  // their CreateRun is under way
+  std::set<std::string> cancelled_early_;  // of those, asked to stop before they began
   Channel<bool> claim_wanted_;
   std::stop_source stop_;
   prometheus::Gauge& active_gauge_;

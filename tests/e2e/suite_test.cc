@@ -1,0 +1,316 @@
+// The suite from outside, in both forms: one process and six.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/json/json.h"
+#include "runtime/status/error.h"
+#include "runtime/status/grpc_status.h"
+#include "tests/support/suite_process.h"
+#include "tutti/agent/v1/agent_service.grpc.pb.h"
+#include "tutti/monitoring/v1/monitoring_service.grpc.pb.h"
+#include "tutti/workflow/v1/workflow_service.grpc.pb.h"
+
+namespace tutti::testing {
+namespace {
+
+namespace v1 = tutti::workflow::v1;
+using ::testing::HasSubstr;
+
+std::string Corpus() { return SourceDir() + "/build/demo-corpus"; }
+
+class SuiteTest : public ::testing::TestWithParam<Form> {
+ protected:
+  static void SetUpTestSuite() { signal(SIGPIPE, SIG_IGN); }
+  SuiteTest() : dir_(NewTempDir("e2e")) {
+    provider_port_ = FreePorts(1)[0];
+    config_ = dir_ + "/config.yaml";
+    std::ofstream(config_) << absl::StrCat(R"(
+agent_manager:
+  openai: {base_url: "http://127.0.0.1:)", provider_port_, R"(/v1", api_key: test-key, model: gpt-test}
+  anthropic: {base_url: "http://127.0.0.1:)", provider_port_, R"(", api_key: test-key, model: claude-test}
+  default_provider: local
+  prices:
+  - {model: "gpt-*", input_nano_units_per_million: 150000000, output_nano_units_per_million: 600000000}
+  agents:
+  - {name: open, tools: [calculate], model: {provider: openai}}
+  - {name: anthro, tools: [calculate], model: {provider: anthropic}}
+  - {name: busy, model: {provider: openai, model: overloaded}}
+)");
+    suite_ = std::make_unique<SuiteProcess>(SuiteProcess::Options{
+        .form = GetParam(), .data_dir = dir_ + "/data",
+        .flags = {"--config=" + config_, "--tool-service.document-roots=" + Corpus() + "," + dir_}});
+  }
+  ~SuiteTest() override {
+    suite_.reset();
+    std::filesystem::remove_all(dir_);
+  }
+  void Apply(const std::string& file) {
+    auto stub = v1::WorkflowService::NewStub(suite_->channel());
+    grpc::ClientContext context;
+    v1::CreateWorkflowRequest request;
+    *request.mutable_spec() = SpecFromYaml(ReadAll(file));
+    v1::CreateWorkflowResponse response;
+    grpc::Status status = stub->CreateWorkflow(&context, request, &response);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+  }
+  absl::StatusOr<v1::Run> StartSpec(const std::string& yaml, Json input = Json::object(), const std::string& request_id = "") {
+    auto stub = suite_->runs();
+    grpc::ClientContext context;
+    v1::StartRunRequest request;
+    *request.mutable_spec() = SpecFromYaml(yaml);
+    ToProto(input, request.mutable_input());
+    request.set_request_id(request_id);
+    v1::StartRunResponse response;
+    absl::Status status = FromGrpc(stub->StartRun(&context, request, &response));
+    if (!status.ok()) return status;
+    return response.run();
+  }
+  // HTTP status, a space, the body.
+  std::string Curl(const std::string& arguments) {
+    return Shell("curl -sS --max-time 20 -o '" + dir_ + "/answer' -w '%{http_code} ' " + arguments + " && cat '" + dir_ + "/answer'").first;
+  }
+  std::string Post(const std::string& path, const std::string& body) {
+    std::ofstream(dir_ + "/body", std::ios::binary) << body;
+    return Curl("-X POST -H 'Content-Type: application/json' --data-binary @'" + dir_ + "/body' '" + suite_->http_url() + path + "'");
+  }
+  std::string Get(const std::string& path) { return Curl("-g '" + suite_->http_url() + path + "'"); }
+
+  const std::string dir_;
+  std::string config_;
+  int provider_port_ = 0;
+  std::unique_ptr<SuiteProcess> suite_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Forms, SuiteTest, ::testing::Values(Form::kOneProcess, Form::kSixProcesses),
+                         [](const auto& info) { return info.param == Form::kOneProcess ? "OneProcess" : "SixProcesses"; });
+
+TEST_P(SuiteTest, DoesTheMainJobForClientsInThreeLanguages) {
+  ASSERT_TRUE(suite_->Start());
+  Apply(SourceDir() + "/examples/research-brief.yaml");
+  std::string generated = dir_ + "/py";
+  std::filesystem::create_directories(generated);
+  auto protoc = Shell("cd '" + SourceDir() + "/proto' && protoc -I. --python_out='" + generated + "' $(find . -name '*.proto' -not -path './grpc/*') 2>&1");
+  ASSERT_EQ(protoc.second, 0) << protoc.first;
+  std::string clients = SourceDir() + "/tests/clients/";
+  for (const std::string& command :
+       {"/usr/bin/python3 " + clients + "main_job.py " + suite_->grpc_address() + " " + Corpus() + " " + generated + " 2>&1",
+        clients + "main_job_curl.sh " + suite_->http_url() + " " + Corpus() + " 2>&1",
+        clients + "main_job_buf.sh " + SourceDir() + "/node_modules/.bin/buf " + suite_->grpc_address() + " " + Corpus()}) {
+    auto [text, code] = Shell(command);
+    ASSERT_EQ(code, 0) << command << "\n" << text << suite_->logs();
+    Json output = Json::parse(text, nullptr, false);
+    ASSERT_TRUE(output.is_object()) << text;
+    EXPECT_THAT(output["markdown"].get<std::string>(), HasSubstr("## Abstract"));
+    EXPECT_THAT(output["markdown"].get<std::string>(), HasSubstr("debian-policy.pdf, page "));
+    EXPECT_GE(output["citations"].size(), 5u);
+  }
+  // What it consumed is known by step and by agent, and the trace crosses the services.
+  Json runs = Json::parse(Get("/v1/runs?filter=" "state%20%3D%20%22SUCCEEDED%22").substr(4));
+  ASSERT_EQ(runs["runs"].size(), 3u);
+  std::string run_id = runs["runs"][0]["runId"];
+  Json usage = Json::parse(Get("/v1/runs/" + run_id + "/usage?group_by=agent").substr(4));
+  EXPECT_EQ(usage["rows"].size(), 4u) << "researcher, analyst, writer, critic";
+  std::set<std::string> services;
+  std::string trace_id = runs["runs"][0]["traceId"];
+  EXPECT_TRUE(Eventually(
+      [&] {
+        std::string answer = Get("/v1/traces/" + trace_id);
+        if (!absl::StartsWith(answer, "200")) return false;
+        Json trace = Json::parse(answer.substr(4));
+        for (const auto& span : trace["spans"]) services.insert(span["service"].get<std::string>());
+        return services.size() >= 5;
+      },
+      15))
+      << services.size() << " of trace " << trace_id << ": " << Get("/v1/traces/" + trace_id).substr(0, 300);
+}
+
+TEST_P(SuiteTest, RefusesBadInputBeforeAnythingIsStored) {
+  ASSERT_TRUE(suite_->Start());
+  std::string step = R"({"id":"a","transform":{"value":1}})";
+  struct Case {
+    std::string body, code, text;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"{\"spec\": {", "400", "INVALID_JSON"},
+           {"not json", "400", "INVALID_JSON"},
+           {"{\"workflow\": 7}", "400", "workflow"},
+           {"{\"workflw\": \"x\"}", "400", "workflw"},
+           {"{}", "400", "one of workflow"},
+           {"{\"workflow\": \"none\"}", "404", "WORKFLOW_NOT_FOUND"},
+           {"{\"spec\":{\"name\":\"x\",\"steps\":[{\"id\":\"a\",\"agent\":{\"agent\":\"resercher\"}}]}}", "400", "did you mean \\\"researcher\\\"?"},
+           {"{\"spec\":{\"name\":\"x\",\"steps\":[{\"id\":\"a\",\"when\":\"1 +\",\"transform\":{\"value\":1}}]}}", "400", "spec.steps[0].when"},
+           {"{\"spec\":{\"name\":\"x\",\"inputSchema\":{\"type\":\"object\",\"required\":[\"topic\"]},\"steps\":[" + step + "]}}", "400", "topic"},
+           {"{\"workflow\": \"\xff\xfe\"}", "400", "UTF-8"},
+           {"{\"input\": " + std::string(2000, '[') + std::string(2000, ']') + "}", "400", ""},
+           {"{\"workflow\":\"x\",\"requestId\":\"" + std::string(40, 'a') + "\"}", "400", "request_id"},
+           {"{\"spec\":{\"name\":\"x\",\"steps\":[" + step + "]},\"input\":\"" + std::string(5 << 20, 'x') + "\"}", "413", "4194304"}}) {
+    std::string answer = Post("/v1/runs", c.body);
+    EXPECT_EQ(answer.substr(0, 3), c.code) << c.body.substr(0, 100) << "\n" << answer.substr(0, 400);
+    EXPECT_THAT(answer, HasSubstr(c.text)) << c.body.substr(0, 100);
+  }
+  EXPECT_THAT(Get("/v1/runs/none"), ::testing::AllOf(::testing::StartsWith("404"), HasSubstr("RUN_NOT_FOUND")));
+  EXPECT_THAT(Get("/v1/runs?page_token=rubbish"), ::testing::StartsWith("400"));
+  EXPECT_THAT(Get("/v1/runs?page_size=-1"), ::testing::StartsWith("400"));
+  EXPECT_THAT(Get("/v1/runs/none:watch"), ::testing::StartsWith("404"));
+  EXPECT_THAT(Post("/v1/agents/nobody:invoke", "{\"input\":1}"), ::testing::AllOf(::testing::StartsWith("404"), HasSubstr("AGENT_NOT_FOUND")));
+  EXPECT_THAT(Post("/v1/tools/nothing:call", "{}"), ::testing::StartsWith("404"));
+  EXPECT_THAT(Post("/v1/tools/calculate:call", "{\"parameters\":{\"expression\":5}}"), ::testing::AllOf(::testing::StartsWith("400"), HasSubstr("parameters.expression")));
+  EXPECT_THAT(Post("/v1/tools/documents_list:call", "{\"parameters\":{\"folder\":\"/etc\"}}"), ::testing::StartsWith("403"));
+  EXPECT_THAT(Post("/v1/tools/documents_list:call", "{\"parameters\":{\"folder\":\"" + dir_ + "/none\"}}"), ::testing::StartsWith("404"));
+  EXPECT_THAT(Get("/v1/runs"), HasSubstr("200 {}")) << "nothing was stored";
+  // A folder in which nothing can be read ends the run with a reason, and the suite goes on.
+  std::filesystem::create_directories(dir_ + "/bad");
+  std::ofstream(dir_ + "/bad/x.pdf") << "no pdf";
+  auto run = StartSpec("name: x\nsteps: [{id: a, tool: {tool: documents_list, parameters: {folder: '${ .input.f }'}}}]", {{"f", dir_ + "/bad"}});
+  ASSERT_TRUE(run.ok()) << run.status();
+  v1::Run ended = WaitForEnd(*suite_, run->run_id(), 20);
+  EXPECT_EQ(ended.state(), v1::RUN_STATE_FAILED);
+  EXPECT_THAT(ended.error().message(), HasSubstr("x.pdf (damaged"));
+}
+
+TEST_P(SuiteTest, AnInputOverTheLimitIsRefusedOverGrpcToo) {
+  ASSERT_TRUE(suite_->Start());
+  auto run = StartSpec("name: x\nsteps: [{id: a, transform: {value: 1}}]", {{"x", std::string((4 << 20) + 100, 'x')}});
+  EXPECT_EQ(run.status().code(), absl::StatusCode::kResourceExhausted) << run.status();
+  EXPECT_THAT(std::string(run.status().message()), HasSubstr("4194304"));
+}
+
+TEST_P(SuiteTest, TheSameRequestIdStartsOneRunAndListsPageByPage) {
+  ASSERT_TRUE(suite_->Start());
+  std::string spec = "name: x\nsteps: [{id: a, transform: {value: '${ .input }'}}]";
+  auto first = StartSpec(spec, {{"n", 1}}, "same");
+  auto second = StartSpec(spec, {{"n", 2}}, "same");
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(first->run_id(), second->run_id());
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(StartSpec(spec).ok());
+  std::set<std::string> seen;
+  std::string token;
+  int pages = 0;
+  do {
+    Json page = Json::parse(Get("/v1/runs?page_size=2" + (token.empty() ? "" : "&page_token=" + token)).substr(4));
+    for (const auto& run : page["runs"]) EXPECT_TRUE(seen.insert(run["runId"].get<std::string>()).second);
+    token = page.value("nextPageToken", "");
+    ++pages;
+  } while (!token.empty());
+  EXPECT_EQ(seen.size(), 5u);
+  EXPECT_EQ(pages, 3);
+}
+
+TEST_P(SuiteTest, CancelsARunThatWaits) {
+  ASSERT_TRUE(suite_->Start());
+  auto run = StartSpec("name: x\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}, retry: {max_attempts: 2, initial_backoff: 3600s, max_backoff: 3600s, retryable_codes: [INVALID_ARGUMENT]}}]");
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_TRUE(Eventually([&] { return absl::StrContains(Get("/v1/runs/" + run->run_id()), "STEP_STATE_RETRYING"); }, 10));
+  EXPECT_THAT(Post("/v1/runs/" + run->run_id() + ":cancel", "{\"reason\":\"enough\"}"), ::testing::StartsWith("200"));
+  EXPECT_EQ(WaitForEnd(*suite_, run->run_id(), 10).state(), v1::RUN_STATE_CANCELLED);
+  EXPECT_THAT(Post("/v1/runs/" + run->run_id() + ":cancel", "{}"), ::testing::StartsWith("200")) << "idempotent";
+}
+
+TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
+  ChildProcess provider({"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py", absl::StrCat(provider_port_), dir_ + "/count"}, dir_ + "/provider.log");
+  ASSERT_TRUE(suite_->Start());
+  ASSERT_TRUE(Eventually([&] { return Shell(absl::StrCat("curl -s -o /dev/null http://127.0.0.1:", provider_port_, "/")).second == 0; }, 10));
+  auto run = StartSpec("name: x\nsteps: [{id: o, agent: {agent: open, input: hello}}, {id: a, agent: {agent: anthro, input: hello}}]\noutput: ['${ .o }', '${ .a }']");
+  ASSERT_TRUE(run.ok()) << run.status();
+  v1::Run ended = WaitForEnd(*suite_, run->run_id(), 20);
+  ASSERT_EQ(ended.state(), v1::RUN_STATE_SUCCEEDED) << ended.error().message() << ReadAll(dir_ + "/provider.log");
+  Json output = ToJson(ended.output());
+  EXPECT_THAT(output[0].get<std::string>(), HasSubstr("\"value\":\"0.3\"")) << "the tool's answer went to the model and back";
+  EXPECT_THAT(output[1].get<std::string>(), HasSubstr("\"value\":\"0.3\""));
+  EXPECT_EQ(ended.usage().calls(), 4);
+  EXPECT_EQ(ended.usage().input_tokens(), 4000);
+  EXPECT_EQ(ended.usage().cost_nano_units(), 2 * (1000 * 150 + 100 * 600)) << "only the OpenAI model has a price";
+  EXPECT_THAT(ReadAll(dir_ + "/count"), HasSubstr(run->run_id() + "/o/1"));
+  std::string answer = Post("/v1/agents/busy:invoke", "{\"input\":\"x\"}");
+  EXPECT_THAT(answer, ::testing::AllOf(::testing::StartsWith("503"), HasSubstr("try later"), HasSubstr("7s")));
+}
+
+TEST_P(SuiteTest, EndsCleanlyOnSigtermAndGoesOnAfterRestart) {
+  ASSERT_TRUE(suite_->Start());
+  auto run = StartSpec("name: x\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}, retry: {max_attempts: 2, initial_backoff: 3s, retryable_codes: [INVALID_ARGUMENT]}}]");
+  ASSERT_TRUE(run.ok());
+  EXPECT_TRUE(Eventually([&] { return absl::StrContains(Get("/v1/runs/" + run->run_id()), "STEP_STATE_RETRYING"); }, 10));
+  for (int code : suite_->Terminate()) EXPECT_EQ(code, 0);
+  ASSERT_TRUE(suite_->Start());
+  v1::Run ended = WaitForEnd(*suite_, run->run_id(), 20);
+  EXPECT_EQ(ended.state(), v1::RUN_STATE_FAILED);
+  ASSERT_EQ(ended.steps_size(), 1);
+  EXPECT_EQ(ended.steps(0).attempt(), 2) << "the second attempt came, the first was not repeated";
+}
+
+// What does not depend on the form.
+TEST(ProcessTest, ATakenPortIsNamedWithItsFlag) {
+  std::string dir = NewTempDir("port");
+  SuiteProcess first({.data_dir = dir + "/a"});
+  ASSERT_TRUE(first.Start());
+  std::string grpc_port = first.grpc_address().substr(10), http_port = first.http_url().substr(17);
+  auto ports = FreePorts(1);
+  std::string common = BinDir() + "/tutti up --telemetry.metrics-port=-1 --state-manager.data-dir=" + dir + "/b ";
+  auto [grpc_text, grpc_code] = Shell(common + "--gateway.grpc-port=" + grpc_port + " --gateway.http-port=" + absl::StrCat(ports[0]) + " 2>&1");
+  EXPECT_EQ(grpc_code, 1);
+  EXPECT_THAT(grpc_text, ::testing::AllOf(HasSubstr(grpc_port), HasSubstr("--gateway.grpc-port")));
+  auto [http_text, http_code] = Shell(common + "--gateway.http-port=" + http_port + " --gateway.grpc-port=" + absl::StrCat(ports[0]) + " 2>&1");
+  EXPECT_EQ(http_code, 1);
+  EXPECT_THAT(http_text, ::testing::AllOf(HasSubstr(http_port), HasSubstr("--gateway.http-port")));
+  auto [same_dir, code] = Shell(BinDir() + "/tutti up --telemetry.metrics-port=-1 --state-manager.data-dir=" + dir + "/a 2>&1");
+  EXPECT_EQ(code, 1);
+  EXPECT_THAT(same_dir, HasSubstr("another state-manager works on"));
+  first.Kill9();
+  std::filesystem::remove_all(dir);
+}
+
+TEST(ProcessTest, ConfigurationIsPrintedAndChecked) {
+  auto [printed, code] = Shell("OPENAI_API_KEY=sk-secret " + BinDir() + "/tutti-gateway --print-config --gateway.http-port=1234");
+  EXPECT_EQ(code, 0);
+  EXPECT_THAT(printed, ::testing::AllOf(HasSubstr("http_port: 1234"), HasSubstr("***"), ::testing::Not(HasSubstr("sk-secret"))));
+  auto [wrong, wrong_code] = Shell(BinDir() + "/tutti up --gatway.http-port=1 2>&1");
+  EXPECT_EQ(wrong_code, 2);
+  EXPECT_THAT(wrong, HasSubstr("did you mean \"gateway.http-port\"?"));
+}
+
+TEST(CliTest, ExitCodesTellWhatHappened) {
+  std::string dir = NewTempDir("cli");
+  SuiteProcess suite({.data_dir = dir + "/data", .flags = {"--tool-service.document-roots=" + dir}});
+  ASSERT_TRUE(suite.Start());
+  std::string tutti = BinDir() + "/tutti --server " + suite.grpc_address() + " ";
+  auto write = [&](const std::string& name, const std::string& text) {
+    std::ofstream(dir + "/" + name) << text;
+    return dir + "/" + name;
+  };
+  std::string good = write("good.yaml", "name: good\nsteps: [{id: a, transform: {value: '${ .input.n + 1 }'}}]\n");
+  std::string fails = write("fails.yaml", "name: fails\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}}]\n");
+  std::string wrong = write("wrong.yaml", "name: wrong\nsteps:\n  - id: a\n    agent: {agent: nobdy}\n");
+  std::string unknown = write("unknown.yaml", "name: wrong\nsteps:\n  - id: a\n    agnt: {}\n");
+  auto [out, code] = Shell(tutti + "run " + good + " --input n=41 --watch 2>/dev/null");
+  EXPECT_EQ(code, 0);
+  EXPECT_THAT(out, ::testing::StartsWith("42\n"));
+  EXPECT_EQ(Shell(tutti + "run " + fails + " --watch 2>&1").second, 3);
+  auto [wrong_text, wrong_code] = Shell(tutti + "workflows apply " + wrong + " 2>&1");
+  EXPECT_EQ(wrong_code, 2);
+  EXPECT_THAT(wrong_text, HasSubstr(wrong + ":4: steps[0].agent.agent: no agent \"nobdy\""));
+  auto [unknown_text, unknown_code] = Shell(tutti + "workflows apply " + unknown + " 2>&1");
+  EXPECT_EQ(unknown_code, 2);
+  EXPECT_THAT(unknown_text, HasSubstr(unknown + ":4:5: steps[0].agnt: unknown field; did you mean \"agent\"?"));
+  EXPECT_EQ(Shell(tutti + "workflows apply " + good + " 2>&1").first, "workflow good version 1\n");
+  EXPECT_THAT(Shell(tutti + "workflows list -o json").first, HasSubstr("\"good\""));
+  EXPECT_EQ(Shell(tutti + "run good --input n=1 --watch -o json 2>/dev/null").second, 0);
+  EXPECT_EQ(Shell(tutti + "runs get none 2>/dev/null").second, 1);
+  EXPECT_EQ(Shell(tutti + "nonsense 2>/dev/null").second, 2);
+  EXPECT_EQ(Shell(tutti + "health >/dev/null").second, 0);
+  EXPECT_EQ(Shell("bash -c 'source <(" + tutti + "completion bash) && complete -p tutti' 2>&1").second, 0);
+  suite.Kill9();
+  auto [away, away_code] = Shell(tutti + "runs list 2>&1");
+  EXPECT_EQ(away_code, 5);
+  EXPECT_THAT(away, HasSubstr("tutti up"));
+  std::filesystem::remove_all(dir);
+}
+
+}  // namespace
+}  // namespace tutti::testing
