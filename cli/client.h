@@ -17,7 +17,8 @@ namespace tutti::cli {
 
 class Client {
  public:
-  Client(std::string server, absl::Duration timeout) : server_(std::move(server)), timeout_(timeout), channel_(ConnectTo(server_, 64 << 20)) {}
+  Client(std::string server, absl::Duration timeout)
+      : server_(std::move(server)), timeout_(timeout), channel_(ConnectTo(server_, 64 << 20)) {}
 
   // Calls `method` of `stub`; UNAVAILABLE says where nobody answered and how to start one.
   template <class Stub, class Request, class Response>

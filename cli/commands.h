@@ -10,7 +10,7 @@
 namespace tutti::cli {
 
 struct RunOptions {
-  std::string what;  // a spec's file, or a stored workflow's name
+  std::string what;                 // a spec's file, or a stored workflow's name
   std::vector<std::string> inputs;  // key=value; a value that is JSON is taken as such
   std::string input_json;
   std::string documents;

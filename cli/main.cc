@@ -29,7 +29,8 @@ int Main(int argc, char** argv) {
 
   Options o;
   if (const char* server = getenv("TUTTI_SERVER"); server && *server) o.server = server;
-  CLI::App app{"Tutti runs workflows of agents and tools. `tutti up` starts a suite; the other commands talk to one.", "tutti"};
+  CLI::App app{"Tutti runs workflows of agents and tools. `tutti up` starts a suite; the other commands talk to one.",
+               "tutti"};
   app.require_subcommand(1);
   app.fallthrough();
   app.add_option("--server", o.server, "gRPC address of the gateway (TUTTI_SERVER)")->capture_default_str();
@@ -84,7 +85,9 @@ int Main(int argc, char** argv) {
   apply->add_option("file", o.name, "YAML or JSON")->required();
   apply->add_flag("--validate-only", o.validate_only, "only look whether it is valid");
   apply->callback(with([&o](Client& c, Format f) { return ApplyWorkflow(c, o.name, o.validate_only, f); }));
-  workflows->add_subcommand("list", "the stored definitions")->callback(with([](Client& c, Format f) { return ListWorkflows(c, f); }));
+  workflows->add_subcommand("list", "the stored definitions")->callback(with([](Client& c, Format f) {
+    return ListWorkflows(c, f);
+  }));
   auto* workflow_get = workflows->add_subcommand("get", "a definition");
   workflow_get->add_option("name", o.name)->required();
   workflow_get->add_option("--version", o.version, "the latest unless said");
@@ -92,7 +95,9 @@ int Main(int argc, char** argv) {
 
   auto* agents = app.add_subcommand("agents", "list, invoke");
   agents->require_subcommand(1);
-  agents->add_subcommand("list", "the configured agents")->callback(with([](Client& c, Format f) { return ListAgents(c, f); }));
+  agents->add_subcommand("list", "the configured agents")->callback(with([](Client& c, Format f) {
+    return ListAgents(c, f);
+  }));
   auto* invoke = agents->add_subcommand("invoke", "ask an agent once");
   invoke->add_option("agent", o.name)->required();
   invoke->add_option("input", o.input, "text or JSON")->required();
@@ -106,7 +111,9 @@ int Main(int argc, char** argv) {
   call->add_option("--params", o.params, "a JSON object");
   call->callback(with([&o](Client& c, Format f) { return CallTool(c, o.name, o.params, f); }));
 
-  app.add_subcommand("health", "whether every service serves")->callback(with([](Client& c, Format f) { return Health(c, f); }));
+  app.add_subcommand("health", "whether every service serves")->callback(with([](Client& c, Format f) {
+    return Health(c, f);
+  }));
   auto* usage = app.add_subcommand("usage", "tokens and cost");
   usage->add_option("run", o.id, "only this run");
   usage->add_option("--by", o.group_by, "run, step, agent or model");
@@ -117,7 +124,9 @@ int Main(int argc, char** argv) {
   auto* completion = app.add_subcommand("completion", "a script for your shell: source <(tutti completion bash)");
   completion->add_option("shell", o.shell, "bash or zsh")->required();
   completion->callback([&] { code = Completion(o.shell); });
-  app.add_subcommand("version", "the version of this program")->callback([] { std::cout << "tutti " << tutti::kVersion << "\n"; });
+  app.add_subcommand("version", "the version of this program")->callback([] {
+    std::cout << "tutti " << tutti::kVersion << "\n";
+  });
 
   try {
     app.parse(argc, argv);

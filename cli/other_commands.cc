@@ -102,7 +102,8 @@ int Health(Client& client, Format format) {
   } else {
     std::vector<Row> rows;
     for (const auto& service : response.services()) {
-      rows.push_back({service.name(), service.status(), ShowDuration(ToDuration(service.latency())), service.message()});
+      rows.push_back(
+          {service.name(), service.status(), ShowDuration(ToDuration(service.latency())), service.message()});
     }
     PrintTable({"SERVICE", "STATUS", "LATENCY", "MESSAGE"}, rows);
   }
@@ -116,7 +117,8 @@ int Usage(Client& client, const std::string& run_id, const std::string& group_by
   request.set_group_by(group_by);
   request.set_page_size(1000);
   tutti::monitoring::v1::ListUsageResponse response;
-  absl::Status status = client.Call(*stub, &tutti::monitoring::v1::MonitoringService::Stub::ListUsage, request, response);
+  absl::Status status =
+      client.Call(*stub, &tutti::monitoring::v1::MonitoringService::Stub::ListUsage, request, response);
   if (!status.ok()) return PrintError(status);
   if (format != Format::kTable) {
     PrintMessage(response, format);
@@ -137,7 +139,8 @@ int Trace(Client& client, const std::string& trace_id, Format format) {
   tutti::monitoring::v1::GetTraceRequest request;
   request.set_trace_id(trace_id);
   tutti::monitoring::v1::GetTraceResponse response;
-  absl::Status status = client.Call(*stub, &tutti::monitoring::v1::MonitoringService::Stub::GetTrace, request, response);
+  absl::Status status =
+      client.Call(*stub, &tutti::monitoring::v1::MonitoringService::Stub::GetTrace, request, response);
   if (!status.ok()) return PrintError(status);
   if (format != Format::kTable) {
     PrintMessage(response, format);

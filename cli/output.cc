@@ -59,15 +59,19 @@ int PrintError(const absl::Status& status, const std::string& file, const Source
     for (const auto& violation : violations) {
       // The server names fields of the request; the file holds what is below `spec`.
       std::string path = absl::StartsWith(violation.field, "spec.") ? violation.field.substr(5) : violation.field;
-      std::cerr << "error: " << file << ":" << lines->LineOf(path) << ": " << path << ": " << violation.description << "\n";
+      std::cerr << "error: " << file << ":" << lines->LineOf(path) << ": " << path << ": " << violation.description
+                << "\n";
     }
   } else {
     std::cerr << "error: " << status.message() << "\n";
   }
   switch (status.code()) {
-    case absl::StatusCode::kInvalidArgument: return kUsage;
-    case absl::StatusCode::kUnavailable: return kUnavailable;
-    default: return kFailed;
+    case absl::StatusCode::kInvalidArgument:
+      return kUsage;
+    case absl::StatusCode::kUnavailable:
+      return kUnavailable;
+    default:
+      return kFailed;
   }
 }
 
@@ -83,7 +87,8 @@ std::string ShowTime(const google::protobuf::Timestamp& time) {
 std::string ShowDuration(absl::Duration duration) {
   if (duration < absl::Seconds(1)) return absl::StrFormat("%d ms", absl::ToInt64Milliseconds(duration));
   if (duration < absl::Minutes(2)) return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(duration));
-  return absl::StrFormat("%d min %d s", absl::ToInt64Minutes(duration), absl::ToInt64Seconds(duration % absl::Minutes(1)));
+  return absl::StrFormat("%d min %d s", absl::ToInt64Minutes(duration),
+                         absl::ToInt64Seconds(duration % absl::Minutes(1)));
 }
 
 std::string ShowCost(int64_t nano_units, const std::string& currency) {

@@ -72,10 +72,14 @@ absl::StatusOr<Json> BuildInput(const RunOptions& options) {
 
 int CodeOf(v1::RunState state) {
   switch (state) {
-    case v1::RUN_STATE_SUCCEEDED: return kOk;
-    case v1::RUN_STATE_CANCELLED: return kRunCancelled;
-    case v1::RUN_STATE_FAILED: return kRunFailed;
-    default: return kFailed;
+    case v1::RUN_STATE_SUCCEEDED:
+      return kOk;
+    case v1::RUN_STATE_CANCELLED:
+      return kRunCancelled;
+    case v1::RUN_STATE_FAILED:
+      return kRunFailed;
+    default:
+      return kFailed;
   }
 }
 
@@ -99,8 +103,9 @@ std::string Result(const v1::Run& run) {
 void PrintRun(const v1::Run& run) {
   std::cout << "run       " << run.run_id() << "\nworkflow  " << run.workflow();
   if (run.workflow_version() > 0) std::cout << " (version " << run.workflow_version() << ")";
-  std::cout << "\nstate     " << ShowEnum(v1::RunState_Name(run.state()), "RUN_STATE_") << " (" << run.progress_percent()
-            << "%)\ncreated   " << ShowTime(run.create_time()) << "\nended     " << ShowTime(run.end_time()) << "\n";
+  std::cout << "\nstate     " << ShowEnum(v1::RunState_Name(run.state()), "RUN_STATE_") << " ("
+            << run.progress_percent() << "%)\ncreated   " << ShowTime(run.create_time()) << "\nended     "
+            << ShowTime(run.end_time()) << "\n";
   if (!run.trace_id().empty()) std::cout << "trace     " << run.trace_id() << "\n";
   if (run.has_error()) std::cout << "error     " << run.error().message() << "\n";
   std::vector<Row> rows;
@@ -122,7 +127,8 @@ int FinishRun(Client& client, const std::string& run_id, const RunOptions& optio
     out.close();
     if (!out) {
       std::cout << Result(*run) << "\n";
-      return PrintError(absl::InternalError(absl::StrCat("--save: cannot write ", options.save, "; the result is above")));
+      return PrintError(
+          absl::InternalError(absl::StrCat("--save: cannot write ", options.save, "; the result is above")));
     }
   }
   if (format != Format::kTable) {
@@ -277,7 +283,8 @@ int ListWorkflows(Client& client, Format format) {
   }
   std::vector<Row> rows;
   for (const auto& workflow : response.workflows()) {
-    rows.push_back({workflow.name(), absl::StrCat(workflow.version()), ShowTime(workflow.create_time()), workflow.description()});
+    rows.push_back(
+        {workflow.name(), absl::StrCat(workflow.version()), ShowTime(workflow.create_time()), workflow.description()});
   }
   PrintTable({"WORKFLOW", "VERSION", "CREATED", "DESCRIPTION"}, rows);
   return kOk;

@@ -49,12 +49,14 @@ class Printer {
  private:
   std::string Describe(const RunEvent& event) {
     if (event.event_case() == RunEvent::kState) {
-      return absl::StrCat("run ", event.run_id(), " ",
-                          absl::AsciiStrToLower(ShowEnum(tutti::workflow::v1::RunState_Name(event.state()), "RUN_STATE_")));
+      return absl::StrCat(
+          "run ", event.run_id(), " ",
+          absl::AsciiStrToLower(ShowEnum(tutti::workflow::v1::RunState_Name(event.state()), "RUN_STATE_")));
     }
     if (event.event_case() == RunEvent::kGate) {
       const auto& gate = event.gate();
-      return absl::StrFormat("%s: %s (score %.2f)%s", gate.path(), gate.passed() ? "passed" : "NOT passed", gate.score(),
+      return absl::StrFormat("%s: %s (score %.2f)%s", gate.path(), gate.passed() ? "passed" : "NOT passed",
+                             gate.score(),
                              gate.passed() || gate.feedback().empty() ? "" : absl::StrCat(": ", gate.feedback()));
     }
     const StepRecord& step = event.step();
@@ -71,11 +73,15 @@ class Printer {
         }
         return absl::StrCat(step.path(), who, " done", took);
       }
-      case tutti::workflow::v1::STEP_STATE_FAILED: return absl::StrCat(step.path(), who, " FAILED: ", step.error().message());
+      case tutti::workflow::v1::STEP_STATE_FAILED:
+        return absl::StrCat(step.path(), who, " FAILED: ", step.error().message());
       case tutti::workflow::v1::STEP_STATE_RETRYING:
-        return absl::StrCat(step.path(), who, " attempt ", step.attempt(), " failed, will be tried again: ", step.error().message());
-      case tutti::workflow::v1::STEP_STATE_SKIPPED: return absl::StrCat(step.path(), " skipped");
-      default: return "";
+        return absl::StrCat(step.path(), who, " attempt ", step.attempt(),
+                            " failed, will be tried again: ", step.error().message());
+      case tutti::workflow::v1::STEP_STATE_SKIPPED:
+        return absl::StrCat(step.path(), " skipped");
+      default:
+        return "";
     }
   }
 
@@ -105,7 +111,8 @@ absl::Status WatchRun(Client& client, const std::string& run_id, Format format, 
       printer.Print(response.event());
     }
     absl::Status status = FromGrpc(stream->Finish());
-    bool ended = *state != tutti::workflow::v1::RUN_STATE_UNSPECIFIED && *state != tutti::workflow::v1::RUN_STATE_RUNNING;
+    bool ended =
+        *state != tutti::workflow::v1::RUN_STATE_UNSPECIFIED && *state != tutti::workflow::v1::RUN_STATE_RUNNING;
     if (ended || (status.ok() && request.after_offset() > 0)) {
       printer.End();
       return absl::OkStatus();
@@ -115,7 +122,8 @@ absl::Status WatchRun(Client& client, const std::string& run_id, Format format, 
       printer.End();
       return client.Explain(status);
     }
-    std::this_thread::sleep_for(std::chrono::seconds(1));  // the server is away: look again, resuming after the last event
+    std::this_thread::sleep_for(
+        std::chrono::seconds(1));  // the server is away: look again, resuming after the last event
   }
 }
 
@@ -146,8 +154,9 @@ void PrintStages(const tutti::workflow::v1::Run& run) {
   std::vector<Row> rows;
   for (const auto& name : order) {
     const Stage& stage = stages[name];
-    rows.push_back({name, stage.end > stage.start ? ShowDuration(stage.end - stage.start) : "-", absl::StrCat(stage.calls),
-                    absl::StrCat(stage.input), absl::StrCat(stage.output), ShowCost(stage.cost, stage.currency)});
+    rows.push_back({name, stage.end > stage.start ? ShowDuration(stage.end - stage.start) : "-",
+                    absl::StrCat(stage.calls), absl::StrCat(stage.input), absl::StrCat(stage.output),
+                    ShowCost(stage.cost, stage.currency)});
   }
   const auto& sum = run.usage();
   rows.push_back({"total", run.has_end_time() ? ShowDuration(ToTime(run.end_time()) - ToTime(run.create_time())) : "-",

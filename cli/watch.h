@@ -9,7 +9,8 @@
 
 namespace tutti::cli {
 
-// Returns when the run has ended; reconnects and resumes when the stream breaks. With JSON, events are printed one a line.
+// Returns when the run has ended; reconnects and resumes when the stream breaks. With JSON, events are printed one a
+// line.
 absl::Status WatchRun(Client& client, const std::string& run_id, Format format, tutti::workflow::v1::RunState* state);
 // What each stage took: time, tokens, cost.
 void PrintStages(const tutti::workflow::v1::Run& run);

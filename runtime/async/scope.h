@@ -1,4 +1,5 @@
-// Scope: the only way to let a task run on its own. It counts what runs, refuses new work once closing, and waits for the old.
+// Scope: the only way to let a task run on its own. It counts what runs, refuses new work once closing, and waits for
+// the old.
 #pragma once
 
 #include "runtime/async/executor.h"

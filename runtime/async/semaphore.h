@@ -1,4 +1,5 @@
-// Permits for coroutines of one executor: at most so many at the same time, first come first served, with a bounded queue.
+// Permits for coroutines of one executor: at most so many at the same time, first come first served, with a bounded
+// queue.
 #pragma once
 
 #include <deque>

@@ -1,6 +1,6 @@
 // Task<T>: a lazy coroutine that is awaited once. docs/adr/0002 holds the rules for coroutines in this house:
-// no capturing coroutine lambdas, parameters by value or owned by the awaiting frame, no lock held across co_await, and every
-// awaiter has a constructor and is not copied (GCC 12.2 miscompiles aggregate awaiters).
+// no capturing coroutine lambdas, parameters by value or owned by the awaiting frame, no lock held across co_await, and
+// every awaiter has a constructor and is not copied (GCC 12.2 miscompiles aggregate awaiters).
 #pragma once
 
 #include <coroutine>

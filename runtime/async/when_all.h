@@ -48,7 +48,8 @@ class JoinAwaiter {
 
 }  // namespace async_internal
 
-// The tasks start here, one after the other, and go on wherever they are resumed; results are in the order of the tasks.
+// The tasks start here, one after the other, and go on wherever they are resumed; results are in the order of the
+// tasks.
 template <class T>
 Task<std::vector<T>> WhenAll(std::vector<Task<T>> tasks) {
   std::vector<std::optional<T>> slots(tasks.size());

@@ -32,7 +32,8 @@ TEST(LoadConfigTest, FlagsWinOverEnvironmentOverFileOverDefaults) {
   std::string file = ::testing::TempDir() + "/tutti_config_test.yaml";
   std::ofstream(file) << "gateway: {http_port: 1000, grpc_port: 1001}\nworkflow_engine: {lease_duration: 7s}\n";
   auto env = Env({{"TUTTI_GATEWAY_HTTP_PORT", "2000"}, {"TUTTI_GATEWAY_GRPC_PORT", "2001"}});
-  auto loaded = LoadConfig({"--config", file, "--gateway.http-port=3000"}, env, {"TUTTI_GATEWAY_HTTP_PORT", "TUTTI_GATEWAY_GRPC_PORT"});
+  auto loaded = LoadConfig({"--config", file, "--gateway.http-port=3000"}, env,
+                           {"TUTTI_GATEWAY_HTTP_PORT", "TUTTI_GATEWAY_GRPC_PORT"});
   ASSERT_THAT(loaded, IsOk());
   EXPECT_EQ(loaded->config.gateway().http_port(), 3000);
   EXPECT_EQ(loaded->config.gateway().grpc_port(), 2001);
@@ -41,16 +42,19 @@ TEST(LoadConfigTest, FlagsWinOverEnvironmentOverFileOverDefaults) {
 }
 
 TEST(LoadConfigTest, NamesTheNearestKnownName) {
-  EXPECT_THAT(LoadConfig({"--gateway.htp-port=1"}, Env({}), {}), HasCodeAndText(kInvalid, "did you mean \"gateway.http-port\"?"));
+  EXPECT_THAT(LoadConfig({"--gateway.htp-port=1"}, Env({}), {}),
+              HasCodeAndText(kInvalid, "did you mean \"gateway.http-port\"?"));
   EXPECT_THAT(LoadConfig({}, Env({{"TUTTI_GATWAY_HTTP_PORT", "1"}}), {"TUTTI_GATWAY_HTTP_PORT"}),
               HasCodeAndText(kInvalid, "did you mean \"TUTTI_GATEWAY_HTTP_PORT\"?"));
   std::string file = ::testing::TempDir() + "/tutti_config_bad.yaml";
   std::ofstream(file) << "gateway:\n  http_prot: 1000\n";
-  EXPECT_THAT(LoadConfig({"--config=" + file}, Env({}), {}), HasCodeAndText(kInvalid, ":2:3: gateway.http_prot: unknown field"));
+  EXPECT_THAT(LoadConfig({"--config=" + file}, Env({}), {}),
+              HasCodeAndText(kInvalid, ":2:3: gateway.http_prot: unknown field"));
 }
 
 TEST(LoadConfigTest, SaysWhatAWrongValueShouldBe) {
-  EXPECT_THAT(LoadConfig({"--gateway.http-port=many"}, Env({}), {}), HasCodeAndText(kInvalid, "must be a whole number"));
+  EXPECT_THAT(LoadConfig({"--gateway.http-port=many"}, Env({}), {}),
+              HasCodeAndText(kInvalid, "must be a whole number"));
   EXPECT_THAT(LoadConfig({"--gateway.http-port"}, Env({}), {}), HasCodeAndText(kInvalid, "needs a value"));
   EXPECT_THAT(LoadConfig({"stray"}, Env({}), {}), HasCodeAndText(kInvalid, "unexpected argument"));
 }
@@ -71,21 +75,33 @@ absl::Status Parse(const std::string& text, WorkflowSpec* spec = nullptr) {
 
 TEST(ParseYamlTest, ReadsYamlAndJsonAlike) {
   WorkflowSpec from_yaml, from_json;
-  ASSERT_THAT(Parse("name: a\nsteps:\n- id: s\n  timeout: 1.5s\n  transform: {value: {n: 1, t: \"2\", l: [true, null]}}\n", &from_yaml), IsOk());
-  ASSERT_THAT(Parse(R"({"name":"a","steps":[{"id":"s","timeout":"1.5s","transform":{"value":{"n":1,"t":"2","l":[true,null]}}}]})", &from_json), IsOk());
+  ASSERT_THAT(
+      Parse("name: a\nsteps:\n- id: s\n  timeout: 1.5s\n  transform: {value: {n: 1, t: \"2\", l: [true, null]}}\n",
+            &from_yaml),
+      IsOk());
+  ASSERT_THAT(
+      Parse(
+          R"({"name":"a","steps":[{"id":"s","timeout":"1.5s","transform":{"value":{"n":1,"t":"2","l":[true,null]}}}]})",
+          &from_json),
+      IsOk());
   EXPECT_EQ(from_yaml.SerializeAsString().size(), from_json.SerializeAsString().size());
   EXPECT_EQ(ToJson(from_yaml.steps(0).transform().value()), ToJson(from_json.steps(0).transform().value()));
   EXPECT_EQ(ToJson(from_yaml.steps(0).transform().value()).dump(), R"({"l":[true,null],"n":1,"t":"2"})");
 }
 
 TEST(ParseYamlTest, NamesFileLineAndField) {
-  EXPECT_THAT(Parse("name: a\nsteps:\n  - id: s\n    agnt: {}\n"), HasCodeAndText(kInvalid, "flow.yaml:4:5: steps[0].agnt: unknown field; did you mean \"agent\"?"));
-  EXPECT_THAT(Parse("name: a\nsteps: 3\n"), HasCodeAndText(kInvalid, "flow.yaml:2:8: steps: must be a list, not \"3\""));
+  EXPECT_THAT(Parse("name: a\nsteps:\n  - id: s\n    agnt: {}\n"),
+              HasCodeAndText(kInvalid, "flow.yaml:4:5: steps[0].agnt: unknown field; did you mean \"agent\"?"));
+  EXPECT_THAT(Parse("name: a\nsteps: 3\n"),
+              HasCodeAndText(kInvalid, "flow.yaml:2:8: steps: must be a list, not \"3\""));
   EXPECT_THAT(Parse("name: [a]\n"), HasCodeAndText(kInvalid, "name: must be text, not a list"));
-  EXPECT_THAT(Parse("name: a\nsteps:\n- id: s\n  retry: {max_attempts: lots}\n"), HasCodeAndText(kInvalid, "must be a whole number, not \"lots\""));
-  EXPECT_THAT(Parse("name: a\nsteps:\n- id: s\n  timeout: 5\n"), HasCodeAndText(kInvalid, "must be a duration such as"));
+  EXPECT_THAT(Parse("name: a\nsteps:\n- id: s\n  retry: {max_attempts: lots}\n"),
+              HasCodeAndText(kInvalid, "must be a whole number, not \"lots\""));
+  EXPECT_THAT(Parse("name: a\nsteps:\n- id: s\n  timeout: 5\n"),
+              HasCodeAndText(kInvalid, "must be a duration such as"));
   EXPECT_THAT(Parse("name: a\nname: b\n"), HasCodeAndText(kInvalid, "stands here twice"));
-  EXPECT_THAT(Parse("name: a\nsteps:\n- id: s\n  agent: {agent: x}\n  tool: {tool: y}\n"), HasCodeAndText(kInvalid, "only one of them"));
+  EXPECT_THAT(Parse("name: a\nsteps:\n- id: s\n  agent: {agent: x}\n  tool: {tool: y}\n"),
+              HasCodeAndText(kInvalid, "only one of them"));
   EXPECT_THAT(Parse("name: a\nsteps: [\n"), HasCodeAndText(kInvalid, "flow.yaml:"));
   EXPECT_THAT(Parse("just text"), HasCodeAndText(kInvalid, "must be a mapping"));
   EXPECT_THAT(Parse("name: \"\xff\"\n"), HasCodeAndText(kInvalid, "not UTF-8"));
@@ -106,7 +122,8 @@ TEST(ParseYamlTest, RefusesDeepNestingAndAliasBombs) {
 
 TEST(JsonTest, RefusesWhatIsNoJsonAndWhatIsTooDeep) {
   EXPECT_THAT(ParseJson("{\"a\":"), HasCodeAndText(kInvalid, "line 1"));
-  EXPECT_THAT(ParseJson(std::string(31, '[') + std::string(31, ']')), HasCodeAndText(kInvalid, "nested deeper than 30"));
+  EXPECT_THAT(ParseJson(std::string(31, '[') + std::string(31, ']')),
+              HasCodeAndText(kInvalid, "nested deeper than 30"));
   EXPECT_THAT(ParseJson("\"\xff\""), HasCodeAndText(kInvalid, "invalid UTF-8"));
 }
 

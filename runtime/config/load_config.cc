@@ -81,13 +81,14 @@ absl::Status ApplyEnvironment(const Environment& env, const std::vector<std::str
     if (const char* value = env(name.c_str())) TUTTI_RETURN_IF_ERROR(Apply(path, value, name, config));
   }
   // Variables of the suite's own tools and tests.
-  for (const char* name : {"TUTTI_CONFIG", "TUTTI_SERVER", "TUTTI_BIN", "TUTTI_SOURCE", "TUTTI_DEMO_HTTP_PORT", "TUTTI_DEMO_GRPC_PORT",
-                           "TUTTI_WITH_TESTS", "TUTTI_TEST_SEED"}) known.push_back(name);
+  for (const char* name : {"TUTTI_CONFIG", "TUTTI_SERVER", "TUTTI_BIN", "TUTTI_SOURCE", "TUTTI_DEMO_HTTP_PORT",
+                           "TUTTI_DEMO_GRPC_PORT", "TUTTI_WITH_TESTS", "TUTTI_TEST_SEED"})
+    known.push_back(name);
   for (const auto& name : env_names) {
     if (!absl::StartsWith(name, "TUTTI_")) continue;
     // Kubernetes puts these in for every Service, whatever its name.
-    if (absl::StrContains(name, "_SERVICE_HOST") || absl::StrContains(name, "_SERVICE_PORT") || absl::StrContains(name, "_TCP_") ||
-        absl::StartsWith(env(name.c_str()) ? env(name.c_str()) : "", "tcp://")) {
+    if (absl::StrContains(name, "_SERVICE_HOST") || absl::StrContains(name, "_SERVICE_PORT") ||
+        absl::StrContains(name, "_TCP_") || absl::StartsWith(env(name.c_str()) ? env(name.c_str()) : "", "tcp://")) {
       continue;
     }
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
@@ -146,7 +147,8 @@ Config DefaultConfig(const Environment& env) {
   auto* state = config.mutable_state_manager();
   state->set_grpc_port(9094);
   std::string home = FromEnv(env, "HOME", "/var/lib");
-  state->set_data_dir(absl::StrCat(FromEnv(env, "XDG_DATA_HOME", absl::StrCat(home, "/.local/share").c_str()), "/tutti"));
+  state->set_data_dir(
+      absl::StrCat(FromEnv(env, "XDG_DATA_HOME", absl::StrCat(home, "/.local/share").c_str()), "/tutti"));
   state->set_max_batch(4096);
   state->set_max_queue(65536);
   auto* monitoring = config.mutable_monitoring();
@@ -165,11 +167,21 @@ absl::StatusOr<LoadedConfig> LoadConfig(const std::vector<std::string>& args, co
   std::vector<std::pair<std::string, std::string>> settings;  // path, value
   std::string file = FromEnv(env, "TUTTI_CONFIG", "");
   for (size_t i = 0; i < args.size(); ++i) {
-    if (args[i] == "--print-config") { out.print = true; continue; }
-    if (args[i] == "--help" || args[i] == "-h") { out.help = true; continue; }
-    if (args[i] == "--version") { out.version = true; continue; }
+    if (args[i] == "--print-config") {
+      out.print = true;
+      continue;
+    }
+    if (args[i] == "--help" || args[i] == "-h") {
+      out.help = true;
+      continue;
+    }
+    if (args[i] == "--version") {
+      out.version = true;
+      continue;
+    }
     if (!absl::StartsWith(args[i], "--")) {
-      return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_ARGUMENT", absl::StrCat("unexpected argument ", args[i]));
+      return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_ARGUMENT",
+                   absl::StrCat("unexpected argument ", args[i]));
     }
     size_t equals = args[i].find('=');
     std::string name = args[i].substr(2, equals == std::string::npos ? std::string::npos : equals - 2);
@@ -184,7 +196,8 @@ absl::StatusOr<LoadedConfig> LoadConfig(const std::vector<std::string>& args, co
     } else if (i + 1 < args.size()) {
       value = args[++i];
     } else {
-      return Error(absl::StatusCode::kInvalidArgument, "MISSING_VALUE", absl::StrCat("flag --", name, " needs a value"));
+      return Error(absl::StatusCode::kInvalidArgument, "MISSING_VALUE",
+                   absl::StrCat("flag --", name, " needs a value"));
     }
     if (name == "config") {
       file = value;

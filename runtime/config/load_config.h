@@ -17,13 +17,13 @@ tutti::config::v1::Config DefaultConfig(const Environment& env);
 
 struct LoadedConfig {
   tutti::config::v1::Config config;
-  bool print = false;                 // --print-config
-  bool help = false;                  // --help
-  bool version = false;               // --version
+  bool print = false;    // --print-config
+  bool help = false;     // --help
+  bool version = false;  // --version
 };
 
-// `args` without the program's name. INVALID_ARGUMENT names the source of a wrong value, and the nearest known name of an
-// unknown one.
+// `args` without the program's name. INVALID_ARGUMENT names the source of a wrong value, and the nearest known name of
+// an unknown one.
 absl::StatusOr<LoadedConfig> LoadConfig(const std::vector<std::string>& args, const Environment& env,
                                         const std::vector<std::string>& env_names);
 

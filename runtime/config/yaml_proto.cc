@@ -40,11 +40,16 @@ constexpr size_t kMaxViolations = 20;
 
 std::string KindName(const YAML::Node& node) {
   switch (node.Type()) {
-    case YAML::NodeType::Null: return "nothing";
-    case YAML::NodeType::Scalar: return absl::StrCat("\"", Utf8Prefix(node.Scalar(), 40), "\"");
-    case YAML::NodeType::Sequence: return "a list";
-    case YAML::NodeType::Map: return "a mapping";
-    default: return "nothing";
+    case YAML::NodeType::Null:
+      return "nothing";
+    case YAML::NodeType::Scalar:
+      return absl::StrCat("\"", Utf8Prefix(node.Scalar(), 40), "\"");
+    case YAML::NodeType::Sequence:
+      return "a list";
+    case YAML::NodeType::Map:
+      return "a mapping";
+    default:
+      return "nothing";
   }
 }
 
@@ -78,8 +83,10 @@ class Decoder {
       if (!node.IsMap()) return Fail(node, path, absl::StrCat("must be a mapping, not ", KindName(node)));
       return ToProto(DecodeJson(node, path, depth), static_cast<google::protobuf::Struct*>(out));
     }
-    if (type == "google.protobuf.Duration") return DecodeDuration(node, path, static_cast<google::protobuf::Duration*>(out));
-    if (type == "google.protobuf.Timestamp") return DecodeTime(node, path, static_cast<google::protobuf::Timestamp*>(out));
+    if (type == "google.protobuf.Duration")
+      return DecodeDuration(node, path, static_cast<google::protobuf::Duration*>(out));
+    if (type == "google.protobuf.Timestamp")
+      return DecodeTime(node, path, static_cast<google::protobuf::Timestamp*>(out));
     if (node.IsNull()) return;
     if (!node.IsMap()) return Fail(node, path, absl::StrCat("must be a mapping, not ", KindName(node)));
     std::set<std::string> seen;
@@ -93,7 +100,8 @@ class Decoder {
       const FieldDescriptor* field = out->GetDescriptor()->FindFieldByName(key);
       if (!field) field = out->GetDescriptor()->FindFieldByCamelcaseName(key);
       if (!field) {
-        Fail(entry.first, field_path, absl::StrCat("unknown field", DidYouMean(key, FieldNames(*out->GetDescriptor()))));
+        Fail(entry.first, field_path,
+             absl::StrCat("unknown field", DidYouMean(key, FieldNames(*out->GetDescriptor()))));
         continue;
       }
       if (lines_) lines_->Add(field_path, entry.first.Mark().line + 1);
@@ -107,7 +115,8 @@ class Decoder {
     }
   }
 
-  void DecodeField(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field, Message* out) {
+  void DecodeField(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field,
+                   Message* out) {
     if (field->is_map()) return DecodeMap(node, path, depth, field, out);
     if (!field->is_repeated()) return DecodeSingle(node, path, depth, field, out);
     if (node.IsNull()) return;
@@ -137,8 +146,8 @@ class Decoder {
     if (violations_.size() >= kMaxViolations) return;
     YAML::Mark mark = node.Mark();
     violations_.push_back({path, std::string(what)});
-    messages_.push_back(absl::StrCat(file_, ":", mark.line + 1, ":", mark.column + 1, ": ", path.empty() ? "the file" : path,
-                                     ": ", what));
+    messages_.push_back(absl::StrCat(file_, ":", mark.line + 1, ":", mark.column + 1, ": ",
+                                     path.empty() ? "the file" : path, ": ", what));
   }
 
  private:
@@ -159,7 +168,8 @@ class Decoder {
     if (node.IsScalar()) return ScalarToJson(node);
     if (node.IsSequence()) {
       Json out = Json::array();
-      for (const auto& item : node) out.push_back(DecodeJson(item, absl::StrCat(path, "[", out.size(), "]"), depth + 1));
+      for (const auto& item : node)
+        out.push_back(DecodeJson(item, absl::StrCat(path, "[", out.size(), "]"), depth + 1));
       return out;
     }
     if (node.IsMap()) {
@@ -175,7 +185,8 @@ class Decoder {
     return nullptr;
   }
 
-  void DecodeMap(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field, Message* out) {
+  void DecodeMap(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field,
+                 Message* out) {
     if (node.IsNull()) return;
     if (!node.IsMap()) return Fail(node, path, absl::StrCat("must be a mapping, not ", KindName(node)));
     const FieldDescriptor* key_field = field->message_type()->map_key();
@@ -210,7 +221,8 @@ class Decoder {
     out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(out->seconds()))));
   }
 
-  void DecodeSingle(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field, Message* out) {
+  void DecodeSingle(const YAML::Node& node, const std::string& path, int depth, const FieldDescriptor* field,
+                    Message* out) {
     const Reflection* reflection = out->GetReflection();
     bool repeated = field->is_repeated();
     if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
@@ -245,8 +257,10 @@ class Decoder {
         if (!absl::SimpleAtod(text, &value)) return wrong();
         return repeated ? reflection->AddDouble(out, field, value) : reflection->SetDouble(out, field, value);
       }
-      case FieldDescriptor::CPPTYPE_ENUM: return DecodeEnum(node, path, field, out);
-      default: return Fail(node, path, "is of a type that files cannot set");
+      case FieldDescriptor::CPPTYPE_ENUM:
+        return DecodeEnum(node, path, field, out);
+      default:
+        return Fail(node, path, "is of a type that files cannot set");
     }
   }
 
@@ -263,7 +277,8 @@ class Decoder {
       if (value->name() == name || value->name() == prefix + name) found = value;
       if (i > 0) names.push_back(absl::AsciiStrToLower(value->name().substr(prefix.size())));
     }
-    if (!found) return Fail(node, path, absl::StrCat("must be one of ", absl::StrJoin(names, ", "), ", not ", KindName(node)));
+    if (!found)
+      return Fail(node, path, absl::StrCat("must be one of ", absl::StrJoin(names, ", "), ", not ", KindName(node)));
     if (field->is_repeated()) {
       out->GetReflection()->AddEnum(out, field, found);
     } else {
@@ -273,11 +288,16 @@ class Decoder {
 
   static std::string TypeName(const FieldDescriptor* field) {
     switch (field->cpp_type()) {
-      case FieldDescriptor::CPPTYPE_STRING: return "text";
-      case FieldDescriptor::CPPTYPE_BOOL: return "true or false";
-      case FieldDescriptor::CPPTYPE_DOUBLE: return "a number";
-      case FieldDescriptor::CPPTYPE_ENUM: return "a name";
-      default: return "a whole number";
+      case FieldDescriptor::CPPTYPE_STRING:
+        return "text";
+      case FieldDescriptor::CPPTYPE_BOOL:
+        return "true or false";
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        return "a number";
+      case FieldDescriptor::CPPTYPE_ENUM:
+        return "a name";
+      default:
+        return "a whole number";
     }
   }
 
@@ -319,8 +339,8 @@ void EmitYaml(const nlohmann::ordered_json& json, YAML::Emitter& out) {
     case nlohmann::ordered_json::value_t::string: {
       const auto& text = json.get_ref<const std::string&>();
       // What comes out must come in again as the same text.
-      bool block = text.size() > 1 && text.back() == '\n' && text[text.size() - 2] != '\n' && text[0] != ' ' && text[0] != '\n' &&
-                   text.find('\t') == std::string::npos;
+      bool block = text.size() > 1 && text.back() == '\n' && text[text.size() - 2] != '\n' && text[0] != ' ' &&
+                   text[0] != '\n' && text.find('\t') == std::string::npos;
       YAML::Node plain(text);
       if (block) {
         out << YAML::Literal;
@@ -330,9 +350,14 @@ void EmitYaml(const nlohmann::ordered_json& json, YAML::Emitter& out) {
       out << text;
       return;
     }
-    case nlohmann::ordered_json::value_t::null: out << YAML::Null; return;
-    case nlohmann::ordered_json::value_t::boolean: out << json.get<bool>(); return;
-    default: out << json.dump();
+    case nlohmann::ordered_json::value_t::null:
+      out << YAML::Null;
+      return;
+    case nlohmann::ordered_json::value_t::boolean:
+      out << json.get<bool>();
+      return;
+    default:
+      out << json.dump();
   }
 }
 
@@ -375,7 +400,8 @@ absl::Status SetFieldFromTexts(Message* message, const std::string& path, const 
     if (!field) field = target->GetDescriptor()->FindFieldByCamelcaseName(parts[i]);
     bool last = i + 1 == parts.size();
     if (!field || (!last && (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE || field->is_repeated()))) {
-      return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_SETTING", absl::StrCat(source, ": there is no field ", path,
+      return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_SETTING",
+                   absl::StrCat(source, ": there is no field ", path,
                                 field ? "" : DidYouMean(parts[i], Decoder::FieldNames(*target->GetDescriptor()))));
     }
     if (!last) {

@@ -1,6 +1,6 @@
-// Reads YAML (and JSON, which is YAML) into a protobuf message by reflection. Errors name file, line, column and field path.
-// Field names are the proto's or their lowerCamelCase form; enums by name, with or without the type's prefix; Duration as
-// `1.5s`, `200ms`, `5m`, `1h`; Struct and Value take any YAML.
+// Reads YAML (and JSON, which is YAML) into a protobuf message by reflection. Errors name file, line, column and field
+// path. Field names are the proto's or their lowerCamelCase form; enums by name, with or without the type's prefix;
+// Duration as `1.5s`, `200ms`, `5m`, `1h`; Struct and Value take any YAML.
 #pragma once
 
 #include <map>
@@ -31,8 +31,9 @@ class SourceMap {
 absl::Status ParseYaml(absl::string_view text, absl::string_view file, google::protobuf::Message* out,
                        SourceMap* lines = nullptr);
 
-// Sets one field, named by a dotted path of field names (either spelling), from text as a flag, an environment variable or a
-// query parameter gives it. Scalars are taken as they are, messages as YAML; several values only for repeated fields.
+// Sets one field, named by a dotted path of field names (either spelling), from text as a flag, an environment variable
+// or a query parameter gives it. Scalars are taken as they are, messages as YAML; several values only for repeated
+// fields.
 absl::Status SetFieldFromTexts(google::protobuf::Message* message, const std::string& path,
                                const std::vector<std::string>& values, absl::string_view source);
 

@@ -57,20 +57,24 @@ std::string DumpJson(const Json& value, int indent) {
 
 Json ToJson(const google::protobuf::Value& value) {
   switch (value.kind_case()) {
-    case google::protobuf::Value::kBoolValue: return value.bool_value();
-    case google::protobuf::Value::kStringValue: return value.string_value();
+    case google::protobuf::Value::kBoolValue:
+      return value.bool_value();
+    case google::protobuf::Value::kStringValue:
+      return value.string_value();
     case google::protobuf::Value::kNumberValue: {
       double number = value.number_value();
       if (number == std::floor(number) && std::fabs(number) < 9007199254740992.0) return static_cast<int64_t>(number);
       return number;
     }
-    case google::protobuf::Value::kStructValue: return ToJson(value.struct_value());
+    case google::protobuf::Value::kStructValue:
+      return ToJson(value.struct_value());
     case google::protobuf::Value::kListValue: {
       Json out = Json::array();
       for (const auto& item : value.list_value().values()) out.push_back(ToJson(item));
       return out;
     }
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -82,17 +86,26 @@ Json ToJson(const google::protobuf::Struct& value) {
 
 void ToProto(const Json& json, google::protobuf::Value* out) {
   switch (json.type()) {
-    case Json::value_t::boolean: out->set_bool_value(json.get<bool>()); return;
-    case Json::value_t::string: out->set_string_value(json.get_ref<const std::string&>()); return;
+    case Json::value_t::boolean:
+      out->set_bool_value(json.get<bool>());
+      return;
+    case Json::value_t::string:
+      out->set_string_value(json.get_ref<const std::string&>());
+      return;
     case Json::value_t::number_integer:
     case Json::value_t::number_unsigned:
-    case Json::value_t::number_float: out->set_number_value(json.get<double>()); return;
+    case Json::value_t::number_float:
+      out->set_number_value(json.get<double>());
+      return;
     case Json::value_t::array:
       out->mutable_list_value();
       for (const auto& item : json) ToProto(item, out->mutable_list_value()->add_values());
       return;
-    case Json::value_t::object: ToProto(json, out->mutable_struct_value()); return;
-    default: out->set_null_value(google::protobuf::NULL_VALUE);
+    case Json::value_t::object:
+      ToProto(json, out->mutable_struct_value());
+      return;
+    default:
+      out->set_null_value(google::protobuf::NULL_VALUE);
   }
 }
 

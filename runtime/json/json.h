@@ -1,5 +1,5 @@
-// JSON values inside the process, and their way from and to protobuf's Struct and Value. Numbers that are whole and below
-// 2^53 stay whole on the way.
+// JSON values inside the process, and their way from and to protobuf's Struct and Value. Numbers that are whole and
+// below 2^53 stay whole on the way.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -44,8 +44,8 @@ void ToPayload(const Json& json, tutti::type::v1::Payload* out);
 // The message in proto3's JSON mapping, by original field names; for people and for YAML.
 Json MessageToJson(const google::protobuf::Message& message, bool with_defaults = false);
 
-// OK, or INVALID_ARGUMENT naming each place of `value` that does not fit `schema` (BadRequest, fields below `where`), or that
-// the schema itself is wrong.
+// OK, or INVALID_ARGUMENT naming each place of `value` that does not fit `schema` (BadRequest, fields below `where`),
+// or that the schema itself is wrong.
 absl::Status ValidateJson(const Json& schema, const Json& value, absl::string_view where);
 
 }  // namespace tutti

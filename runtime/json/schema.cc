@@ -18,7 +18,8 @@ std::string PathOf(const valijson::ValidationResults::Error& error, absl::string
   std::string path(where);
   for (const auto& part : error.context) {
     if (part == "<root>") continue;
-    std::string inner = part.size() >= 2 && part.front() == '[' && part.back() == ']' ? part.substr(1, part.size() - 2) : part;
+    std::string inner =
+        part.size() >= 2 && part.front() == '[' && part.back() == ']' ? part.substr(1, part.size() - 2) : part;
     if (inner.size() >= 2 && inner.front() == '"') inner = inner.substr(1, inner.size() - 2);
     bool index = !inner.empty() && inner.find_first_not_of("0123456789") == std::string::npos;
     if (index) {
@@ -52,7 +53,8 @@ std::string FindUnsupported(const Json& schema) {
 absl::Status ValidateJson(const Json& schema, const Json& value, absl::string_view where) {
   if (std::string keyword = FindUnsupported(schema); !keyword.empty()) {
     return Error(absl::StatusCode::kInvalidArgument, "INVALID_SCHEMA",
-                 absl::StrCat("the JSON Schema of ", where, " is itself wrong: the keyword ", keyword, " is not supported"))
+                 absl::StrCat("the JSON Schema of ", where, " is itself wrong: the keyword ", keyword,
+                              " is not supported"))
         .Violation(where, absl::StrCat("the keyword ", keyword, " is not supported"));
   }
   try {
@@ -73,7 +75,8 @@ absl::Status ValidateJson(const Json& schema, const Json& value, absl::string_vi
         absl::StrAppend(&text, text.empty() ? "" : "; ", violations.back().field, ": ", error.description);
       }
     }
-    return Error(absl::StatusCode::kInvalidArgument, "SCHEMA_VIOLATION", absl::StrCat("does not fit the JSON Schema: ", text))
+    return Error(absl::StatusCode::kInvalidArgument, "SCHEMA_VIOLATION",
+                 absl::StrCat("does not fit the JSON Schema: ", text))
         .Violations(std::move(violations));
   } catch (const std::exception& e) {
     return Error(absl::StatusCode::kInvalidArgument, "INVALID_SCHEMA",

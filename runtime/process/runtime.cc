@@ -7,10 +7,14 @@
 namespace tutti {
 
 Runtime::Runtime(const tutti::config::v1::Config& config)
-    : rng(Xoshiro::SeedFromSystem()), ids(clock, rng), metrics(std::make_shared<prometheus::Registry>()),
-      rpc_metrics(*metrics), telemetry_loop("tutti-telemetry"),
+    : rng(Xoshiro::SeedFromSystem()),
+      ids(clock, rng),
+      metrics(std::make_shared<prometheus::Registry>()),
+      rpc_metrics(*metrics),
+      telemetry_loop("tutti-telemetry"),
       exporter({.instance = config.process().instance()}, telemetry_loop, timers, clock, rng),
-      log_level(LogLevelFromName(config.telemetry().log_level())), sample_ratio(config.telemetry().sample_ratio()) {}
+      log_level(LogLevelFromName(config.telemetry().log_level())),
+      sample_ratio(config.telemetry().sample_ratio()) {}
 
 Runtime::~Runtime() = default;
 

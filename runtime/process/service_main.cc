@@ -73,8 +73,8 @@ struct MetricsEndpoint::Impl {
 MetricsEndpoint::MetricsEndpoint() : impl_(std::make_unique<Impl>()) {}
 MetricsEndpoint::~MetricsEndpoint() = default;
 
-absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& address, int port,
-                                                                        std::shared_ptr<prometheus::Registry> registry) {
+absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(
+    const std::string& address, int port, std::shared_ptr<prometheus::Registry> registry) {
   std::unique_ptr<MetricsEndpoint> out(new MetricsEndpoint());
   if (port == 0) return out;
   out->impl_->registry = std::move(registry);
@@ -82,9 +82,10 @@ absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const st
     out->impl_->exposer = std::make_unique<prometheus::Exposer>(absl::StrCat(address, ":", port), 1);
     out->impl_->exposer->RegisterCollectable(out->impl_->registry);
   } catch (const std::exception& e) {
-    return Error(absl::StatusCode::kUnavailable, "PORT_TAKEN",
-                 absl::StrCat("metrics: cannot listen on ", address, ":", port,
-                              " (another process has the port?); choose another with --telemetry.metrics-port, -1 is off"));
+    return Error(
+        absl::StatusCode::kUnavailable, "PORT_TAKEN",
+        absl::StrCat("metrics: cannot listen on ", address, ":", port,
+                     " (another process has the port?); choose another with --telemetry.metrics-port, -1 is off"));
   }
   return out;
 }
@@ -97,7 +98,7 @@ int Fail(const absl::Status& status, int code) {
 }
 
 int DefaultMetricsPort(const std::string& name) {
-  static const std::map<std::string, int> kPorts = {{"gateway", 10090},      {"workflow-engine", 10091},
+  static const std::map<std::string, int> kPorts = {{"gateway", 10090},       {"workflow-engine", 10091},
                                                     {"agent-manager", 10092}, {"tool-service", 10093},
                                                     {"state-manager", 10094}, {"monitoring", 10095}};
   auto it = kPorts.find(name);
@@ -116,7 +117,8 @@ int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFact
     return 0;
   }
   if (loaded->help) {
-    std::cout << "tutti-" << name << ": one service of Tutti. Flags over TUTTI_* over --config over defaults.\n" << FlagList();
+    std::cout << "tutti-" << name << ": one service of Tutti. Flags over TUTTI_* over --config over defaults.\n"
+              << FlagList();
     return 0;
   }
   bool metrics_given = config.telemetry().metrics_port() != 0;
@@ -130,8 +132,8 @@ int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFact
   Logger log(name, runtime.log_level, runtime.clock);
   const auto& address = config.peers();
   int limit = static_cast<int>(config.process().max_message_bytes());
-  PeerChannels peers{ConnectTo(address.gateway(), limit),       ConnectTo(address.workflow_engine(), limit),
-                     ConnectTo(address.agent_manager(), limit), ConnectTo(address.tool_service(), limit),
+  PeerChannels peers{ConnectTo(address.gateway(), limit),           ConnectTo(address.workflow_engine(), limit),
+                     ConnectTo(address.agent_manager(), limit),     ConnectTo(address.tool_service(), limit),
                      ConnectTo(address.state_manager(), 2 * limit), ConnectTo(address.monitoring(), limit)};
   auto metrics =
       MetricsEndpoint::Start(config.process().bind_address(), config.telemetry().metrics_port(), runtime.metrics);

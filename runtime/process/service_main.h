@@ -26,8 +26,8 @@ void BlockSignals();
 // Returns at SIGTERM or SIGINT.
 void WaitForSignal();
 
-// Keeps gRPC's callback threads awake: they nap up to 100 ms after a second without events, and a call then waits for them
-// (docs/adr/0001 has the measurement). One call to `channel`'s health service each 100 ms.
+// Keeps gRPC's callback threads awake: they nap up to 100 ms after a second without events, and a call then waits for
+// them (docs/adr/0001 has the measurement). One call to `channel`'s health service each 100 ms.
 class KeepWarm {
  public:
   KeepWarm(std::shared_ptr<grpc::Channel> channel, TimerService& timers);

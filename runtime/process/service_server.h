@@ -14,8 +14,12 @@ namespace tutti {
 class ServiceServer {
  public:
   ServiceServer(Runtime& runtime, const std::string& name)
-      : name_(name), runtime_(runtime), log_(name, runtime.log_level, runtime.clock), tracer_(runtime.NewTracer(name)),
-        loop_(name), env_{loop_, scope_, *tracer_, runtime.rpc_metrics, runtime.clock} {}
+      : name_(name),
+        runtime_(runtime),
+        log_(name, runtime.log_level, runtime.clock),
+        tracer_(runtime.NewTracer(name)),
+        loop_(name),
+        env_{loop_, scope_, *tracer_, runtime.rpc_metrics, runtime.clock} {}
   ~ServiceServer() { Drain(absl::Now()); }
 
   ServerEnv& env() { return env_; }

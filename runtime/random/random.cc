@@ -59,7 +59,8 @@ std::string IdSource::NewUlid() {
     high = high_;
     low = low_;
   }
-  unsigned __int128 bits = (static_cast<unsigned __int128>(millis) << 80) | (static_cast<unsigned __int128>(high) << 64) | low;
+  unsigned __int128 bits =
+      (static_cast<unsigned __int128>(millis) << 80) | (static_cast<unsigned __int128>(high) << 64) | low;
   std::string out(26, '0');
   for (int i = 25; i >= 0; --i) {
     out[i] = kAlphabet[static_cast<int>(bits & 31)];

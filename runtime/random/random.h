@@ -30,8 +30,8 @@ class Xoshiro final : public Rng {
   uint64_t state_[4] ABSL_GUARDED_BY(mutex_);
 };
 
-// Ids that sort by creation: ULID (48 bits of milliseconds, 80 random bits, Crockford base 32, lower case). Thread safe.
-// Within one millisecond the ids of one source still grow.
+// Ids that sort by creation: ULID (48 bits of milliseconds, 80 random bits, Crockford base 32, lower case). Thread
+// safe. Within one millisecond the ids of one source still grow.
 class IdSource {
  public:
   IdSource(const Clock& clock, Rng& rng) : clock_(clock), rng_(rng) {}

@@ -1,4 +1,5 @@
-// What travels with a call through the layers: how long it may take, whether it was given up, which trace it belongs to.
+// What travels with a call through the layers: how long it may take, whether it was given up, which trace it belongs
+// to.
 #pragma once
 
 #include <stop_token>

@@ -30,7 +30,8 @@ grpc::ChannelArguments DefaultChannelArguments(int max_message_bytes) {
 }
 
 std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address, int max_message_bytes) {
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), DefaultChannelArguments(max_message_bytes));
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
+                                   DefaultChannelArguments(max_message_bytes));
 }
 
 }  // namespace tutti

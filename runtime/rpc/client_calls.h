@@ -45,7 +45,8 @@ Task<absl::Status> CallUnary(CallContext& call, Async& async,
   co_return out;
 }
 
-// The client's side of a server stream. Start, Read until false, then Finish; the object must live until Finish returned.
+// The client's side of a server stream. Start, Read until false, then Finish; the object must live until Finish
+// returned.
 template <class Response>
 class ClientReadStream final : public grpc::ClientReadReactor<Response> {
  public:

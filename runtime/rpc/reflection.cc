@@ -44,8 +44,8 @@ void Answer(const std::vector<std::string>& services, const Request& request, Re
     case Request::kFileByFilename:
       return AnswerFile(pool->FindFileByName(request.file_by_filename()), request.file_by_filename(), response);
     case Request::kFileContainingSymbol:
-      return AnswerFile(pool->FindFileContainingSymbol(request.file_containing_symbol()), request.file_containing_symbol(),
-                        response);
+      return AnswerFile(pool->FindFileContainingSymbol(request.file_containing_symbol()),
+                        request.file_containing_symbol(), response);
     case Request::kFileContainingExtension: {
       const auto& extension = request.file_containing_extension();
       const auto* type = pool->FindMessageTypeByName(extension.containing_type());
@@ -73,7 +73,9 @@ void Answer(const std::vector<std::string>& services, const Request& request, Re
 template <class Request, class Response>
 class ReflectionCall final : public grpc::ServerBidiReactor<Request, Response> {
  public:
-  explicit ReflectionCall(const std::vector<std::string>& services) : services_(services) { this->StartRead(&request_); }
+  explicit ReflectionCall(const std::vector<std::string>& services) : services_(services) {
+    this->StartRead(&request_);
+  }
   void OnReadDone(bool ok) override {
     if (!ok) return this->Finish(grpc::Status::OK);
     response_.Clear();
@@ -96,8 +98,8 @@ class ReflectionCall final : public grpc::ServerBidiReactor<Request, Response> {
 
 grpc::ServerBidiReactor<grpc::reflection::v1::ServerReflectionRequest, grpc::reflection::v1::ServerReflectionResponse>*
 ReflectionV1::ServerReflectionInfo(grpc::CallbackServerContext*) {
-  return new ReflectionCall<grpc::reflection::v1::ServerReflectionRequest, grpc::reflection::v1::ServerReflectionResponse>(
-      services_);
+  return new ReflectionCall<grpc::reflection::v1::ServerReflectionRequest,
+                            grpc::reflection::v1::ServerReflectionResponse>(services_);
 }
 
 grpc::ServerBidiReactor<grpc::reflection::v1alpha::ServerReflectionRequest,

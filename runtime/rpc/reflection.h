@@ -1,5 +1,5 @@
-// grpc.reflection.v1 and v1alpha over the descriptors linked into the process. Debian's gRPC 1.51 serves v1alpha only and
-// lists only what its own server has; a gateway lists what it passes on.
+// grpc.reflection.v1 and v1alpha over the descriptors linked into the process. Debian's gRPC 1.51 serves v1alpha only
+// and lists only what its own server has; a gateway lists what it passes on.
 #pragma once
 
 #include <string>
@@ -13,7 +13,8 @@ namespace tutti {
 class ReflectionV1 final : public grpc::reflection::v1::ServerReflection::CallbackService {
  public:
   explicit ReflectionV1(std::vector<std::string> services) : services_(std::move(services)) {}
-  grpc::ServerBidiReactor<grpc::reflection::v1::ServerReflectionRequest, grpc::reflection::v1::ServerReflectionResponse>*
+  grpc::ServerBidiReactor<grpc::reflection::v1::ServerReflectionRequest,
+                          grpc::reflection::v1::ServerReflectionResponse>*
   ServerReflectionInfo(grpc::CallbackServerContext* context) override;
 
  private:

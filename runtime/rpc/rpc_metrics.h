@@ -1,4 +1,5 @@
-// rpc_server_call_duration_seconds{rpc_method, rpc_status_code}: OpenTelemetry's rpc.server.call.duration in Prometheus' form.
+// rpc_server_call_duration_seconds{rpc_method, rpc_status_code}: OpenTelemetry's rpc.server.call.duration in
+// Prometheus' form.
 #pragma once
 
 #include <map>

@@ -13,7 +13,7 @@
 namespace grpc {
 class Channel;
 class CallbackGenericService;
-}
+}  // namespace grpc
 
 namespace tutti {
 
@@ -23,13 +23,13 @@ class ReflectionV1Alpha;
 class RpcServer {
  public:
   struct Options {
-    std::string name;                      // for messages, for example "state-manager"
-    std::string address;                   // host:port; empty: reachable only by InProcess()
-    std::string port_flag;                 // the flag to name when the port is taken
+    std::string name;       // for messages, for example "state-manager"
+    std::string address;    // host:port; empty: reachable only by InProcess()
+    std::string port_flag;  // the flag to name when the port is taken
     int max_message_bytes = 4 << 20;
-    std::vector<grpc::Service*> services;  // must outlive the server
+    std::vector<grpc::Service*> services;             // must outlive the server
     grpc::CallbackGenericService* generic = nullptr;  // takes every method nobody else has
-    std::vector<std::string> reflected;    // full names that reflection lists, besides those of `services`
+    std::vector<std::string> reflected;               // full names that reflection lists, besides those of `services`
   };
   // UNAVAILABLE with the port and the flag when the address is taken.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(Options options);

@@ -21,8 +21,11 @@ absl::Status ShuttingDown() {
 }
 
 CallRecord::CallRecord(ServerEnv& env, grpc::CallbackServerContext& context, std::stop_token stop, std::string method)
-    : env_(env), method_(std::move(method)), start_(env.clock.Now()),
-      span_(env.tracer.Start(method_, SpanKind::kServer, TraceContext::FromTraceparent(MetadataOf(context, "traceparent")))),
+    : env_(env),
+      method_(std::move(method)),
+      start_(env.clock.Now()),
+      span_(env.tracer.Start(method_, SpanKind::kServer,
+                             TraceContext::FromTraceparent(MetadataOf(context, "traceparent")))),
       call_(env.executor, env.tracer) {
   call_.deadline = DeadlineOf(context);
   call_.stop = std::move(stop);

@@ -1,5 +1,6 @@
-// Serves RPCs by coroutines over gRPC's callback API. This file and client_calls.h are the only ones that hold reactors;
-// handlers never see gRPC. The reactor's contract is gRFC L67: one Finish, as the driver's last act; OnDone deletes.
+// Serves RPCs by coroutines over gRPC's callback API. This file and client_calls.h are the only ones that hold
+// reactors; handlers never see gRPC. The reactor's contract is gRFC L67: one Finish, as the driver's last act; OnDone
+// deletes.
 #pragma once
 
 #include <grpcpp/generic/async_generic_service.h>
@@ -13,8 +14,8 @@
 #include "runtime/async/scope.h"
 #include "runtime/rpc/call_context.h"
 #include "runtime/rpc/rpc_metrics.h"
-#include "runtime/status/grpc_status.h"
 #include "runtime/status/error.h"
+#include "runtime/status/grpc_status.h"
 
 namespace tutti {
 
@@ -118,8 +119,8 @@ class ServerStreamCall final : public grpc::ServerWriteReactor<Response>, public
     co_return ok;
   }
 
-  Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, const Request& request, Impl& impl, Method method,
-                   std::string name) {
+  Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, const Request& request, Impl& impl,
+                   Method method, std::string name) {
     CallRecord record(env, context, stop_.get_token(), std::move(name));
     StreamWriter<Response>& writer = *this;
     absl::Status status = co_await (impl.*method)(record.call(), request, writer);
@@ -180,9 +181,10 @@ class BidiCall final : public grpc::ServerBidiReactor<Request, Response>,
 }  // namespace rpc_internal
 
 template <class Request, class Response, class Impl>
-grpc::ServerWriteReactor<Response>* ServeServerStream(
-    ServerEnv& env, grpc::CallbackServerContext* context, const Request* request, Impl& impl, const char* name,
-    Task<absl::Status> (Impl::*method)(CallContext&, const Request&, StreamWriter<Response>&)) {
+grpc::ServerWriteReactor<Response>* ServeServerStream(ServerEnv& env, grpc::CallbackServerContext* context,
+                                                      const Request* request, Impl& impl, const char* name,
+                                                      Task<absl::Status> (Impl::*method)(CallContext&, const Request&,
+                                                                                         StreamWriter<Response>&)) {
   auto* call = new rpc_internal::ServerStreamCall<Request, Response, Impl>(env.executor);
   if (!env.scope.Spawn(env.executor, call->Drive(env, *context, *request, impl, method, name))) {
     call->Finish(ToGrpc(rpc_internal::ShuttingDown()));

@@ -22,8 +22,8 @@ struct FieldViolation {
   std::string description;
 };
 
-// Usage: return Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND", "run 01J… does not exist; `tutti runs list` shows …");
-// `reason` matches [A-Z][A-Z0-9_]+[A-Z0-9]. The message says what was wrong, where, and what to do.
+// Usage: return Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND", "run 01J… does not exist; `tutti runs list` shows
+// …"); `reason` matches [A-Z][A-Z0-9_]+[A-Z0-9]. The message says what was wrong, where, and what to do.
 class Error {
  public:
   Error(absl::StatusCode code, absl::string_view reason, absl::string_view message)

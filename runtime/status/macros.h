@@ -7,8 +7,8 @@
 #define TUTTI_STATUS_CONCAT_INNER_(a, b) a##b
 #define TUTTI_STATUS_CONCAT_(a, b) TUTTI_STATUS_CONCAT_INNER_(a, b)
 
-#define TUTTI_RETURN_IF_ERROR(expr)                                    \
-  do {                                                                 \
+#define TUTTI_RETURN_IF_ERROR(expr)                                                     \
+  do {                                                                                  \
     if (absl::Status tutti_status_ = (expr); !tutti_status_.ok()) return tutti_status_; \
   } while (false)
 
@@ -19,8 +19,8 @@
 #define TUTTI_ASSIGN_OR_RETURN(lhs, expr) \
   TUTTI_ASSIGN_OR_RETURN_IMPL_(TUTTI_STATUS_CONCAT_(tutti_or_, __LINE__), lhs, expr)
 
-#define TUTTI_CO_RETURN_IF_ERROR(expr)                                    \
-  do {                                                                    \
+#define TUTTI_CO_RETURN_IF_ERROR(expr)                                                     \
+  do {                                                                                     \
     if (absl::Status tutti_status_ = (expr); !tutti_status_.ok()) co_return tutti_status_; \
   } while (false)
 

@@ -1,5 +1,5 @@
-// std::mutex with the annotations that Clang's -Wthread-safety reads. absl::Mutex is not used for our own state because the
-// packaged Abseil is not instrumented and TSan then reports races that are none (docs/adr/0003).
+// std::mutex with the annotations that Clang's -Wthread-safety reads. absl::Mutex is not used for our own state because
+// the packaged Abseil is not instrumented and TSan then reports races that are none (docs/adr/0003).
 #pragma once
 
 #include <chrono>

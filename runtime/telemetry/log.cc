@@ -15,7 +15,9 @@ LogLevel LogLevelFromName(absl::string_view name) {
 }
 
 Logger::Logger(std::string service, LogLevel least, const Clock& clock)
-    : service_(std::move(service)), least_(least), clock_(clock),
+    : service_(std::move(service)),
+      least_(least),
+      clock_(clock),
       out_(std::make_shared<spdlog::logger>(service_, std::make_shared<spdlog::sinks::stderr_sink_mt>())) {
   out_->set_pattern("%v");
   out_->set_level(spdlog::level::trace);

@@ -120,8 +120,8 @@ Task<void> OtlpExporter::SendOnce(std::deque<SpanData> batch) {
   CallContext call(executor_, untraced_);
   call.stop = give_up_.get_token();
   using Async = otlp::collector::trace::v1::TraceService::StubInterface::async_interface;
-  absl::Status status = co_await CallUnary(call, *static_cast<Async*>(stub->async()), &Async::Export, "otlp.Export", request,
-                                           response, options_.timeout);
+  absl::Status status = co_await CallUnary(call, *static_cast<Async*>(stub->async()), &Async::Export, "otlp.Export",
+                                           request, response, options_.timeout);
   if (!status.ok()) {
     MutexLock lock(mutex_);
     dropped_ += static_cast<int64_t>(batch.size());

@@ -25,7 +25,9 @@ std::string TraceContext::ToTraceparent() const {
   return absl::StrFormat("00-%016x%016x-%016x-%02x", trace_high, trace_low, span, sampled ? 1 : 0);
 }
 
-std::string TraceContext::TraceIdHex() const { return valid() ? absl::StrFormat("%016x%016x", trace_high, trace_low) : ""; }
+std::string TraceContext::TraceIdHex() const {
+  return valid() ? absl::StrFormat("%016x%016x", trace_high, trace_low) : "";
+}
 
 TraceContext TraceContext::FromTraceparent(absl::string_view text) {
   TraceContext out;

@@ -10,16 +10,18 @@ namespace {
 
 const std::set<std::string>& StopWords() {
   static const std::set<std::string> kWords = {
-      "a",     "about", "above", "after", "again", "all",   "also",  "am",    "an",    "and",   "any",   "are",   "as",
-      "at",    "be",    "been",  "before", "being", "below", "between", "both", "but",  "by",    "can",   "could", "did",
-      "do",    "does",  "doing", "down",  "during", "each", "either", "etc",  "few",   "for",   "from",  "further", "had",
-      "has",   "have",  "having", "he",   "her",   "here",  "him",   "his",   "how",   "i",     "if",    "in",    "into",
-      "is",    "it",    "its",   "just",  "may",   "me",    "might", "more",  "most",  "must",  "my",    "no",    "nor",
-      "not",   "now",   "of",    "off",   "on",    "once",  "one",   "only",  "or",    "other", "our",   "out",   "over",
-      "own",   "same",  "shall", "she",   "should", "so",   "some",  "such",  "than",  "that",  "the",   "their", "them",
-      "then",  "there", "these", "they",  "this",  "those", "through", "to",  "too",   "under", "until", "up",    "used",
-      "using", "very",  "was",   "we",    "were",  "what",  "when",  "where", "which", "while", "who",   "whom",  "why",
-      "will",  "with",  "would", "you",   "your",  "eg",    "ie",    "see",   "us"};
+      "a",    "about", "above", "after", "again",   "all",    "also",  "am",    "an",      "and",     "any",
+      "are",  "as",    "at",    "be",    "been",    "before", "being", "below", "between", "both",    "but",
+      "by",   "can",   "could", "did",   "do",      "does",   "doing", "down",  "during",  "each",    "either",
+      "etc",  "few",   "for",   "from",  "further", "had",    "has",   "have",  "having",  "he",      "her",
+      "here", "him",   "his",   "how",   "i",       "if",     "in",    "into",  "is",      "it",      "its",
+      "just", "may",   "me",    "might", "more",    "most",   "must",  "my",    "no",      "nor",     "not",
+      "now",  "of",    "off",   "on",    "once",    "one",    "only",  "or",    "other",   "our",     "out",
+      "over", "own",   "same",  "shall", "she",     "should", "so",    "some",  "such",    "than",    "that",
+      "the",  "their", "them",  "then",  "there",   "these",  "they",  "this",  "those",   "through", "to",
+      "too",  "under", "until", "up",    "used",    "using",  "very",  "was",   "we",      "were",    "what",
+      "when", "where", "which", "while", "who",     "whom",   "why",   "will",  "with",    "would",   "you",
+      "your", "eg",    "ie",    "see",   "us"};
   return kWords;
 }
 
@@ -41,7 +43,8 @@ std::string Stem(std::string word) {
 bool IsAbbreviation(absl::string_view before) {
   size_t space = before.find_last_of(" (");
   std::string word = absl::AsciiStrToLower(before.substr(space == absl::string_view::npos ? 0 : space + 1));
-  static const std::set<std::string> kShort = {"e.g", "i.e", "etc", "cf", "vs", "fig", "no", "sec", "dr", "mr", "mrs", "ms", "st", "al"};
+  static const std::set<std::string> kShort = {"e.g", "i.e", "etc", "cf",  "vs", "fig", "no",
+                                               "sec", "dr",  "mr",  "mrs", "ms", "st",  "al"};
   return kShort.count(word) > 0 || word.size() == 1;
 }
 

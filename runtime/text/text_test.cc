@@ -47,7 +47,9 @@ TEST(SentencesTest, KeepsAbbreviationsAndNumbersTogether) {
   EXPECT_EQ(sentences[0], "See e.g. version 4.6 of it.");
 }
 
-TEST(SentencesTest, JoinsWordsDividedAtLineEnds) { EXPECT_EQ(NormaliseText("pack-\nage  and\nmore"), "package and more"); }
+TEST(SentencesTest, JoinsWordsDividedAtLineEnds) {
+  EXPECT_EQ(NormaliseText("pack-\nage  and\nmore"), "package and more");
+}
 
 TEST(TermsTest, JoinsForms) {
   EXPECT_EQ(Terms("The packages"), Terms("package"));
@@ -60,8 +62,10 @@ TEST(TraceContextTest, RoundTripsAndRefusesRubbish) {
   EXPECT_EQ(TraceContext::FromTraceparent(text).ToTraceparent(), text);
   EXPECT_TRUE(TraceContext::FromTraceparent("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more").valid());
   for (const char* bad : {"", "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-                          "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-                          "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x"}) {
+                          "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+                          "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                          "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                          "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x"}) {
     EXPECT_FALSE(TraceContext::FromTraceparent(bad).valid()) << bad;
   }
 }

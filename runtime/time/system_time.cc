@@ -7,13 +7,16 @@
 namespace tutti {
 namespace {
 int64_t MonotonicNanos() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 // Delays past this are kept at it: a timer of a year may fire a moment early in nanoseconds, never overflow.
 constexpr int64_t kMaxDelayNanos = int64_t{100} * 365 * 86400 * 1000000000;
 }  // namespace
 
-SystemTimers::SystemTimers() : thread_([this] { Run(); }) { pthread_setname_np(thread_.native_handle(), "tutti-timers"); }
+SystemTimers::SystemTimers() : thread_([this] { Run(); }) {
+  pthread_setname_np(thread_.native_handle(), "tutti-timers");
+}
 
 SystemTimers::~SystemTimers() {
   {

@@ -21,11 +21,22 @@ namespace {
 class ModelMetrics final : public ModelObserver {
  public:
   explicit ModelMetrics(prometheus::Registry& registry)
-      : tokens_(prometheus::BuildCounter().Name("tutti_model_tokens_total").Help("Tokens by provider, model and type.").Register(registry)),
-        cost_(prometheus::BuildCounter().Name("tutti_model_cost_nano_units_total").Help("Cost of model calls in nano-units.").Register(registry)),
-        duration_(prometheus::BuildHistogram().Name("gen_ai_client_operation_duration_seconds").Help("Duration of model calls.").Register(registry)) {}
-  void OnExchange(const tutti::type::v1::ModelUsage& usage, absl::Duration duration, const absl::Status& status) override {
-    std::map<std::string, std::string> labels = {{"gen_ai_provider_name", usage.provider()}, {"gen_ai_request_model", LabelOf(usage.model())}};
+      : tokens_(prometheus::BuildCounter()
+                    .Name("tutti_model_tokens_total")
+                    .Help("Tokens by provider, model and type.")
+                    .Register(registry)),
+        cost_(prometheus::BuildCounter()
+                  .Name("tutti_model_cost_nano_units_total")
+                  .Help("Cost of model calls in nano-units.")
+                  .Register(registry)),
+        duration_(prometheus::BuildHistogram()
+                      .Name("gen_ai_client_operation_duration_seconds")
+                      .Help("Duration of model calls.")
+                      .Register(registry)) {}
+  void OnExchange(const tutti::type::v1::ModelUsage& usage, absl::Duration duration,
+                  const absl::Status& status) override {
+    std::map<std::string, std::string> labels = {{"gen_ai_provider_name", usage.provider()},
+                                                 {"gen_ai_request_model", LabelOf(usage.model())}};
     auto with = [&labels](const char* key, const char* value) {
       auto out = labels;
       out[key] = value;
@@ -36,7 +47,8 @@ class ModelMetrics final : public ModelObserver {
     cost_.Add(labels).Increment(static_cast<double>(usage.cost_nano_units()));
     auto outcome = labels;
     outcome["error_type"] = status.ok() ? "" : absl::StatusCodeToString(status.code());
-    static const prometheus::Histogram::BucketBoundaries kBuckets = {.01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92};
+    static const prometheus::Histogram::BucketBoundaries kBuckets = {.01,  .02,  .04,  .08,   .16,   .32,   .64,
+                                                                     1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92};
     duration_.Add(outcome, kBuckets).Observe(absl::ToDoubleSeconds(duration));
   }
 
@@ -63,12 +75,17 @@ std::string AutomaticProvider(const tutti::config::v1::AgentManager& config) {
 class AgentManagerModule final : public Module {
  public:
   AgentManagerModule(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)
-      : config_(config), standalone_(standalone), metrics_(*runtime.metrics), http_(NewCurlHttpClient()),
-        openai_(NewOpenAiProvider(*http_, config.agent_manager().openai().base_url(), config.agent_manager().openai().api_key(),
-                                  config.agent_manager().openai().model())),
+      : config_(config),
+        standalone_(standalone),
+        metrics_(*runtime.metrics),
+        http_(NewCurlHttpClient()),
+        openai_(NewOpenAiProvider(*http_, config.agent_manager().openai().base_url(),
+                                  config.agent_manager().openai().api_key(), config.agent_manager().openai().model())),
         anthropic_(NewAnthropicProvider(*http_, config.agent_manager().anthropic().base_url(),
-                                        config.agent_manager().anthropic().api_key(), config.agent_manager().anthropic().model())),
-        local_(NewLocalProvider()), serving_(runtime, "agent-manager"),
+                                        config.agent_manager().anthropic().api_key(),
+                                        config.agent_manager().anthropic().model())),
+        local_(NewLocalProvider()),
+        serving_(runtime, "agent-manager"),
         limiter_(serving_.loop(), std::max(1, config.agent_manager().max_concurrent_calls()),
                  static_cast<size_t>(std::max(1, config.agent_manager().max_concurrent_calls())) * 4) {}
   ~AgentManagerModule() override { Drain(absl::Now()); }
@@ -77,10 +94,11 @@ class AgentManagerModule final : public Module {
     const auto& options = config_.agent_manager();
     TUTTI_ASSIGN_OR_RETURN(directory_, AgentDirectory::Create(options.agents()));
     tools_ = std::make_unique<GrpcAgentTools>(peers.tool_service, serving_.runtime().clock);
-    std::map<std::string, ModelProvider*> providers = {{"openai", openai_.get()}, {"anthropic", anthropic_.get()}, {"local", local_.get()}};
+    std::map<std::string, ModelProvider*> providers = {
+        {"openai", openai_.get()}, {"anthropic", anthropic_.get()}, {"local", local_.get()}};
     std::string automatic = AutomaticProvider(options);
-    runner_ = std::make_unique<AgentRunner>(std::move(providers), automatic, *tools_, PriceList(options.prices()), limiter_,
-                                            serving_.runtime().clock, metrics_);
+    runner_ = std::make_unique<AgentRunner>(std::move(providers), automatic, *tools_, PriceList(options.prices()),
+                                            limiter_, serving_.runtime().clock, metrics_);
     agent_rpc_ = std::make_unique<AgentRpc>(serving_.env(), directory_, *runner_, serving_.runtime().ids);
     execution_rpc_ = std::make_unique<AgentExecutionRpc>(serving_.env(), directory_, *runner_);
     RpcServer::Options server;

@@ -12,7 +12,8 @@ namespace {
 
 class Gateway final : public Module {
  public:
-  Gateway(Runtime& runtime, const tutti::config::v1::Config& config, bool) : config_(config), serving_(runtime, "gateway") {}
+  Gateway(Runtime& runtime, const tutti::config::v1::Config& config, bool)
+      : config_(config), serving_(runtime, "gateway") {}
   ~Gateway() override { Drain(absl::Now()); }
 
   absl::Status Start(const PeerChannels& peers) override {
@@ -36,7 +37,8 @@ class Gateway final : public Module {
                                                      .max_body_bytes = options.max_body_bytes(),
                                                      .max_connections = options.max_connections()},
                                                     *rest_));
-    serving_.log().Info("listening", {{"http", absl::StrCat(http_->port())}, {"grpc", absl::StrCat(serving_.server().port())}});
+    serving_.log().Info("listening",
+                        {{"http", absl::StrCat(http_->port())}, {"grpc", absl::StrCat(serving_.server().port())}});
     return absl::OkStatus();
   }
   std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }

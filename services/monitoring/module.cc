@@ -11,7 +11,8 @@ namespace {
 class Monitoring final : public Module {
  public:
   Monitoring(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)
-      : config_(config), standalone_(standalone),
+      : config_(config),
+        standalone_(standalone),
         traces_(static_cast<size_t>(std::max(1, config.monitoring().max_traces())),
                 static_cast<size_t>(std::max(1, config.monitoring().max_spans_per_trace()))),
         serving_(runtime, "monitoring") {}

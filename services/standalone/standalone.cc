@@ -34,7 +34,8 @@ class Suite {
   absl::Status Start() {
     int limit = static_cast<int>(config_.process().max_message_bytes());
     // Only monitoring asks the gateway anything, and only after start: a lazy connection will do.
-    peers_.gateway = ConnectTo(absl::StrCat(config_.process().bind_address(), ":", config_.gateway().grpc_port()), limit);
+    peers_.gateway =
+        ConnectTo(absl::StrCat(config_.process().bind_address(), ":", config_.gateway().grpc_port()), limit);
     TUTTI_RETURN_IF_ERROR(Add(state_manager::NewStateManager, &peers_.state_manager));
     TUTTI_RETURN_IF_ERROR(Add(tool_service::NewToolService, &peers_.tool_service));
     TUTTI_RETURN_IF_ERROR(Add(agent_manager::NewAgentManager, &peers_.agent_manager));
@@ -78,7 +79,8 @@ int RunStandalone(const std::vector<std::string>& args) {
   Config& config = loaded->config;
   if (loaded->help) {
     std::cout << "tutti up: all services in one process, on SQLite. Flags over TUTTI_* over --config over defaults.\n"
-                 "Most used: --gateway.http-port, --gateway.grpc-port, --state-manager.data-dir, --tool-service.document-roots\n"
+                 "Most used: --gateway.http-port, --gateway.grpc-port, --state-manager.data-dir, "
+                 "--tool-service.document-roots\n"
               << FlagList();
     return 0;
   }
@@ -94,17 +96,20 @@ int RunStandalone(const std::vector<std::string>& args) {
   }
   Runtime runtime(config);
   Logger log("tutti", runtime.log_level, runtime.clock);
-  auto metrics = MetricsEndpoint::Start(config.process().bind_address(), config.telemetry().metrics_port(), runtime.metrics);
+  auto metrics =
+      MetricsEndpoint::Start(config.process().bind_address(), config.telemetry().metrics_port(), runtime.metrics);
   if (!metrics.ok()) return Fail(metrics.status(), 1);
   auto suite = std::make_unique<Suite>(runtime, config);
   if (absl::Status status = suite->Start(); !status.ok()) return Fail(status, 1);
   const std::string& endpoint = config.telemetry().otlp_endpoint();
-  runtime.exporter.Connect(endpoint.empty() ? suite->peers().monitoring
-                                            : ConnectTo(endpoint, static_cast<int>(config.process().max_message_bytes())));
+  runtime.exporter.Connect(endpoint.empty()
+                               ? suite->peers().monitoring
+                               : ConnectTo(endpoint, static_cast<int>(config.process().max_message_bytes())));
   auto warm = std::make_unique<KeepWarm>(suite->peers().state_manager, runtime.timers);
-  log.Info("ready", {{"version", kVersion},
-                     {"rest", absl::StrCat("http://", config.process().bind_address(), ":", config.gateway().http_port())},
-                     {"grpc", absl::StrCat(config.process().bind_address(), ":", config.gateway().grpc_port())}});
+  log.Info("ready",
+           {{"version", kVersion},
+            {"rest", absl::StrCat("http://", config.process().bind_address(), ":", config.gateway().http_port())},
+            {"grpc", absl::StrCat(config.process().bind_address(), ":", config.gateway().grpc_port())}});
   WaitForSignal();
   log.Info("shutting down");
   warm.reset();

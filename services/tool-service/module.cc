@@ -29,9 +29,13 @@ DocumentLibrary::Options LibraryOptions(const tutti::config::v1::ToolService& co
 class ToolServiceModule final : public Module {
  public:
   ToolServiceModule(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)
-      : config_(config), standalone_(standalone), library_(LibraryOptions(config.tool_service())),
-        pool_("tools", std::max(1, config.tool_service().worker_threads()), kMaxWaitingCalls), runner_(catalogue_, pool_),
-        serving_(runtime, "tool-service"), tool_rpc_(serving_.env(), catalogue_, runner_),
+      : config_(config),
+        standalone_(standalone),
+        library_(LibraryOptions(config.tool_service())),
+        pool_("tools", std::max(1, config.tool_service().worker_threads()), kMaxWaitingCalls),
+        runner_(catalogue_, pool_, runtime.clock),
+        serving_(runtime, "tool-service"),
+        tool_rpc_(serving_.env(), catalogue_, runner_),
         execution_rpc_(serving_.env(), runner_) {
     for (auto& tool : NewDocumentTools(library_)) catalogue_.Add(std::move(tool));
     catalogue_.Add(NewCalculatorTool());
@@ -43,7 +47,8 @@ class ToolServiceModule final : public Module {
 
   absl::Status Start(const PeerChannels&) override {
     RpcServer::Options server;
-    if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", config_.tool_service().grpc_port());
+    if (!standalone_)
+      server.address = absl::StrCat(config_.process().bind_address(), ":", config_.tool_service().grpc_port());
     server.port_flag = "--tool-service.grpc-port";
     server.max_message_bytes = static_cast<int>(config_.process().max_message_bytes());
     server.services = {&tool_rpc_, &execution_rpc_};

@@ -24,13 +24,15 @@ class WorkflowEngine final : public Module {
     names_ = std::make_unique<NameDirectory>(*agents_, *tools_, runtime.clock);
     checker_ = std::make_unique<SpecChecker>(*names_, evaluator_);
     host_ = std::make_unique<RunHost>(
-        RunHost::Options{.instance = config_.process().instance(),
-                         .max_active_runs = options.max_active_runs(),
-                         .max_waiting_runs = options.max_waiting_runs(),
-                         .lease_duration = std::clamp(FromProto(options.lease_duration()), absl::Seconds(1), absl::Seconds(60))},
+        RunHost::Options{
+            .instance = config_.process().instance(),
+            .max_active_runs = options.max_active_runs(),
+            .max_waiting_runs = options.max_waiting_runs(),
+            .lease_duration = std::clamp(FromProto(options.lease_duration()), absl::Seconds(1), absl::Seconds(60))},
         serving_, *state_, *agents_, *tools_, evaluator_, peers.state_manager);
     workflow_rpc_ = std::make_unique<WorkflowRpc>(serving_.env(), *state_, *checker_);
-    run_rpc_ = std::make_unique<RunRpc>(serving_.env(), *state_, *checker_, *host_, runtime.ids, options.max_input_bytes());
+    run_rpc_ =
+        std::make_unique<RunRpc>(serving_.env(), *state_, *checker_, *host_, runtime.ids, options.max_input_bytes());
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--workflow-engine.grpc-port";

@@ -43,7 +43,8 @@ std::set<std::string> CompletedKeys(const std::string& data_dir) {
     sqlite3_prepare_v2(db, "SELECT run_id, path FROM journal WHERE kind = 'step_completed'", -1, &rows, nullptr);
     while (rows && sqlite3_step(rows) == SQLITE_ROW) {
       std::string path = reinterpret_cast<const char*>(sqlite3_column_text(rows, 1));
-      if (kLeaves.count(path)) keys.insert(absl::StrCat(reinterpret_cast<const char*>(sqlite3_column_text(rows, 0)), "/", path));
+      if (kLeaves.count(path))
+        keys.insert(absl::StrCat(reinterpret_cast<const char*>(sqlite3_column_text(rows, 0)), "/", path));
     }
     sqlite3_finalize(rows);
   }
@@ -51,7 +52,9 @@ std::set<std::string> CompletedKeys(const std::string& data_dir) {
   return keys;
 }
 
-std::vector<std::string> Lines(const std::string& file) { return absl::StrSplit(ReadAll(file), '\n', absl::SkipEmpty()); }
+std::vector<std::string> Lines(const std::string& file) {
+  return absl::StrSplit(ReadAll(file), '\n', absl::SkipEmpty());
+}
 
 // A key without its attempt: `run/step`.
 std::string StepOf(const std::string& key) { return key.substr(0, key.rfind('/')); }
@@ -64,10 +67,14 @@ TEST(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
   std::mt19937 random(seed);
   std::string tool_counts = dir + "/tools", agent_counts = dir + "/agents";
   int provider_port = FreePorts(1)[0];
-  ChildProcess provider({"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py", absl::StrCat(provider_port), agent_counts}, dir + "/provider.log");
+  ChildProcess provider(
+      {"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py", absl::StrCat(provider_port), agent_counts},
+      dir + "/provider.log");
   std::ofstream(dir + "/config.yaml") << absl::StrCat(
       "agent_manager:\n  openai: {base_url: \"http://127.0.0.1:", provider_port,
-      "/v1\", api_key: test-key, model: m}\n  agents:\n  - {name: counting, model: {provider: openai}}\ntool_service: {test_count_file: ", tool_counts, "}\n");
+      "/v1\", api_key: test-key, model: m}\n  agents:\n  - {name: counting, model: {provider: openai}}\ntool_service: "
+      "{test_count_file: ",
+      tool_counts, "}\n");
   SuiteProcess suite({.data_dir = dir + "/data", .flags = {"--config=" + dir + "/config.yaml"}});
   std::set<std::string> acknowledged;
   // Steps that were done before a crash, with how often they had been called by then.
@@ -75,7 +82,8 @@ TEST(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
   auto count = [&] {
     std::map<std::string, int> counts;
     for (const auto& key : Lines(tool_counts)) ++counts[StepOf(key)];
-    for (const auto& key : Lines(agent_counts)) ++counts[StepOf(StepOf(key))];  // a provider's key ends in the exchange's number
+    for (const auto& key : Lines(agent_counts))
+      ++counts[StepOf(StepOf(key))];  // a provider's key ends in the exchange's number
     return counts;
   };
   for (int crash = 0; crash < kCrashes; ++crash) {
@@ -114,7 +122,8 @@ TEST(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
   for (const auto& run_id : acknowledged) {
     for (const auto& leaf : kLeaves) EXPECT_GE(counts[absl::StrCat(run_id, "/", leaf)], 1) << run_id << "/" << leaf;
   }
-  for (const auto& [step, times] : done_before) EXPECT_EQ(counts[step], times) << step << " ran again after it was done";
+  for (const auto& [step, times] : done_before)
+    EXPECT_EQ(counts[step], times) << step << " ran again after it was done";
   RecordProperty("acknowledged_runs", static_cast<int>(acknowledged.size()));
   std::cerr << acknowledged.size() << " acknowledged runs over " << kCrashes << " crashes, " << done_before.size()
             << " steps were done before one\n";

@@ -33,8 +33,10 @@ class SuiteTest : public ::testing::TestWithParam<Form> {
     config_ = dir_ + "/config.yaml";
     std::ofstream(config_) << absl::StrCat(R"(
 agent_manager:
-  openai: {base_url: "http://127.0.0.1:)", provider_port_, R"(/v1", api_key: test-key, model: gpt-test}
-  anthropic: {base_url: "http://127.0.0.1:)", provider_port_, R"(", api_key: test-key, model: claude-test}
+  openai: {base_url: "http://127.0.0.1:)",
+                                           provider_port_, R"(/v1", api_key: test-key, model: gpt-test}
+  anthropic: {base_url: "http://127.0.0.1:)",
+                                           provider_port_, R"(", api_key: test-key, model: claude-test}
   default_provider: local
   prices:
   - {model: "gpt-*", input_nano_units_per_million: 150000000, output_nano_units_per_million: 600000000}
@@ -44,7 +46,8 @@ agent_manager:
   - {name: busy, model: {provider: openai, model: overloaded}}
 )");
     suite_ = std::make_unique<SuiteProcess>(SuiteProcess::Options{
-        .form = GetParam(), .data_dir = dir_ + "/data",
+        .form = GetParam(),
+        .data_dir = dir_ + "/data",
         .flags = {"--config=" + config_, "--tool-service.document-roots=" + Corpus() + "," + dir_}});
   }
   ~SuiteTest() override {
@@ -60,7 +63,8 @@ agent_manager:
     grpc::Status status = stub->CreateWorkflow(&context, request, &response);
     ASSERT_TRUE(status.ok()) << status.error_message();
   }
-  absl::StatusOr<v1::Run> StartSpec(const std::string& yaml, Json input = Json::object(), const std::string& request_id = "") {
+  absl::StatusOr<v1::Run> StartSpec(const std::string& yaml, Json input = Json::object(),
+                                    const std::string& request_id = "") {
     auto stub = suite_->runs();
     grpc::ClientContext context;
     v1::StartRunRequest request;
@@ -74,11 +78,14 @@ agent_manager:
   }
   // HTTP status, a space, the body.
   std::string Curl(const std::string& arguments) {
-    return Shell("curl -sS --max-time 20 -o '" + dir_ + "/answer' -w '%{http_code} ' " + arguments + " && cat '" + dir_ + "/answer'").first;
+    return Shell("curl -sS --max-time 20 -o '" + dir_ + "/answer' -w '%{http_code} ' " + arguments + " && cat '" +
+                 dir_ + "/answer'")
+        .first;
   }
   std::string Post(const std::string& path, const std::string& body) {
     std::ofstream(dir_ + "/body", std::ios::binary) << body;
-    return Curl("-X POST -H 'Content-Type: application/json' --data-binary @'" + dir_ + "/body' '" + suite_->http_url() + path + "'");
+    return Curl("-X POST -H 'Content-Type: application/json' --data-binary @'" + dir_ + "/body' '" +
+                suite_->http_url() + path + "'");
   }
   std::string Get(const std::string& path) { return Curl("-g '" + suite_->http_url() + path + "'"); }
 
@@ -89,20 +96,24 @@ agent_manager:
 };
 
 INSTANTIATE_TEST_SUITE_P(Forms, SuiteTest, ::testing::Values(Form::kOneProcess, Form::kSixProcesses),
-                         [](const auto& info) { return info.param == Form::kOneProcess ? "OneProcess" : "SixProcesses"; });
+                         [](const auto& info) {
+                           return info.param == Form::kOneProcess ? "OneProcess" : "SixProcesses";
+                         });
 
 TEST_P(SuiteTest, DoesTheMainJobForClientsInThreeLanguages) {
   ASSERT_TRUE(suite_->Start());
   Apply(SourceDir() + "/examples/research-brief.yaml");
   std::string generated = dir_ + "/py";
   std::filesystem::create_directories(generated);
-  auto protoc = Shell("cd '" + SourceDir() + "/proto' && protoc -I. --python_out='" + generated + "' $(find . -name '*.proto' -not -path './grpc/*') 2>&1");
+  auto protoc = Shell("cd '" + SourceDir() + "/proto' && protoc -I. --python_out='" + generated +
+                      "' $(find . -name '*.proto' -not -path './grpc/*') 2>&1");
   ASSERT_EQ(protoc.second, 0) << protoc.first;
   std::string clients = SourceDir() + "/tests/clients/";
-  for (const std::string& command :
-       {"/usr/bin/python3 " + clients + "main_job.py " + suite_->grpc_address() + " " + Corpus() + " " + generated + " 2>&1",
-        clients + "main_job_curl.sh " + suite_->http_url() + " " + Corpus() + " 2>&1",
-        clients + "main_job_buf.sh " + SourceDir() + "/node_modules/.bin/buf " + suite_->grpc_address() + " " + Corpus()}) {
+  for (const std::string& command : {"/usr/bin/python3 " + clients + "main_job.py " + suite_->grpc_address() + " " +
+                                         Corpus() + " " + generated + " 2>&1",
+                                     clients + "main_job_curl.sh " + suite_->http_url() + " " + Corpus() + " 2>&1",
+                                     clients + "main_job_buf.sh " + SourceDir() + "/node_modules/.bin/buf " +
+                                         suite_->grpc_address() + " " + Corpus()}) {
     auto [text, code] = Shell(command);
     ASSERT_EQ(code, 0) << command << "\n" << text << suite_->logs();
     Json output = Json::parse(text, nullptr, false);
@@ -112,7 +123,9 @@ TEST_P(SuiteTest, DoesTheMainJobForClientsInThreeLanguages) {
     EXPECT_GE(output["citations"].size(), 5u);
   }
   // What it consumed is known by step and by agent, and the trace crosses the services.
-  Json runs = Json::parse(Get("/v1/runs?filter=" "state%20%3D%20%22SUCCEEDED%22").substr(4));
+  Json runs = Json::parse(Get("/v1/runs?filter="
+                              "state%20%3D%20%22SUCCEEDED%22")
+                              .substr(4));
   ASSERT_EQ(runs["runs"].size(), 3u);
   std::string run_id = runs["runs"][0]["runId"];
   Json usage = Json::parse(Get("/v1/runs/" + run_id + "/usage?group_by=agent").substr(4));
@@ -144,13 +157,18 @@ TEST_P(SuiteTest, RefusesBadInputBeforeAnythingIsStored) {
            {"{\"workflw\": \"x\"}", "400", "workflw"},
            {"{}", "400", "one of workflow"},
            {"{\"workflow\": \"none\"}", "404", "WORKFLOW_NOT_FOUND"},
-           {"{\"spec\":{\"name\":\"x\",\"steps\":[{\"id\":\"a\",\"agent\":{\"agent\":\"resercher\"}}]}}", "400", "did you mean \\\"researcher\\\"?"},
-           {"{\"spec\":{\"name\":\"x\",\"steps\":[{\"id\":\"a\",\"when\":\"1 +\",\"transform\":{\"value\":1}}]}}", "400", "spec.steps[0].when"},
-           {"{\"spec\":{\"name\":\"x\",\"inputSchema\":{\"type\":\"object\",\"required\":[\"topic\"]},\"steps\":[" + step + "]}}", "400", "topic"},
+           {"{\"spec\":{\"name\":\"x\",\"steps\":[{\"id\":\"a\",\"agent\":{\"agent\":\"resercher\"}}]}}", "400",
+            "did you mean \\\"researcher\\\"?"},
+           {"{\"spec\":{\"name\":\"x\",\"steps\":[{\"id\":\"a\",\"when\":\"1 +\",\"transform\":{\"value\":1}}]}}",
+            "400", "spec.steps[0].when"},
+           {"{\"spec\":{\"name\":\"x\",\"inputSchema\":{\"type\":\"object\",\"required\":[\"topic\"]},\"steps\":[" +
+                step + "]}}",
+            "400", "topic"},
            {"{\"workflow\": \"\xff\xfe\"}", "400", "UTF-8"},
            {"{\"input\": " + std::string(2000, '[') + std::string(2000, ']') + "}", "400", ""},
            {"{\"workflow\":\"x\",\"requestId\":\"" + std::string(40, 'a') + "\"}", "400", "request_id"},
-           {"{\"spec\":{\"name\":\"x\",\"steps\":[" + step + "]},\"input\":\"" + std::string(5 << 20, 'x') + "\"}", "413", "4194304"}}) {
+           {"{\"spec\":{\"name\":\"x\",\"steps\":[" + step + "]},\"input\":\"" + std::string(5 << 20, 'x') + "\"}",
+            "413", "4194304"}}) {
     std::string answer = Post("/v1/runs", c.body);
     EXPECT_EQ(answer.substr(0, 3), c.code) << c.body.substr(0, 100) << "\n" << answer.substr(0, 400);
     EXPECT_THAT(answer, HasSubstr(c.text)) << c.body.substr(0, 100);
@@ -159,16 +177,21 @@ TEST_P(SuiteTest, RefusesBadInputBeforeAnythingIsStored) {
   EXPECT_THAT(Get("/v1/runs?page_token=rubbish"), ::testing::StartsWith("400"));
   EXPECT_THAT(Get("/v1/runs?page_size=-1"), ::testing::StartsWith("400"));
   EXPECT_THAT(Get("/v1/runs/none:watch"), ::testing::StartsWith("404"));
-  EXPECT_THAT(Post("/v1/agents/nobody:invoke", "{\"input\":1}"), ::testing::AllOf(::testing::StartsWith("404"), HasSubstr("AGENT_NOT_FOUND")));
+  EXPECT_THAT(Post("/v1/agents/nobody:invoke", "{\"input\":1}"),
+              ::testing::AllOf(::testing::StartsWith("404"), HasSubstr("AGENT_NOT_FOUND")));
   EXPECT_THAT(Post("/v1/tools/nothing:call", "{}"), ::testing::StartsWith("404"));
-  EXPECT_THAT(Post("/v1/tools/calculate:call", "{\"parameters\":{\"expression\":5}}"), ::testing::AllOf(::testing::StartsWith("400"), HasSubstr("parameters.expression")));
-  EXPECT_THAT(Post("/v1/tools/documents_list:call", "{\"parameters\":{\"folder\":\"/etc\"}}"), ::testing::StartsWith("403"));
-  EXPECT_THAT(Post("/v1/tools/documents_list:call", "{\"parameters\":{\"folder\":\"" + dir_ + "/none\"}}"), ::testing::StartsWith("404"));
+  EXPECT_THAT(Post("/v1/tools/calculate:call", "{\"parameters\":{\"expression\":5}}"),
+              ::testing::AllOf(::testing::StartsWith("400"), HasSubstr("parameters.expression")));
+  EXPECT_THAT(Post("/v1/tools/documents_list:call", "{\"parameters\":{\"folder\":\"/etc\"}}"),
+              ::testing::StartsWith("403"));
+  EXPECT_THAT(Post("/v1/tools/documents_list:call", "{\"parameters\":{\"folder\":\"" + dir_ + "/none\"}}"),
+              ::testing::StartsWith("404"));
   EXPECT_THAT(Get("/v1/runs"), HasSubstr("200 {}")) << "nothing was stored";
   // A folder in which nothing can be read ends the run with a reason, and the suite goes on.
   std::filesystem::create_directories(dir_ + "/bad");
   std::ofstream(dir_ + "/bad/x.pdf") << "no pdf";
-  auto run = StartSpec("name: x\nsteps: [{id: a, tool: {tool: documents_list, parameters: {folder: '${ .input.f }'}}}]", {{"f", dir_ + "/bad"}});
+  auto run = StartSpec("name: x\nsteps: [{id: a, tool: {tool: documents_list, parameters: {folder: '${ .input.f }'}}}]",
+                       {{"f", dir_ + "/bad"}});
   ASSERT_TRUE(run.ok()) << run.status();
   v1::Run ended = WaitForEnd(*suite_, run->run_id(), 20);
   EXPECT_EQ(ended.state(), v1::RUN_STATE_FAILED);
@@ -205,24 +228,34 @@ TEST_P(SuiteTest, TheSameRequestIdStartsOneRunAndListsPageByPage) {
 
 TEST_P(SuiteTest, CancelsARunThatWaits) {
   ASSERT_TRUE(suite_->Start());
-  auto run = StartSpec("name: x\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}, retry: {max_attempts: 2, initial_backoff: 3600s, max_backoff: 3600s, retryable_codes: [INVALID_ARGUMENT]}}]");
+  auto run = StartSpec(
+      "name: x\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}, retry: {max_attempts: 2, "
+      "initial_backoff: 3600s, max_backoff: 3600s, retryable_codes: [INVALID_ARGUMENT]}}]");
   ASSERT_TRUE(run.ok()) << run.status();
-  EXPECT_TRUE(Eventually([&] { return absl::StrContains(Get("/v1/runs/" + run->run_id()), "STEP_STATE_RETRYING"); }, 10));
+  EXPECT_TRUE(
+      Eventually([&] { return absl::StrContains(Get("/v1/runs/" + run->run_id()), "STEP_STATE_RETRYING"); }, 10));
   EXPECT_THAT(Post("/v1/runs/" + run->run_id() + ":cancel", "{\"reason\":\"enough\"}"), ::testing::StartsWith("200"));
   EXPECT_EQ(WaitForEnd(*suite_, run->run_id(), 10).state(), v1::RUN_STATE_CANCELLED);
   EXPECT_THAT(Post("/v1/runs/" + run->run_id() + ":cancel", "{}"), ::testing::StartsWith("200")) << "idempotent";
 }
 
 TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
-  ChildProcess provider({"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py", absl::StrCat(provider_port_), dir_ + "/count"}, dir_ + "/provider.log");
+  ChildProcess provider({"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py",
+                         absl::StrCat(provider_port_), dir_ + "/count"},
+                        dir_ + "/provider.log");
   ASSERT_TRUE(suite_->Start());
-  ASSERT_TRUE(Eventually([&] { return Shell(absl::StrCat("curl -s -o /dev/null http://127.0.0.1:", provider_port_, "/")).second == 0; }, 10));
-  auto run = StartSpec("name: x\nsteps: [{id: o, agent: {agent: open, input: hello}}, {id: a, agent: {agent: anthro, input: hello}}]\noutput: ['${ .o }', '${ .a }']");
+  ASSERT_TRUE(Eventually(
+      [&] { return Shell(absl::StrCat("curl -s -o /dev/null http://127.0.0.1:", provider_port_, "/")).second == 0; },
+      10));
+  auto run = StartSpec(
+      "name: x\nsteps: [{id: o, agent: {agent: open, input: hello}}, {id: a, agent: {agent: anthro, input: "
+      "hello}}]\noutput: ['${ .o }', '${ .a }']");
   ASSERT_TRUE(run.ok()) << run.status();
   v1::Run ended = WaitForEnd(*suite_, run->run_id(), 20);
   ASSERT_EQ(ended.state(), v1::RUN_STATE_SUCCEEDED) << ended.error().message() << ReadAll(dir_ + "/provider.log");
   Json output = ToJson(ended.output());
-  EXPECT_THAT(output[0].get<std::string>(), HasSubstr("\"value\":\"0.3\"")) << "the tool's answer went to the model and back";
+  EXPECT_THAT(output[0].get<std::string>(), HasSubstr("\"value\":\"0.3\""))
+      << "the tool's answer went to the model and back";
   EXPECT_THAT(output[1].get<std::string>(), HasSubstr("\"value\":\"0.3\""));
   EXPECT_EQ(ended.usage().calls(), 4);
   EXPECT_EQ(ended.usage().input_tokens(), 4000);
@@ -234,9 +267,12 @@ TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
 
 TEST_P(SuiteTest, EndsCleanlyOnSigtermAndGoesOnAfterRestart) {
   ASSERT_TRUE(suite_->Start());
-  auto run = StartSpec("name: x\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}, retry: {max_attempts: 2, initial_backoff: 3s, retryable_codes: [INVALID_ARGUMENT]}}]");
+  auto run = StartSpec(
+      "name: x\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}, retry: {max_attempts: 2, "
+      "initial_backoff: 3s, retryable_codes: [INVALID_ARGUMENT]}}]");
   ASSERT_TRUE(run.ok());
-  EXPECT_TRUE(Eventually([&] { return absl::StrContains(Get("/v1/runs/" + run->run_id()), "STEP_STATE_RETRYING"); }, 10));
+  EXPECT_TRUE(
+      Eventually([&] { return absl::StrContains(Get("/v1/runs/" + run->run_id()), "STEP_STATE_RETRYING"); }, 10));
   for (int code : suite_->Terminate()) EXPECT_EQ(code, 0);
   ASSERT_TRUE(suite_->Start());
   v1::Run ended = WaitForEnd(*suite_, run->run_id(), 20);
@@ -253,13 +289,16 @@ TEST(ProcessTest, ATakenPortIsNamedWithItsFlag) {
   std::string grpc_port = first.grpc_address().substr(10), http_port = first.http_url().substr(17);
   auto ports = FreePorts(1);
   std::string common = BinDir() + "/tutti up --telemetry.metrics-port=-1 --state-manager.data-dir=" + dir + "/b ";
-  auto [grpc_text, grpc_code] = Shell(common + "--gateway.grpc-port=" + grpc_port + " --gateway.http-port=" + absl::StrCat(ports[0]) + " 2>&1");
+  auto [grpc_text, grpc_code] =
+      Shell(common + "--gateway.grpc-port=" + grpc_port + " --gateway.http-port=" + absl::StrCat(ports[0]) + " 2>&1");
   EXPECT_EQ(grpc_code, 1);
   EXPECT_THAT(grpc_text, ::testing::AllOf(HasSubstr(grpc_port), HasSubstr("--gateway.grpc-port")));
-  auto [http_text, http_code] = Shell(common + "--gateway.http-port=" + http_port + " --gateway.grpc-port=" + absl::StrCat(ports[0]) + " 2>&1");
+  auto [http_text, http_code] =
+      Shell(common + "--gateway.http-port=" + http_port + " --gateway.grpc-port=" + absl::StrCat(ports[0]) + " 2>&1");
   EXPECT_EQ(http_code, 1);
   EXPECT_THAT(http_text, ::testing::AllOf(HasSubstr(http_port), HasSubstr("--gateway.http-port")));
-  auto [same_dir, code] = Shell(BinDir() + "/tutti up --telemetry.metrics-port=-1 --state-manager.data-dir=" + dir + "/a 2>&1");
+  auto [same_dir, code] =
+      Shell(BinDir() + "/tutti up --telemetry.metrics-port=-1 --state-manager.data-dir=" + dir + "/a 2>&1");
   EXPECT_EQ(code, 1);
   EXPECT_THAT(same_dir, HasSubstr("another state-manager works on"));
   first.Kill9();
@@ -267,9 +306,11 @@ TEST(ProcessTest, ATakenPortIsNamedWithItsFlag) {
 }
 
 TEST(ProcessTest, ConfigurationIsPrintedAndChecked) {
-  auto [printed, code] = Shell("OPENAI_API_KEY=sk-secret " + BinDir() + "/tutti-gateway --print-config --gateway.http-port=1234");
+  auto [printed, code] =
+      Shell("OPENAI_API_KEY=sk-secret " + BinDir() + "/tutti-gateway --print-config --gateway.http-port=1234");
   EXPECT_EQ(code, 0);
-  EXPECT_THAT(printed, ::testing::AllOf(HasSubstr("http_port: 1234"), HasSubstr("***"), ::testing::Not(HasSubstr("sk-secret"))));
+  EXPECT_THAT(printed,
+              ::testing::AllOf(HasSubstr("http_port: 1234"), HasSubstr("***"), ::testing::Not(HasSubstr("sk-secret"))));
   auto [wrong, wrong_code] = Shell(BinDir() + "/tutti up --gatway.http-port=1 2>&1");
   EXPECT_EQ(wrong_code, 2);
   EXPECT_THAT(wrong, HasSubstr("did you mean \"gateway.http-port\"?"));
@@ -285,7 +326,8 @@ TEST(CliTest, ExitCodesTellWhatHappened) {
     return dir + "/" + name;
   };
   std::string good = write("good.yaml", "name: good\nsteps: [{id: a, transform: {value: '${ .input.n + 1 }'}}]\n");
-  std::string fails = write("fails.yaml", "name: fails\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}}]\n");
+  std::string fails =
+      write("fails.yaml", "name: fails\nsteps: [{id: a, tool: {tool: calculate, parameters: {expression: '1/0'}}}]\n");
   std::string wrong = write("wrong.yaml", "name: wrong\nsteps:\n  - id: a\n    agent: {agent: nobdy}\n");
   std::string unknown = write("unknown.yaml", "name: wrong\nsteps:\n  - id: a\n    agnt: {}\n");
   auto [out, code] = Shell(tutti + "run " + good + " --input n=41 --watch 2>/dev/null");

@@ -123,14 +123,16 @@ std::string SuiteProcess::grpc_address() const { return absl::StrCat("127.0.0.1:
 std::string SuiteProcess::http_url() const { return absl::StrCat("http://127.0.0.1:", ports_[0]); }
 
 std::vector<std::vector<std::string>> SuiteProcess::Commands() const {
-  std::vector<std::string> flags = {absl::StrCat("--gateway.http-port=", ports_[0]), absl::StrCat("--gateway.grpc-port=", ports_[1]),
-                                    absl::StrCat("--state-manager.data-dir=", options_.data_dir), "--telemetry.metrics-port=-1"};
+  std::vector<std::string> flags = {
+      absl::StrCat("--gateway.http-port=", ports_[0]), absl::StrCat("--gateway.grpc-port=", ports_[1]),
+      absl::StrCat("--state-manager.data-dir=", options_.data_dir), "--telemetry.metrics-port=-1"};
   flags.insert(flags.end(), options_.flags.begin(), options_.flags.end());
   std::vector<std::vector<std::string>> commands;
   if (options_.form == Form::kOneProcess) {
     commands.push_back({BinDir() + "/tutti", "up"});
   } else {
-    const char* names[] = {"gateway", "workflow-engine", "agent-manager", "tool-service", "state-manager", "monitoring"};
+    const char* names[] = {"gateway",      "workflow-engine", "agent-manager",
+                           "tool-service", "state-manager",   "monitoring"};
     for (int i = 0; i < 6; ++i) {
       flags.push_back(absl::StrCat("--peers.", names[i], "=127.0.0.1:", ports_[static_cast<size_t>(i) + 1]));
       if (i > 0) flags.push_back(absl::StrCat("--", names[i], ".grpc-port=", ports_[static_cast<size_t>(i) + 1]));
@@ -198,7 +200,8 @@ tutti::workflow::v1::Run WaitForEnd(SuiteProcess& suite, const std::string& run_
         tutti::workflow::v1::GetRunRequest request;
         request.set_run_id(run_id);
         response.Clear();
-        return stub->GetRun(&context, request, &response).ok() && response.run().state() > tutti::workflow::v1::RUN_STATE_RUNNING;
+        return stub->GetRun(&context, request, &response).ok() &&
+               response.run().state() > tutti::workflow::v1::RUN_STATE_RUNNING;
       },
       seconds);
   return response.run();

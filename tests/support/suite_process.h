@@ -16,7 +16,8 @@ namespace tutti::testing {
 // A program started by a test; killed when it goes.
 class ChildProcess {
  public:
-  ChildProcess(const std::vector<std::string>& command, const std::string& log_file, const std::map<std::string, std::string>& env = {});
+  ChildProcess(const std::vector<std::string>& command, const std::string& log_file,
+               const std::map<std::string, std::string>& env = {});
   ~ChildProcess();
   void Signal(int signal);
   // The exit code, or -signal. Kills after `seconds`, and answers -1000.

@@ -18,7 +18,8 @@ Json ToMessages(const ChatRequest& request) {
     for (const auto& call : message.tool_calls) {
       content.push_back({{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", call.arguments}});
     }
-    if (content.empty()) content.push_back({{"type", "text"}, {"text", "(nothing)"}});  // the API takes no empty content
+    if (content.empty())
+      content.push_back({{"type", "text"}, {"text", "(nothing)"}});  // the API takes no empty content
     // All results of one turn belong into one message.
     if (!messages.empty() && messages.back()["role"] == role) {
       for (auto& part : content) messages.back()["content"].push_back(part);
@@ -59,7 +60,8 @@ class AnthropicProvider final : public ModelProvider {
   std::string default_model() const override { return model_; }
 
   Task<absl::StatusOr<ChatResponse>> Chat(CallContext& call, const ChatRequest& request) override {
-    Json body = {{"model", request.model}, {"max_tokens", request.max_output_tokens}, {"messages", ToMessages(request)}};
+    Json body = {
+        {"model", request.model}, {"max_tokens", request.max_output_tokens}, {"messages", ToMessages(request)}};
     if (!request.instructions.empty()) body["system"] = request.instructions;
     if (request.temperature) body["temperature"] = *request.temperature;
     for (const auto& tool : request.tools) {
@@ -68,7 +70,8 @@ class AnthropicProvider final : public ModelProvider {
     }
     HttpRequest http;
     http.url = absl::StrCat(base_url_, "/v1/messages");
-    http.headers = {"Content-Type: application/json", "anthropic-version: 2023-06-01", absl::StrCat("x-api-key: ", api_key_)};
+    http.headers = {"Content-Type: application/json", "anthropic-version: 2023-06-01",
+                    absl::StrCat("x-api-key: ", api_key_)};
     http.body = DumpJson(body);
     TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Post(call, std::move(http)));
     if (response.status != 200) co_return ProviderError("anthropic", response);

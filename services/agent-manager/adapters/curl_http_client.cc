@@ -74,8 +74,10 @@ class CurlHttpClient final : public HttpClient {
   Task<absl::StatusOr<HttpResponse>> Post(CallContext& call, HttpRequest request) override {
     auto transfer = std::make_shared<Transfer>();
     transfer->request = std::move(request);
-    transfer->timeout = std::min(kLongest, call.deadline == absl::InfiniteFuture() ? kLongest : call.deadline - absl::Now());
-    if (transfer->timeout <= absl::Milliseconds(1)) co_return absl::DeadlineExceededError("no time is left for the request");
+    transfer->timeout =
+        std::min(kLongest, call.deadline == absl::InfiniteFuture() ? kLongest : call.deadline - absl::Now());
+    if (transfer->timeout <= absl::Milliseconds(1))
+      co_return absl::DeadlineExceededError("no time is left for the request");
     {
       MutexLock lock(mutex_);
       added_.push_back(transfer);
@@ -95,7 +97,8 @@ class CurlHttpClient final : public HttpClient {
  private:
   void Begin(const std::shared_ptr<Transfer>& transfer) {
     CURL* easy = transfer->easy = curl_easy_init();
-    for (const auto& header : transfer->request.headers) transfer->headers = curl_slist_append(transfer->headers, header.c_str());
+    for (const auto& header : transfer->request.headers)
+      transfer->headers = curl_slist_append(transfer->headers, header.c_str());
     curl_easy_setopt(easy, CURLOPT_URL, transfer->request.url.c_str());
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);
     curl_easy_setopt(easy, CURLOPT_POST, 1L);
@@ -127,7 +130,8 @@ class CurlHttpClient final : public HttpClient {
     } else if (transfer->too_large) {
       transfer->done.Set(absl::ResourceExhaustedError("the answer is larger than 16 MiB"));
     } else if (code == CURLE_OPERATION_TIMEDOUT) {
-      transfer->done.Set(absl::DeadlineExceededError(absl::StrCat("no answer from ", transfer->request.url, " in time")));
+      transfer->done.Set(
+          absl::DeadlineExceededError(absl::StrCat("no answer from ", transfer->request.url, " in time")));
     } else {
       transfer->done.Set(absl::UnavailableError(absl::StrCat(transfer->request.url, ": ", curl_easy_strerror(code))));
     }

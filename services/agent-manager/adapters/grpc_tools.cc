@@ -9,14 +9,16 @@
 
 namespace tutti::agent_manager {
 
-Task<absl::StatusOr<std::vector<ToolSpec>>> GrpcAgentTools::Describe(CallContext& call, std::vector<std::string> names) {
+Task<absl::StatusOr<std::vector<ToolSpec>>> GrpcAgentTools::Describe(CallContext& call,
+                                                                     std::vector<std::string> names) {
   if (clock_.Now() - read_time_ > absl::Seconds(10)) {
     tutti::tool::v1::ListToolsRequest request;
     tutti::tool::v1::ListToolsResponse response;
     request.set_page_size(1000);
     using Async = tutti::tool::v1::ToolService::StubInterface::async_interface;
     TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(call, *service_->async(), &Async::ListTools,
-                                                "tutti.tool.v1.ToolService/ListTools", request, response, absl::Seconds(5)));
+                                                "tutti.tool.v1.ToolService/ListTools", request, response,
+                                                absl::Seconds(5)));
     known_.clear();
     for (const auto& tool : response.tools()) {
       known_.push_back({tool.name(), tool.description(), ToJson(tool.parameters_schema())});
@@ -27,7 +29,8 @@ Task<absl::StatusOr<std::vector<ToolSpec>>> GrpcAgentTools::Describe(CallContext
   for (const auto& name : names) {
     auto it = std::find_if(known_.begin(), known_.end(), [&](const ToolSpec& tool) { return tool.name == name; });
     if (it == known_.end()) {
-      co_return Error(absl::StatusCode::kFailedPrecondition, "TOOL_NOT_FOUND", absl::StrCat("the agent's tool \"", name, "\" does not exist"));
+      co_return Error(absl::StatusCode::kFailedPrecondition, "TOOL_NOT_FOUND",
+                      absl::StrCat("the agent's tool \"", name, "\" does not exist"));
     }
     out.push_back(*it);
   }
@@ -47,9 +50,9 @@ Task<absl::StatusOr<Json>> GrpcAgentTools::Call(CallContext& call, std::string t
   child.trace = span.context();
   tutti::tool::v1::ExecuteResponse response;
   using Async = tutti::tool::v1::ToolExecutionService::StubInterface::async_interface;
-  absl::Status status = co_await CallUnary(child, *execution_->async(), &Async::Execute,
-                                           "tutti.tool.v1.ToolExecutionService/Execute", request, response,
-                                           absl::InfiniteDuration());
+  absl::Status status =
+      co_await CallUnary(child, *execution_->async(), &Async::Execute, "tutti.tool.v1.ToolExecutionService/Execute",
+                         request, response, absl::InfiniteDuration());
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   auto result = FromPayload(response.result());

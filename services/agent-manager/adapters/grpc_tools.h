@@ -14,9 +14,11 @@ class GrpcAgentTools final : public AgentTools {
  public:
   GrpcAgentTools(const std::shared_ptr<grpc::Channel>& channel, const Clock& clock)
       : service_(tutti::tool::v1::ToolService::NewStub(channel)),
-        execution_(tutti::tool::v1::ToolExecutionService::NewStub(channel)), clock_(clock) {}
+        execution_(tutti::tool::v1::ToolExecutionService::NewStub(channel)),
+        clock_(clock) {}
   Task<absl::StatusOr<std::vector<ToolSpec>>> Describe(CallContext& call, std::vector<std::string> names) override;
-  Task<absl::StatusOr<Json>> Call(CallContext& call, std::string tool, Json arguments, std::string idempotency_key) override;
+  Task<absl::StatusOr<Json>> Call(CallContext& call, std::string tool, Json arguments,
+                                  std::string idempotency_key) override;
 
  private:
   std::unique_ptr<tutti::tool::v1::ToolService::StubInterface> service_;

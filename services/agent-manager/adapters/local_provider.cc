@@ -1,4 +1,5 @@
-// The `local` provider plays a model's part in the same loop: it asks for tools, reads their answers, and answers in JSON.
+// The `local` provider plays a model's part in the same loop: it asks for tools, reads their answers, and answers in
+// JSON.
 #include <algorithm>
 #include <set>
 
@@ -28,8 +29,10 @@ void AskForSearches(const ChatRequest& request, ChatResponse& out) {
   bool again = request.input.is_object() && request.input.contains("feedback") && request.input["feedback"].is_string();
   int number = 0;
   for (const auto& question : Decompose(topic, kMaxQuestions)) {
-    out.tool_calls.push_back({absl::StrCat("search-", ++number), "documents_search",
-                              {{"folder", StringField(request.input, "documents")}, {"query", question}, {"limit", again ? 20 : 10}}});
+    out.tool_calls.push_back(
+        {absl::StrCat("search-", ++number),
+         "documents_search",
+         {{"folder", StringField(request.input, "documents")}, {"query", question}, {"limit", again ? 20 : 10}}});
   }
 }
 
@@ -54,8 +57,11 @@ Json CollectPassages(const ChatRequest& request) {
       passages.push_back(passage);
     }
   }
-  return {{"topic", StringField(request.input, "topic")}, {"questions", questions}, {"passages", passages},
-          {"documents", documents}, {"skipped", skipped}};
+  return {{"topic", StringField(request.input, "topic")},
+          {"questions", questions},
+          {"passages", passages},
+          {"documents", documents},
+          {"skipped", skipped}};
 }
 
 class LocalProvider final : public ModelProvider {
@@ -72,7 +78,9 @@ class LocalProvider final : public ModelProvider {
     bool answered = std::any_of(request.messages.begin(), request.messages.end(),
                                 [](const ChatMessage& m) { return m.role == ChatMessage::Role::kTool; });
     switch (request.local_task) {
-      case tutti::agent::v1::LOCAL_TASK_ECHO: out.text = DumpJson(request.input); break;
+      case tutti::agent::v1::LOCAL_TASK_ECHO:
+        out.text = DumpJson(request.input);
+        break;
       case tutti::agent::v1::LOCAL_TASK_RESEARCH:
         if (StringField(request.input, "topic").empty() || StringField(request.input, "documents").empty()) {
           co_return Error(absl::StatusCode::kInvalidArgument, "MISSING_INPUT",
@@ -84,9 +92,15 @@ class LocalProvider final : public ModelProvider {
           out.text = DumpJson(CollectPassages(request));
         }
         break;
-      case tutti::agent::v1::LOCAL_TASK_ANALYSE: out.text = DumpJson(AnalyseTask(request.input)); break;
-      case tutti::agent::v1::LOCAL_TASK_WRITE: out.text = DumpJson(WriteTask(request.input)); break;
-      case tutti::agent::v1::LOCAL_TASK_CRITIQUE: out.text = DumpJson(CritiqueTask(request.input)); break;
+      case tutti::agent::v1::LOCAL_TASK_ANALYSE:
+        out.text = DumpJson(AnalyseTask(request.input));
+        break;
+      case tutti::agent::v1::LOCAL_TASK_WRITE:
+        out.text = DumpJson(WriteTask(request.input));
+        break;
+      case tutti::agent::v1::LOCAL_TASK_CRITIQUE:
+        out.text = DumpJson(CritiqueTask(request.input));
+        break;
       default: {
         Json summary = SummariseTask(request.input);
         out.text = summary.is_string() ? summary.get<std::string>() : DumpJson(summary);

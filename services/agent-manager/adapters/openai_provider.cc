@@ -13,14 +13,17 @@ Json ToMessages(const ChatRequest& request) {
   if (!request.instructions.empty()) messages.push_back({{"role", "system"}, {"content", request.instructions}});
   for (const auto& message : request.messages) {
     switch (message.role) {
-      case ChatMessage::Role::kUser: messages.push_back({{"role", "user"}, {"content", message.text}}); break;
+      case ChatMessage::Role::kUser:
+        messages.push_back({{"role", "user"}, {"content", message.text}});
+        break;
       case ChatMessage::Role::kTool:
         messages.push_back({{"role", "tool"}, {"tool_call_id", message.tool_call_id}, {"content", message.text}});
         break;
       case ChatMessage::Role::kAssistant: {
         Json out = {{"role", "assistant"}, {"content", message.text}};
         for (const auto& call : message.tool_calls) {
-          out["tool_calls"].push_back({{"id", call.id}, {"type", "function"},
+          out["tool_calls"].push_back({{"id", call.id},
+                                       {"type", "function"},
                                        {"function", {{"name", call.name}, {"arguments", DumpJson(call.arguments)}}}});
         }
         messages.push_back(std::move(out));
@@ -31,8 +34,8 @@ Json ToMessages(const ChatRequest& request) {
 }
 
 absl::StatusOr<ChatResponse> FromJson(const Json& answer) {
-  if (!answer.is_object() || !answer.contains("choices") || !answer["choices"].is_array() || answer["choices"].empty() ||
-      !answer["choices"][0].is_object() || !answer["choices"][0].contains("message")) {
+  if (!answer.is_object() || !answer.contains("choices") || !answer["choices"].is_array() ||
+      answer["choices"].empty() || !answer["choices"][0].is_object() || !answer["choices"][0].contains("message")) {
     return absl::UnavailableError("openai: the answer holds no message");
   }
   const Json& message = answer["choices"][0]["message"];
@@ -68,17 +71,21 @@ class OpenAiProvider final : public ModelProvider {
   std::string default_model() const override { return model_; }
 
   Task<absl::StatusOr<ChatResponse>> Chat(CallContext& call, const ChatRequest& request) override {
-    Json body = {{"model", request.model}, {"messages", ToMessages(request)}, {"max_completion_tokens", request.max_output_tokens}};
+    Json body = {{"model", request.model},
+                 {"messages", ToMessages(request)},
+                 {"max_completion_tokens", request.max_output_tokens}};
     if (request.temperature) body["temperature"] = *request.temperature;
     if (request.wants_json && request.tools.empty()) body["response_format"] = {{"type", "json_object"}};
     for (const auto& tool : request.tools) {
-      body["tools"].push_back({{"type", "function"},
-                               {"function", {{"name", tool.name}, {"description", tool.description},
-                                             {"parameters", tool.parameters_schema}}}});
+      body["tools"].push_back(
+          {{"type", "function"},
+           {"function",
+            {{"name", tool.name}, {"description", tool.description}, {"parameters", tool.parameters_schema}}}});
     }
     HttpRequest http;
     http.url = absl::StrCat(base_url_, "/chat/completions");
-    http.headers = {"Content-Type: application/json", absl::StrCat("Idempotency-Key: ", request.idempotency_key, "/", request.messages.size())};
+    http.headers = {"Content-Type: application/json",
+                    absl::StrCat("Idempotency-Key: ", request.idempotency_key, "/", request.messages.size())};
     if (!api_key_.empty()) http.headers.push_back(absl::StrCat("Authorization: Bearer ", api_key_));
     http.body = DumpJson(body);
     TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Post(call, std::move(http)));

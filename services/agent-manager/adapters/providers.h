@@ -10,7 +10,8 @@
 namespace tutti::agent_manager {
 
 // OpenAI's Chat Completions, and everything that speaks it. `http` must outlive it.
-std::unique_ptr<ModelProvider> NewOpenAiProvider(HttpClient& http, std::string base_url, std::string api_key, std::string model);
+std::unique_ptr<ModelProvider> NewOpenAiProvider(HttpClient& http, std::string base_url, std::string api_key,
+                                                 std::string model);
 // Anthropic's Messages.
 std::unique_ptr<ModelProvider> NewAnthropicProvider(HttpClient& http, std::string base_url, std::string api_key,
                                                     std::string model);

@@ -12,7 +12,8 @@ namespace tutti::agent_manager {
 class AgentDirectory {
  public:
   // INVALID_ARGUMENT: a configured agent is wrong.
-  static absl::StatusOr<AgentDirectory> Create(const google::protobuf::RepeatedPtrField<tutti::agent::v1::Agent>& configured);
+  static absl::StatusOr<AgentDirectory> Create(
+      const google::protobuf::RepeatedPtrField<tutti::agent::v1::Agent>& configured);
   const std::map<std::string, tutti::agent::v1::Agent>& agents() const { return agents_; }
   // NOT_FOUND, with the nearest name.
   absl::StatusOr<const tutti::agent::v1::Agent*> Find(const std::string& name) const;

@@ -77,16 +77,22 @@ absl::StatusOr<Json> JsonInAnswer(const std::string& text) {
 
 AgentRunner::AgentRunner(std::map<std::string, ModelProvider*> providers, std::string automatic, AgentTools& tools,
                          PriceList prices, Semaphore& limiter, const Clock& clock, ModelObserver& observer)
-    : providers_(std::move(providers)), automatic_(std::move(automatic)), tools_(tools), prices_(std::move(prices)),
-      limiter_(limiter), clock_(clock), observer_(observer) {}
+    : providers_(std::move(providers)),
+      automatic_(std::move(automatic)),
+      tools_(tools),
+      prices_(std::move(prices)),
+      limiter_(limiter),
+      clock_(clock),
+      observer_(observer) {}
 
 absl::StatusOr<ModelProvider*> AgentRunner::ProviderFor(const tutti::agent::v1::Agent& agent) const {
   std::string name = agent.model().provider();
   if (name.empty() || name == "auto") name = automatic_;
   auto it = providers_.find(name);
   if (it != providers_.end()) return it->second;
-  return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_PROVIDER",
-               absl::StrCat("agent ", agent.name(), ": provider \"", name, "\" is none of auto, local, openai, anthropic"));
+  return Error(
+      absl::StatusCode::kInvalidArgument, "UNKNOWN_PROVIDER",
+      absl::StrCat("agent ", agent.name(), ": provider \"", name, "\" is none of auto, local, openai, anthropic"));
 }
 
 Task<absl::StatusOr<ChatResponse>> AgentRunner::Exchange(CallContext& call, ModelProvider& provider,
@@ -147,7 +153,8 @@ Task<absl::Status> AgentRunner::CallTools(CallContext& call, const tutti::agent:
   request.messages.push_back(asked);
   std::vector<Task<std::string>> calls;
   for (size_t i = 0; i < asked.tool_calls.size(); ++i) {
-    bool allowed = std::find(agent.tools().begin(), agent.tools().end(), asked.tool_calls[i].name) != agent.tools().end();
+    bool allowed =
+        std::find(agent.tools().begin(), agent.tools().end(), asked.tool_calls[i].name) != agent.tools().end();
     calls.push_back(CallTool(call, allowed, asked.tool_calls[i],
                              absl::StrCat(request.idempotency_key, "/", request.messages.size(), "/", i)));
   }
@@ -214,12 +221,14 @@ Task<absl::StatusOr<AgentResult>> AgentRunner::Run(CallContext& call, const tutt
     ChatMessage said, told;
     said.role = ChatMessage::Role::kAssistant;
     said.text = response.text;
-    told.text = absl::StrCat("That does not fit what was asked: ", fits.message(), ". Answer again with one JSON object only.");
+    told.text =
+        absl::StrCat("That does not fit what was asked: ", fits.message(), ". Answer again with one JSON object only.");
     request.messages.push_back(std::move(said));
     request.messages.push_back(std::move(told));
   }
-  co_return Error(absl::StatusCode::kResourceExhausted, "OUT_OF_TURNS",
-                  absl::StrCat("agent ", agent.name(), " used all its ", turns, " turns without an answer; raise max_turns"));
+  co_return Error(
+      absl::StatusCode::kResourceExhausted, "OUT_OF_TURNS",
+      absl::StrCat("agent ", agent.name(), " used all its ", turns, " turns without an answer; raise max_turns"));
 }
 
 }  // namespace tutti::agent_manager

@@ -32,14 +32,15 @@ struct AgentResult {
 class ModelObserver {
  public:
   virtual ~ModelObserver() = default;
-  virtual void OnExchange(const tutti::type::v1::ModelUsage& usage, absl::Duration duration, const absl::Status& status) = 0;
+  virtual void OnExchange(const tutti::type::v1::ModelUsage& usage, absl::Duration duration,
+                          const absl::Status& status) = 0;
 };
 
 class AgentRunner {
  public:
   // `providers` by name; `automatic` is the one that `auto` means.
-  AgentRunner(std::map<std::string, ModelProvider*> providers, std::string automatic, AgentTools& tools, PriceList prices,
-              Semaphore& limiter, const Clock& clock, ModelObserver& observer);
+  AgentRunner(std::map<std::string, ModelProvider*> providers, std::string automatic, AgentTools& tools,
+              PriceList prices, Semaphore& limiter, const Clock& clock, ModelObserver& observer);
 
   // INVALID_ARGUMENT: unknown provider, or the provider refused. RESOURCE_EXHAUSTED: out of turns or quota.
   // FAILED_PRECONDITION: the answer still does not fit the agent's schema after it was told so.
@@ -49,7 +50,8 @@ class AgentRunner {
  private:
   absl::StatusOr<ModelProvider*> ProviderFor(const tutti::agent::v1::Agent& agent) const;
   Task<absl::StatusOr<ChatResponse>> Exchange(CallContext& call, ModelProvider& provider, const ChatRequest& request,
-                                              const std::string& agent, std::vector<tutti::type::v1::ModelUsage>& usage);
+                                              const std::string& agent,
+                                              std::vector<tutti::type::v1::ModelUsage>& usage);
   Task<absl::Status> CallTools(CallContext& call, const tutti::agent::v1::Agent& agent, const ChatResponse& response,
                                ChatRequest& request);
   Task<std::string> CallTool(CallContext& call, bool allowed, ToolCall tool, std::string idempotency_key);
@@ -63,7 +65,8 @@ class AgentRunner {
   ModelObserver& observer_;
 };
 
-// The JSON value in a model's answer: the whole text, or what stands in its first code fence or between its outer braces.
+// The JSON value in a model's answer: the whole text, or what stands in its first code fence or between its outer
+// braces.
 absl::StatusOr<Json> JsonInAnswer(const std::string& text);
 
 }  // namespace tutti::agent_manager

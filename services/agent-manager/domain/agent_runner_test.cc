@@ -71,7 +71,8 @@ class AgentRunnerTest : public ::testing::Test {
     price->set_output_nano_units_per_million(600000000);
   }
   absl::StatusOr<AgentResult> Run(Json input) {
-    AgentRunner runner({{"scripted", &provider_}}, "scripted", tools_, PriceList(prices_), semaphore_, clock_, observer_);
+    AgentRunner runner({{"scripted", &provider_}}, "scripted", tools_, PriceList(prices_), semaphore_, clock_,
+                       observer_);
     CallContext call(loop_, tracer_);
     return SyncWait(runner.Run(call, agent_, std::move(input), "run/step/1"));
   }
@@ -166,15 +167,19 @@ TEST(AgentDirectoryTest, TheBuiltInAgentsAreValidAndFound) {
   auto directory = AgentDirectory::Create({});
   ASSERT_THAT(directory, IsOk());
   EXPECT_THAT(directory->Find("researcher"), IsOk());
-  EXPECT_THAT(directory->Find("reseacher"), HasCodeAndText(absl::StatusCode::kNotFound, "did you mean \"researcher\"?"));
+  EXPECT_THAT(directory->Find("reseacher"),
+              HasCodeAndText(absl::StatusCode::kNotFound, "did you mean \"researcher\"?"));
 }
 
 TEST(TextAnalysisTest, EveryClaimIsAQuotationOfAPassage) {
   Json passages = Json::array();
   for (int i = 1; i <= 8; ++i) {
-    passages.push_back({{"document", "d.pdf"}, {"page", i}, {"score", 10 - i},
-                        {"text", absl::StrCat("Tides on page ", i, " rise because the moon pulls the wide sea. Bread number ", i,
-                                              " has nothing to do with any of this matter.")}});
+    passages.push_back(
+        {{"document", "d.pdf"},
+         {"page", i},
+         {"score", 10 - i},
+         {"text", absl::StrCat("Tides on page ", i, " rise because the moon pulls the wide sea. Bread number ", i,
+                               " has nothing to do with any of this matter.")}});
   }
   Json analysis = AnalyseTask({{"topic", "why tides rise"}, {"research", {{"passages", passages}}}});
   ASSERT_GE(analysis["findings"].size(), 4u);
@@ -188,14 +193,20 @@ TEST(TextAnalysisTest, EveryClaimIsAQuotationOfAPassage) {
   EXPECT_TRUE(absl::StrContains(brief["markdown"].get<std::string>(), "No language model was used"));
   EXPECT_GE(brief["citations"].size(), 4u);
   Json verdict = CritiqueTask({{"topic", "why tides rise"}, {"draft", brief}});
-  EXPECT_GT(verdict["score"].get<double>(), CritiqueTask({{"topic", "why tides rise"}, {"draft", {{"markdown", "nothing"}}}})["score"].get<double>());
+  EXPECT_GT(verdict["score"].get<double>(),
+            CritiqueTask({{"topic", "why tides rise"}, {"draft", {{"markdown", "nothing"}}}})["score"].get<double>());
 }
 
 TEST(TextAnalysisTest, SurvivesInputOfAnyShape) {
-  for (const Json& odd : std::vector<Json>{nullptr, 5, "text", Json::array(), {{"topic", 3}, {"research", "x"}},
-                                           {{"topic", "t"}, {"research", {{"passages", {1, "x", nullptr, {{"text", 5}}}}}}},
-                                           {{"topic", "t"}, {"analysis", {{"findings", {1, {{"citations", "x"}}, {{"citations", {5}}}}}}}},
-                                           {{"topic", "t"}, {"draft", {{"citations", {1, 2}}}}}}) {
+  for (const Json& odd : std::vector<Json>{
+           nullptr,
+           5,
+           "text",
+           Json::array(),
+           {{"topic", 3}, {"research", "x"}},
+           {{"topic", "t"}, {"research", {{"passages", {1, "x", nullptr, {{"text", 5}}}}}}},
+           {{"topic", "t"}, {"analysis", {{"findings", {1, {{"citations", "x"}}, {{"citations", {5}}}}}}}},
+           {{"topic", "t"}, {"draft", {{"citations", {1, 2}}}}}}) {
     AnalyseTask(odd);
     WriteTask(odd);
     CritiqueTask(odd);

@@ -27,7 +27,8 @@ double Similarity(const std::set<std::string>& a, const std::set<std::string>& b
   if (a.size() < 2 || b.size() < 2) return 0;
   size_t common = 0;
   for (const auto& term : a) common += b.count(term);
-  return static_cast<double>(common) / (std::log(static_cast<double>(a.size())) + std::log(static_cast<double>(b.size())));
+  return static_cast<double>(common) /
+         (std::log(static_cast<double>(a.size())) + std::log(static_cast<double>(b.size())));
 }
 
 std::vector<double> Centrality(const std::vector<std::set<std::string>>& sets) {
@@ -82,8 +83,12 @@ std::vector<SourceSentence> SentencesOf(const Json& research) {
   }
   std::set<std::string> seen;
   for (const auto& passage : passages) {
-    double score = passage.is_object() && passage.contains("score") && passage["score"].is_number() ? passage["score"].get<double>() : 0;
-    int page = passage.is_object() && passage.contains("page") && passage["page"].is_number_integer() ? passage["page"].get<int>() : 1;
+    double score = passage.is_object() && passage.contains("score") && passage["score"].is_number()
+                       ? passage["score"].get<double>()
+                       : 0;
+    int page = passage.is_object() && passage.contains("page") && passage["page"].is_number_integer()
+                   ? passage["page"].get<int>()
+                   : 1;
     for (auto& sentence : SplitSentences(Text(passage, "text"))) {
       if (!IsGoodClaim(sentence) || !seen.insert(sentence).second || out.size() >= kMaxSentences) continue;
       out.push_back({sentence, Text(passage, "document"), page, score / best, Text(passage, "question")});
@@ -98,7 +103,8 @@ std::string Title(std::string phrase) {
 }
 
 // A heading for a finding: the longest key phrase it contains that no other finding has taken.
-std::string HeadingFor(const std::string& claim, const std::vector<std::string>& phrases, std::set<std::string>& taken) {
+std::string HeadingFor(const std::string& claim, const std::vector<std::string>& phrases,
+                       std::set<std::string>& taken) {
   std::string lower = absl::AsciiStrToLower(claim);
   for (bool pair : {true, false}) {  // two words say more than one
     for (const auto& phrase : phrases) {
@@ -149,7 +155,8 @@ std::vector<std::string> Decompose(const std::string& given, size_t limit) {
   }
   std::vector<std::string> unique;
   for (auto& question : out) {
-    if (!question.empty() && std::find(unique.begin(), unique.end(), question) == unique.end()) unique.push_back(question);
+    if (!question.empty() && std::find(unique.begin(), unique.end(), question) == unique.end())
+      unique.push_back(question);
   }
   if (unique.size() > limit) unique.resize(limit);
   return unique;
@@ -190,13 +197,15 @@ std::vector<std::string> KeyPhrases(const std::vector<std::string>& sentences, s
   std::vector<std::string> out;
   for (const auto& [count, phrase] : ranked) {
     if (out.size() == limit) break;
-    bool part = std::any_of(out.begin(), out.end(), [&](const std::string& other) { return absl::StrContains(other, phrase); });
+    bool part =
+        std::any_of(out.begin(), out.end(), [&](const std::string& other) { return absl::StrContains(other, phrase); });
     if (!part) out.push_back(phrase);
   }
   return out;
 }
 
-std::vector<size_t> PickSentences(const std::vector<SourceSentence>& sentences, const std::string& topic, size_t limit) {
+std::vector<size_t> PickSentences(const std::vector<SourceSentence>& sentences, const std::string& topic,
+                                  size_t limit) {
   std::vector<std::set<std::string>> sets;
   for (const auto& sentence : sentences) sets.push_back(TermSet(sentence.text));
   std::vector<double> central = Centrality(sets);
@@ -248,10 +257,11 @@ Json AnalyseTask(const Json& input) {
   Json findings = Json::array();
   for (size_t i : picked) {
     const SourceSentence& source = sentences[i];
-    findings.push_back({{"heading", HeadingFor(source.text, phrases, taken)},
-                        {"claim", source.text},
-                        {"question", source.question},
-                        {"citations", Json::array({{{"document", source.document}, {"page", source.page}, {"quote", source.text}}})}});
+    findings.push_back(
+        {{"heading", HeadingFor(source.text, phrases, taken)},
+         {"claim", source.text},
+         {"question", source.question},
+         {"citations", Json::array({{{"document", source.document}, {"page", source.page}, {"quote", source.text}}})}});
   }
   if (phrases.size() > 10) phrases.resize(10);
   return {{"topic", topic}, {"findings", findings}, {"key_phrases", phrases}};
@@ -262,7 +272,8 @@ Json WriteTask(const Json& input) {
   Json analysis = Field(input, "analysis");
   Json findings = Field(analysis, "findings");
   if (!findings.is_array()) findings = Json::array();
-  // A first version is short. A critique asks for what is missing; then more findings go in, those of open questions first.
+  // A first version is short. A critique asks for what is missing; then more findings go in, those of open questions
+  // first.
   Json critique = Field(input, "critique");
   size_t wanted = 6;
   if (critique.is_object() && critique.contains("missing") && critique["missing"].is_array()) {
@@ -275,7 +286,8 @@ Json WriteTask(const Json& input) {
                      [&](const Json& a, const Json& b) {
                        auto helps = [&](const Json& finding) {
                          std::set<std::string> terms = TermSet(Text(finding, "claim"));
-                         return std::count_if(missing.begin(), missing.end(), [&](const auto& term) { return terms.count(term) > 0; });
+                         return std::count_if(missing.begin(), missing.end(),
+                                              [&](const auto& term) { return terms.count(term) > 0; });
                        };
                        return helps(a) > helps(b);
                      });
@@ -298,11 +310,14 @@ Json WriteTask(const Json& input) {
       if (known == sources.end()) sources.push_back(source);
       absl::StrAppend(&marks, "[", number, "]");
     }
-    absl::StrAppend(&body, "### ", count, ". ", Text(finding, "heading"), "\n\n> ", Text(finding, "claim"), " ", marks, "\n\n");
+    absl::StrAppend(&body, "### ", count, ". ", Text(finding, "heading"), "\n\n> ", Text(finding, "claim"), " ", marks,
+                    "\n\n");
     if (count <= 3) absl::StrAppend(&abstract, abstract.empty() ? "" : " ", Text(finding, "claim"), " ", marks);
   }
-  std::string markdown = absl::StrCat("# ", Title(topic), "\n\n_Put together by Tutti's `local` provider: sentences chosen and quoted by "
-                                      "algorithm. No language model was used._\n\n## Abstract\n\n", abstract, "\n\n## Findings\n\n", body);
+  std::string markdown = absl::StrCat("# ", Title(topic),
+                                      "\n\n_Put together by Tutti's `local` provider: sentences chosen and quoted by "
+                                      "algorithm. No language model was used._\n\n## Abstract\n\n",
+                                      abstract, "\n\n## Findings\n\n", body);
   Json phrases = Field(analysis, "key_phrases");
   if (phrases.is_array() && !phrases.empty()) {
     std::vector<std::string> words;
@@ -325,7 +340,8 @@ Json CritiqueTask(const Json& input) {
   size_t cited = citations.is_array() ? citations.size() : 0;
   std::set<std::string> places;
   if (cited > 0) {
-    for (const auto& citation : citations) places.insert(absl::StrCat(Text(citation, "document"), "/", Field(citation, "page").dump()));
+    for (const auto& citation : citations)
+      places.insert(absl::StrCat(Text(citation, "document"), "/", Field(citation, "page").dump()));
   }
   auto words = static_cast<double>(std::count(body.begin(), body.end(), ' '));
   struct Criterion {
@@ -345,7 +361,11 @@ Json CritiqueTask(const Json& input) {
       {"evidence", 0.25, std::min(1.0, static_cast<double>(cited) / 8), "bring at least eight cited findings"},
       {"breadth", 0.15, std::min(1.0, static_cast<double>(places.size()) / 5), "draw on at least five different pages"},
       {"structure", 0.15, structured ? 1.0 : 0.0, "have an abstract, findings and sources"},
-      {"length", 0.10, words < 120 ? words / 120 : words > 1500 ? 1500 / words : 1.0, "keep between 120 and 1500 words"}};
+      {"length", 0.10,
+       words < 120    ? words / 120
+       : words > 1500 ? 1500 / words
+                      : 1.0,
+       "keep between 120 and 1500 words"}};
   double score = 0;
   std::vector<std::string> advice;
   Json parts = Json::object();
@@ -361,7 +381,9 @@ Json CritiqueTask(const Json& input) {
 }
 
 Json SummariseTask(const Json& input) {
-  std::string text = input.is_string() ? input.get<std::string>() : Text(input, "text").empty() ? DumpJson(input) : Text(input, "text");
+  std::string text = input.is_string()             ? input.get<std::string>()
+                     : Text(input, "text").empty() ? DumpJson(input)
+                                                   : Text(input, "text");
   std::vector<SourceSentence> sentences;
   for (auto& sentence : SplitSentences(NormaliseText(text))) {
     if (sentences.size() < kMaxSentences) sentences.push_back({sentence, "", 1, 1, ""});

@@ -20,8 +20,9 @@ struct SourceSentence {
 std::vector<std::string> Decompose(const std::string& given, size_t limit);
 // Frequent words and pairs of words of a text, most telling first.
 std::vector<std::string> KeyPhrases(const std::vector<std::string>& sentences, size_t limit);
-// Picks sentences that say much about the topic and little that was said: graph centrality over shared words (TextRank; Mihalcea,
-// Tarau 2004) times relevance, thinned by maximal marginal relevance (Carbonell, Goldstein 1998). Indices, best first.
+// Picks sentences that say much about the topic and little that was said: graph centrality over shared words (TextRank;
+// Mihalcea, Tarau 2004) times relevance, thinned by maximal marginal relevance (Carbonell, Goldstein 1998). Indices,
+// best first.
 std::vector<size_t> PickSentences(const std::vector<SourceSentence>& sentences, const std::string& topic, size_t limit);
 // The share of the topic's words that a text has, 0 to 1.
 double Coverage(const std::string& topic, const std::string& text);

@@ -60,7 +60,8 @@ class ModelProvider {
   virtual ~ModelProvider() = default;
   virtual std::string name() const = 0;
   virtual std::string default_model() const = 0;
-  // UNAVAILABLE: cannot be reached or overloaded. RESOURCE_EXHAUSTED: quota. UNAUTHENTICATED: the key. INVALID_ARGUMENT: refused.
+  // UNAVAILABLE: cannot be reached or overloaded. RESOURCE_EXHAUSTED: quota. UNAUTHENTICATED: the key.
+  // INVALID_ARGUMENT: refused.
   virtual Task<absl::StatusOr<ChatResponse>> Chat(CallContext& call, const ChatRequest& request) = 0;
 };
 
@@ -68,7 +69,8 @@ class AgentTools {
  public:
   virtual ~AgentTools() = default;
   virtual Task<absl::StatusOr<std::vector<ToolSpec>>> Describe(CallContext& call, std::vector<std::string> names) = 0;
-  virtual Task<absl::StatusOr<Json>> Call(CallContext& call, std::string tool, Json arguments, std::string idempotency_key) = 0;
+  virtual Task<absl::StatusOr<Json>> Call(CallContext& call, std::string tool, Json arguments,
+                                          std::string idempotency_key) = 0;
 };
 
 }  // namespace tutti::agent_manager

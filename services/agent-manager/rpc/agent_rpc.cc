@@ -5,22 +5,25 @@
 
 namespace tutti::agent_manager {
 
-grpc::ServerUnaryReactor* AgentRpc::ListAgents(grpc::CallbackServerContext* context, const v1::ListAgentsRequest* request,
-                                               v1::ListAgentsResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.agent.v1.AgentService/ListAgents", &AgentRpc::HandleList);
+grpc::ServerUnaryReactor* AgentRpc::ListAgents(grpc::CallbackServerContext* context,
+                                               const v1::ListAgentsRequest* request, v1::ListAgentsResponse* response) {
+  return ServeUnary(env_, context, request, response, *this, "tutti.agent.v1.AgentService/ListAgents",
+                    &AgentRpc::HandleList);
 }
-grpc::ServerUnaryReactor* AgentRpc::InvokeAgent(grpc::CallbackServerContext* context, const v1::InvokeAgentRequest* request,
+grpc::ServerUnaryReactor* AgentRpc::InvokeAgent(grpc::CallbackServerContext* context,
+                                                const v1::InvokeAgentRequest* request,
                                                 v1::InvokeAgentResponse* response) {
   return ServeUnary(env_, context, request, response, *this, "tutti.agent.v1.AgentService/InvokeAgent",
                     &AgentRpc::HandleInvoke);
 }
-grpc::ServerUnaryReactor* AgentExecutionRpc::Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
-                                                     v1::ExecuteResponse* response) {
+grpc::ServerUnaryReactor* AgentExecutionRpc::Execute(grpc::CallbackServerContext* context,
+                                                     const v1::ExecuteRequest* request, v1::ExecuteResponse* response) {
   return ServeUnary(env_, context, request, response, *this, "tutti.agent.v1.AgentExecutionService/Execute",
                     &AgentExecutionRpc::HandleExecute);
 }
 
-Task<absl::Status> AgentRpc::HandleList(CallContext&, const v1::ListAgentsRequest& request, v1::ListAgentsResponse& response) {
+Task<absl::Status> AgentRpc::HandleList(CallContext&, const v1::ListAgentsRequest& request,
+                                        v1::ListAgentsResponse& response) {
   TUTTI_CO_ASSIGN_OR_RETURN(int page_size, PageSize(request.page_size()));
   TUTTI_CO_ASSIGN_OR_RETURN(std::string after, DecodePageToken(request.page_token(), "agents"));
   for (auto it = directory_.agents().upper_bound(after); it != directory_.agents().end(); ++it) {
@@ -37,9 +40,11 @@ Task<absl::Status> AgentRpc::HandleInvoke(CallContext& call, const v1::InvokeAge
                                           v1::InvokeAgentResponse& response) {
   TUTTI_CO_ASSIGN_OR_RETURN(const v1::Agent* agent, directory_.Find(request.agent()));
   if (!request.has_input()) {
-    co_return Error(absl::StatusCode::kInvalidArgument, "MISSING_FIELD", "input must be set").Violation("input", "must be set");
+    co_return Error(absl::StatusCode::kInvalidArgument, "MISSING_FIELD", "input must be set")
+        .Violation("input", "must be set");
   }
-  TUTTI_CO_ASSIGN_OR_RETURN(AgentResult result, co_await runner_.Run(call, *agent, ToJson(request.input()), ids_.NewUlid()));
+  TUTTI_CO_ASSIGN_OR_RETURN(AgentResult result,
+                            co_await runner_.Run(call, *agent, ToJson(request.input()), ids_.NewUlid()));
   ToProto(result.output, response.mutable_output());
   for (auto& usage : result.usage) *response.add_usage() = std::move(usage);
   co_return absl::OkStatus();

@@ -20,8 +20,10 @@ class AgentRpc final : public v1::AgentService::CallbackService {
                                         v1::InvokeAgentResponse* response) override;
 
  private:
-  Task<absl::Status> HandleList(CallContext& call, const v1::ListAgentsRequest& request, v1::ListAgentsResponse& response);
-  Task<absl::Status> HandleInvoke(CallContext& call, const v1::InvokeAgentRequest& request, v1::InvokeAgentResponse& response);
+  Task<absl::Status> HandleList(CallContext& call, const v1::ListAgentsRequest& request,
+                                v1::ListAgentsResponse& response);
+  Task<absl::Status> HandleInvoke(CallContext& call, const v1::InvokeAgentRequest& request,
+                                  v1::InvokeAgentResponse& response);
   ServerEnv& env_;
   const AgentDirectory& directory_;
   AgentRunner& runner_;

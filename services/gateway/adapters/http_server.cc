@@ -45,13 +45,18 @@ class Connection;
 class Server final : public HttpServer {
  public:
   Server(Options options, HttpHandler& handler)
-      : options_(std::move(options)), handler_(handler), executor_(context_), acceptor_(context_), work_(context_.get_executor()) {}
+      : options_(std::move(options)),
+        handler_(handler),
+        executor_(context_),
+        acceptor_(context_),
+        work_(context_.get_executor()) {}
   ~Server() override { Drain(absl::Now()); }
 
   absl::Status Listen() {
     error_code error;
     if (options_.port < 0 || options_.port > 65535) {
-      return Error(absl::StatusCode::kInvalidArgument, "BAD_PORT", absl::StrCat(options_.port_flag, ": ", options_.port, " is no port"));
+      return Error(absl::StatusCode::kInvalidArgument, "BAD_PORT",
+                   absl::StrCat(options_.port_flag, ": ", options_.port, " is no port"));
     }
     auto address = asio::ip::make_address(options_.address, error);
     tcp::endpoint endpoint(address, static_cast<uint16_t>(options_.port));
@@ -61,8 +66,8 @@ class Server final : public HttpServer {
     if (!error) acceptor_.listen(1024, error);
     if (error) {
       return Error(absl::StatusCode::kUnavailable, "PORT_TAKEN",
-                   absl::StrCat("gateway: cannot listen on ", options_.address, ":", options_.port, " (", error.message(),
-                                "); choose another with ", options_.port_flag))
+                   absl::StrCat("gateway: cannot listen on ", options_.address, ":", options_.port, " (",
+                                error.message(), "); choose another with ", options_.port_flag))
           .Metadata("address", absl::StrCat(options_.address, ":", options_.port));
     }
     port_ = acceptor_.local_endpoint().port();
@@ -198,7 +203,8 @@ class Connection final : public HttpReply {
     if (broken_) co_return false;
     stream_.expires_after(kWriteTimeout);
     OneShot<error_code> written;
-    asio::async_write(stream_, http::make_chunk(asio::buffer(data)), [&written](error_code error, size_t) { written.Set(error); });
+    asio::async_write(stream_, http::make_chunk(asio::buffer(data)),
+                      [&written](error_code error, size_t) { written.Set(error); });
     error_code error = co_await written.Wait(server_.executor());
     stream_.expires_never();
     broken_ |= static_cast<bool>(error);

@@ -31,7 +31,9 @@ std::vector<std::string> SplitSegments(absl::string_view text) {
   return out;
 }
 
-bool IsPlain(const std::string& segment) { return segment.find_first_of("{}*:=/") == std::string::npos && !segment.empty(); }
+bool IsPlain(const std::string& segment) {
+  return segment.find_first_of("{}*:=/") == std::string::npos && !segment.empty();
+}
 
 }  // namespace
 
@@ -51,7 +53,8 @@ absl::StatusOr<PathTemplate> PathTemplate::Parse(const std::string& text) {
       out.segments.push_back(part);
       continue;
     }
-    if (part.size() < 3 || part.front() != '{' || part.back() != '}') return Bad(text, absl::StrCat("bad segment \"", part, "\""));
+    if (part.size() < 3 || part.front() != '{' || part.back() != '}')
+      return Bad(text, absl::StrCat("bad segment \"", part, "\""));
     std::string inner = part.substr(1, part.size() - 2);
     size_t equals = inner.find('=');
     PathVariable variable;
@@ -60,7 +63,8 @@ absl::StatusOr<PathTemplate> PathTemplate::Parse(const std::string& text) {
     variable.first = out.segments.size();
     std::string pattern = equals == std::string::npos ? "*" : inner.substr(equals + 1);
     for (absl::string_view segment : absl::StrSplit(pattern, '/')) {
-      if (segment != "*" && segment != "**" && !IsPlain(std::string(segment))) return Bad(text, "variables cannot nest");
+      if (segment != "*" && segment != "**" && !IsPlain(std::string(segment)))
+        return Bad(text, "variables cannot nest");
       if (!out.segments.empty() && out.segments.back() == "**") return Bad(text, "** must be last");
       out.segments.emplace_back(segment);
     }
@@ -73,8 +77,8 @@ absl::StatusOr<PathTemplate> PathTemplate::Parse(const std::string& text) {
 
 struct PathMatcher::Node {
   std::map<std::string, std::unique_ptr<Node>, std::less<>> literals;
-  std::unique_ptr<Node> any;   // `*`
-  std::unique_ptr<Node> rest;  // `**`
+  std::unique_ptr<Node> any;                                  // `*`
+  std::unique_ptr<Node> rest;                                 // `**`
   std::map<std::string, std::map<std::string, Leaf>> leaves;  // verb, method
 };
 
@@ -89,7 +93,8 @@ absl::Status PathMatcher::Add(const std::string& method, const PathTemplate& pat
     node = next.get();
   }
   Leaf& leaf = node->leaves[path.verb][method];
-  if (leaf.route >= 0) return absl::AlreadyExistsError(absl::StrCat(method, " ", absl::StrJoin(path.segments, "/"), " is taken"));
+  if (leaf.route >= 0)
+    return absl::AlreadyExistsError(absl::StrCat(method, " ", absl::StrJoin(path.segments, "/"), " is taken"));
   leaf = {route, path};
   if (!path.verb.empty()) verbs_.push_back(path.verb);
   return absl::OkStatus();
@@ -134,7 +139,8 @@ PathMatcher::Outcome PathMatcher::Match(const std::string& method, absl::string_
   match->route = it->second.route;
   for (const auto& variable : it->second.path.variables) {
     size_t last = std::min(variable.last, parts.size());
-    std::string raw = absl::StrJoin(parts.begin() + static_cast<int64_t>(variable.first), parts.begin() + static_cast<int64_t>(last), "/");
+    std::string raw = absl::StrJoin(parts.begin() + static_cast<int64_t>(variable.first),
+                                    parts.begin() + static_cast<int64_t>(last), "/");
     std::string value;
     if (!PercentDecode(raw, variable.multi, /*plus_is_space=*/false, &value)) return Outcome::kNoPath;
     match->variables.emplace_back(variable.field_path, std::move(value));
@@ -150,7 +156,8 @@ bool PercentDecode(absl::string_view text, bool keep_slash, bool plus_is_space, 
     } else if (text[i] != '%') {
       *out += text[i];
     } else {
-      if (i + 2 >= text.size() || !absl::ascii_isxdigit(text[i + 1]) || !absl::ascii_isxdigit(text[i + 2])) return false;
+      if (i + 2 >= text.size() || !absl::ascii_isxdigit(text[i + 1]) || !absl::ascii_isxdigit(text[i + 2]))
+        return false;
       auto digit = [](char c) { return absl::ascii_isdigit(c) ? c - '0' : absl::ascii_tolower(c) - 'a' + 10; };
       char c = static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2]));
       if (c == '/' && keep_slash) {

@@ -43,7 +43,8 @@ class PathMatcher {
 
   enum class Outcome { kFound, kNoPath, kOtherMethod };
   // `path` without query. With kOtherMethod, `allowed` holds the methods that the path knows.
-  Outcome Match(const std::string& method, absl::string_view path, PathMatch* match, std::vector<std::string>* allowed) const;
+  Outcome Match(const std::string& method, absl::string_view path, PathMatch* match,
+                std::vector<std::string>* allowed) const;
 
  private:
   struct Node;
@@ -51,7 +52,8 @@ class PathMatcher {
     int route = -1;
     PathTemplate path;
   };
-  const Node* Walk(const Node& node, const std::vector<absl::string_view>& parts, size_t at, const std::string& verb) const;
+  const Node* Walk(const Node& node, const std::vector<absl::string_view>& parts, size_t at,
+                   const std::string& verb) const;
   std::unique_ptr<Node> root_;
   std::vector<std::string> verbs_;
 };

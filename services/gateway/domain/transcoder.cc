@@ -27,13 +27,20 @@ using google::protobuf::Message;
 
 std::pair<std::string, std::string> PatternOf(const google::api::HttpRule& rule) {
   switch (rule.pattern_case()) {
-    case google::api::HttpRule::kGet: return {"GET", rule.get()};
-    case google::api::HttpRule::kPut: return {"PUT", rule.put()};
-    case google::api::HttpRule::kPost: return {"POST", rule.post()};
-    case google::api::HttpRule::kDelete: return {"DELETE", rule.delete_()};
-    case google::api::HttpRule::kPatch: return {"PATCH", rule.patch()};
-    case google::api::HttpRule::kCustom: return {rule.custom().kind(), rule.custom().path()};
-    default: return {"", ""};
+    case google::api::HttpRule::kGet:
+      return {"GET", rule.get()};
+    case google::api::HttpRule::kPut:
+      return {"PUT", rule.put()};
+    case google::api::HttpRule::kPost:
+      return {"POST", rule.post()};
+    case google::api::HttpRule::kDelete:
+      return {"DELETE", rule.delete_()};
+    case google::api::HttpRule::kPatch:
+      return {"PATCH", rule.patch()};
+    case google::api::HttpRule::kCustom:
+      return {rule.custom().kind(), rule.custom().path()};
+    default:
+      return {"", ""};
   }
 }
 
@@ -45,7 +52,8 @@ const FieldDescriptor* EventIdField(const Descriptor& type) {
 }
 
 absl::Status Invalid(absl::string_view field, absl::string_view what) {
-  return Error(absl::StatusCode::kInvalidArgument, "INVALID_REQUEST", absl::StrCat(field, ": ", what)).Violation(field, what);
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_REQUEST", absl::StrCat(field, ": ", what))
+      .Violation(field, what);
 }
 
 absl::Status ParseBody(const RestRequest& rest, Message* into) {
@@ -64,11 +72,13 @@ absl::Status ParseBody(const RestRequest& rest, Message* into) {
   std::string message(status.message().data(), status.message().size());
   // "(spec.steps[0]) foo: Cannot find field." names the place in parentheses.
   std::string field = "body";
-  if (size_t open = message.find('('), close = message.find(')'); open != std::string::npos && close != std::string::npos && open < close) {
+  if (size_t open = message.find('('), close = message.find(')');
+      open != std::string::npos && close != std::string::npos && open < close) {
     std::string inner = message.substr(open + 1, close - open - 1);
     if (!inner.empty() && inner.find(' ') == std::string::npos) field = inner;
   }
-  return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON", absl::StrCat("the body is not what the method takes: ", message))
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON",
+               absl::StrCat("the body is not what the method takes: ", message))
       .Violation(field, message);
 }
 
@@ -140,11 +150,13 @@ absl::StatusOr<Transcoder::Call> Transcoder::ToCall(const RestRequest& rest) con
       return Error(absl::StatusCode::kUnimplemented, "METHOD_NOT_ALLOWED",
                    absl::StrCat(target.first, " knows ", absl::StrJoin(allowed, ", "), ", not ", rest.method))
           .Metadata("allow", absl::StrJoin(allowed, ", "));
-    case PathMatcher::Outcome::kFound: break;
+    case PathMatcher::Outcome::kFound:
+      break;
   }
   Call call;
   call.route = &routes_[static_cast<size_t>(match.route)];
-  const auto* prototype = google::protobuf::MessageFactory::generated_factory()->GetPrototype(call.route->method->input_type());
+  const auto* prototype =
+      google::protobuf::MessageFactory::generated_factory()->GetPrototype(call.route->method->input_type());
   call.request.reset(prototype->New());
   if (call.route->body == "*") {
     TUTTI_RETURN_IF_ERROR(ParseBody(rest, call.request.get()));
@@ -163,7 +175,8 @@ absl::StatusOr<Transcoder::Call> Transcoder::ToCall(const RestRequest& rest) con
   }
   for (const auto& [name, values] : query) {
     absl::Status set = SetFieldFromTexts(call.request.get(), name, values, absl::StrCat("query parameter ", name));
-    if (!set.ok()) return Error(absl::StatusCode::kInvalidArgument, "INVALID_REQUEST", set.message()).Violation(name, set.message());
+    if (!set.ok())
+      return Error(absl::StatusCode::kInvalidArgument, "INVALID_REQUEST", set.message()).Violation(name, set.message());
   }
   for (const auto& [field, value] : match.variables) {  // the path wins over the body
     if (!IsValidUtf8(value)) return Invalid(field, "invalid UTF-8 in the path");
@@ -173,14 +186,16 @@ absl::StatusOr<Transcoder::Call> Transcoder::ToCall(const RestRequest& rest) con
 }
 
 std::unique_ptr<Message> Transcoder::NewResponse(const Route& route) {
-  const auto* prototype = google::protobuf::MessageFactory::generated_factory()->GetPrototype(route.method->output_type());
+  const auto* prototype =
+      google::protobuf::MessageFactory::generated_factory()->GetPrototype(route.method->output_type());
   return std::unique_ptr<Message>(prototype->New());
 }
 
 absl::StatusOr<std::string> Transcoder::ToJsonText(const Route& route, const Message& response) {
   const Message* shown = &response;
   if (!route.response_body.empty()) {
-    shown = &response.GetReflection()->GetMessage(response, response.GetDescriptor()->FindFieldByName(route.response_body));
+    shown =
+        &response.GetReflection()->GetMessage(response, response.GetDescriptor()->FindFieldByName(route.response_body));
   }
   std::string out;
   auto status = google::protobuf::util::MessageToJsonString(*shown, &out);

@@ -15,17 +15,18 @@ namespace tutti::gateway {
 
 struct Route {
   const google::protobuf::MethodDescriptor* method = nullptr;
-  std::string grpc_method;    // "/pkg.Service/Method"
-  std::string body;           // "", "*" or a field
-  std::string response_body;  // "" or a field
-  std::string event_id_request_field;            // what Last-Event-ID fills; empty: nothing
-  const google::protobuf::FieldDescriptor* event_parent = nullptr;  // message field of the response that holds the id, or null
-  const google::protobuf::FieldDescriptor* event_id = nullptr;      // null: events have no ids
+  std::string grpc_method;             // "/pkg.Service/Method"
+  std::string body;                    // "", "*" or a field
+  std::string response_body;           // "" or a field
+  std::string event_id_request_field;  // what Last-Event-ID fills; empty: nothing
+  const google::protobuf::FieldDescriptor* event_parent =
+      nullptr;  // message field of the response that holds the id, or null
+  const google::protobuf::FieldDescriptor* event_id = nullptr;  // null: events have no ids
 };
 
 struct RestRequest {
   std::string method;
-  std::string target;        // path and query as sent
+  std::string target;  // path and query as sent
   std::string content_type;
   std::string last_event_id;
   std::string body;
@@ -33,7 +34,8 @@ struct RestRequest {
 
 class Transcoder {
  public:
-  // Every annotated method of the services. INVALID_ARGUMENT: an annotation is wrong (a template, a field that is not there).
+  // Every annotated method of the services. INVALID_ARGUMENT: an annotation is wrong (a template, a field that is not
+  // there).
   static absl::StatusOr<std::unique_ptr<Transcoder>> Create(const std::vector<std::string>& services);
 
   struct Call {

@@ -71,7 +71,8 @@ TEST_F(PathMatcherTest, DecodesOneSegmentFullyAndSeveralButForTheSlash) {
 }
 
 TEST_F(PathMatcherTest, RefusesBadTemplates) {
-  for (const char* bad : {"", "v1", "/v1/{", "/v1/{}", "/**/x", "/v1/{a=x/{b}}", "/v1/:"}) EXPECT_FALSE(PathTemplate::Parse(bad).ok()) << bad;
+  for (const char* bad : {"", "v1", "/v1/{", "/v1/{}", "/**/x", "/v1/{a=x/{b}}", "/v1/:"})
+    EXPECT_FALSE(PathTemplate::Parse(bad).ok()) << bad;
 }
 
 class TranscoderTest : public ::testing::Test {
@@ -82,12 +83,14 @@ class TranscoderTest : public ::testing::Test {
     tutti::tool::v1::CallToolRequest tool;
     tutti::monitoring::v1::GetHealthRequest health;
     tutti::workflow::v1::GetWorkflowRequest workflow;
-    auto created = Transcoder::Create({"tutti.workflow.v1.RunService", "tutti.workflow.v1.WorkflowService", "tutti.agent.v1.AgentService",
-                                       "tutti.tool.v1.ToolService", "tutti.monitoring.v1.MonitoringService"});
+    auto created = Transcoder::Create({"tutti.workflow.v1.RunService", "tutti.workflow.v1.WorkflowService",
+                                       "tutti.agent.v1.AgentService", "tutti.tool.v1.ToolService",
+                                       "tutti.monitoring.v1.MonitoringService"});
     EXPECT_THAT(created, IsOk());
     transcoder_ = *std::move(created);
   }
-  absl::StatusOr<Transcoder::Call> Call(const std::string& method, const std::string& target, const std::string& body = "") {
+  absl::StatusOr<Transcoder::Call> Call(const std::string& method, const std::string& target,
+                                        const std::string& body = "") {
     return transcoder_->ToCall({method, target, "application/json", "", body});
   }
   std::unique_ptr<Transcoder> transcoder_;
@@ -122,14 +125,16 @@ TEST_F(TranscoderTest, FillsPathQueryAndBody) {
   EXPECT_EQ(request.page_size(), 5);
   EXPECT_EQ(request.filter(), "state = \"RUNNING\"");
   EXPECT_EQ(request.page_token(), "t+x");
-  auto start = Call("POST", "/v1/runs", R"({"workflow":"w","request_id":"a","input":{"deep":[1,{"x":null}]},"labels":{"k":"v"}})");
+  auto start = Call("POST", "/v1/runs",
+                    R"({"workflow":"w","request_id":"a","input":{"deep":[1,{"x":null}]},"labels":{"k":"v"}})");
   ASSERT_THAT(start, IsOk());
   const auto& run = static_cast<const tutti::workflow::v1::StartRunRequest&>(*start->request);
   EXPECT_EQ(run.request_id(), "a");
   EXPECT_EQ(ToJson(run.input()).dump(), R"({"deep":[1,{"x":null}]})");
   auto cancel = Call("POST", "/v1/runs/abc:cancel", R"({"runId":"other","reason":"r"})");
   ASSERT_THAT(cancel, IsOk());
-  EXPECT_EQ(static_cast<const tutti::workflow::v1::CancelRunRequest&>(*cancel->request).run_id(), "abc") << "the path wins";
+  EXPECT_EQ(static_cast<const tutti::workflow::v1::CancelRunRequest&>(*cancel->request).run_id(), "abc")
+      << "the path wins";
 }
 
 TEST_F(TranscoderTest, LastEventIdFillsTheOffset) {
@@ -152,13 +157,15 @@ TEST_F(TranscoderTest, BadInputNamesItsField) {
   EXPECT_THAT(Call("POST", "/v1/runs", "{\"workflow\": 5"), HasCode(kInvalid));
   EXPECT_THAT(Call("POST", "/v1/runs", "{\"wrkflow\": \"x\"}"), HasCodeAndText(kInvalid, "wrkflow"));
   EXPECT_THAT(Call("POST", "/v1/runs", "{\"workflow\": \"\xff\"}"), HasCodeAndText(kInvalid, "invalid UTF-8"));
-  EXPECT_THAT(Call("POST", "/v1/runs", "{\"input\":" + std::string(500, '[') + std::string(500, ']') + "}"), HasCode(kInvalid));
+  EXPECT_THAT(Call("POST", "/v1/runs", "{\"input\":" + std::string(500, '[') + std::string(500, ']') + "}"),
+              HasCode(kInvalid));
   EXPECT_THAT(Call("GET", "/v1/nothing"), HasCode(absl::StatusCode::kNotFound));
   EXPECT_THAT(Call("DELETE", "/v1/runs"), HasCodeAndText(absl::StatusCode::kUnimplemented, "GET, POST"));
 }
 
 TEST_F(TranscoderTest, YamlBodiesAreTakenToo) {
-  auto call = transcoder_->ToCall({"POST", "/v1/workflows", "application/yaml", "", "spec:\n  name: x\n  steps:\n  - id: a\n    transform: {value: 1}\n"});
+  auto call = transcoder_->ToCall({"POST", "/v1/workflows", "application/yaml", "",
+                                   "spec:\n  name: x\n  steps:\n  - id: a\n    transform: {value: 1}\n"});
   ASSERT_THAT(call, IsOk());
   EXPECT_EQ(static_cast<const tutti::workflow::v1::CreateWorkflowRequest&>(*call->request).spec().steps(0).id(), "a");
 }

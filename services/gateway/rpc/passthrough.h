@@ -16,7 +16,8 @@ namespace tutti::gateway {
 class MethodForwarder {
  public:
   MethodForwarder(std::string method, grpc::GenericStub* stub) : method_(std::move(method)), stub_(stub) {}
-  Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader, StreamWriter<grpc::ByteBuffer>& writer);
+  Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
+                             StreamWriter<grpc::ByteBuffer>& writer);
   const std::string& method() const { return method_; }
 
  private:
@@ -26,7 +27,8 @@ class MethodForwarder {
 
 class Passthrough final : public grpc::CallbackGenericService {
  public:
-  Passthrough(ServerEnv& env, const PublicMethods& methods) : env_(env), methods_(methods), unknown_("unknown", nullptr) {}
+  Passthrough(ServerEnv& env, const PublicMethods& methods)
+      : env_(env), methods_(methods), unknown_("unknown", nullptr) {}
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
 
  private:

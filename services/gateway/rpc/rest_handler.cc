@@ -36,13 +36,20 @@ absl::Duration ParseGrpcTimeout(const std::string& text) {
     return absl::InfiniteDuration();
   }
   switch (text.back()) {
-    case 'H': return absl::Hours(value);
-    case 'M': return absl::Minutes(value);
-    case 'S': return absl::Seconds(value);
-    case 'm': return absl::Milliseconds(value);
-    case 'u': return absl::Microseconds(value);
-    case 'n': return absl::Nanoseconds(value);
-    default: return absl::InfiniteDuration();
+    case 'H':
+      return absl::Hours(value);
+    case 'M':
+      return absl::Minutes(value);
+    case 'S':
+      return absl::Seconds(value);
+    case 'm':
+      return absl::Milliseconds(value);
+    case 'u':
+      return absl::Microseconds(value);
+    case 'n':
+      return absl::Nanoseconds(value);
+    default:
+      return absl::InfiniteDuration();
   }
 }
 
@@ -65,7 +72,8 @@ HttpReply::Headers ErrorHeaders(const absl::Status& status) {
   absl::Duration retry = RetryDelayOf(status);
   bool busy = status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kResourceExhausted;
   if (HttpStatusFor(status) != 413 && (retry > absl::ZeroDuration() || busy)) {
-    headers.emplace_back("Retry-After", absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(absl::Ceil(retry, absl::Seconds(1))))));
+    headers.emplace_back("Retry-After",
+                         absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(absl::Ceil(retry, absl::Seconds(1))))));
   }
   return headers;
 }
@@ -87,8 +95,8 @@ Task<bool> WriteInTurn(EventStream& out, std::string data, const Clock& clock) {
   co_return ok;
 }
 
-Task<bool> KeepAlive(EventStream& out, CallContext& call, TimerService& timers, const Clock& clock, std::stop_source cancel,
-                     std::string nothing) {
+Task<bool> KeepAlive(EventStream& out, CallContext& call, TimerService& timers, const Clock& clock,
+                     std::stop_source cancel, std::string nothing) {
   for (;;) {
     bool elapsed = co_await Sleep(timers, *call.executor, kKeepAlive, out.done.get_token());
     if (!elapsed) co_return true;
@@ -125,15 +133,17 @@ Task<bool> PumpEvents(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stre
 }  // namespace
 
 std::string RestHandler::TooLarge(int64_t limit) {
-  absl::Status status = Error(absl::StatusCode::kResourceExhausted, "BODY_TOO_LARGE",
-                              absl::StrCat("the request's body is larger than ", limit,
-                                           " bytes; the limit is --gateway.max-body-bytes"))
-                            .Metadata("limit", absl::StrCat(limit));
+  absl::Status status =
+      Error(absl::StatusCode::kResourceExhausted, "BODY_TOO_LARGE",
+            absl::StrCat("the request's body is larger than ", limit, " bytes; the limit is --gateway.max-body-bytes"))
+          .Metadata("limit", absl::StrCat(limit));
   return ErrorJson(status, 413);
 }
 
 std::string RestHandler::Malformed(const std::string& what) {
-  return ErrorJson(Error(absl::StatusCode::kInvalidArgument, "MALFORMED_HTTP", absl::StrCat("this is no HTTP request: ", what)), 400);
+  return ErrorJson(
+      Error(absl::StatusCode::kInvalidArgument, "MALFORMED_HTTP", absl::StrCat("this is no HTTP request: ", what)),
+      400);
 }
 
 Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call& target, HttpReply& reply) {
@@ -143,7 +153,8 @@ Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call&
   rpc_internal::Prepare(call, timeout, call.trace, context);
   OneShot<grpc::Status> done;
   grpc::GenericStub* stub = methods_.StubFor(target.route->grpc_method);
-  stub->UnaryCall(&context, target.route->grpc_method, {}, &request, &response, [&done](grpc::Status status) { done.Set(std::move(status)); });
+  stub->UnaryCall(&context, target.route->grpc_method, {}, &request, &response,
+                  [&done](grpc::Status status) { done.Set(std::move(status)); });
   std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
   grpc::Status status = co_await done.Wait(*call.executor);
   if (!status.ok()) co_return FromGrpc(status);
@@ -156,13 +167,15 @@ Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call&
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> RestHandler::Stream(CallContext& call, const Transcoder::Call& target, bool events, HttpReply& reply) {
+Task<absl::Status> RestHandler::Stream(CallContext& call, const Transcoder::Call& target, bool events,
+                                       HttpReply& reply) {
   std::stop_source cancel;
   std::stop_callback outer(call.stop, [cancel]() mutable { cancel.request_stop(); });
   CallContext inner = call;
   inner.stop = cancel.get_token();
   ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer> stream(inner, absl::InfiniteDuration());
-  methods_.StubFor(target.route->grpc_method)->PrepareBidiStreamingCall(stream.context(), target.route->grpc_method, {}, &stream);
+  methods_.StubFor(target.route->grpc_method)
+      ->PrepareBidiStreamingCall(stream.context(), target.route->grpc_method, {}, &stream);
   stream.Start();
   grpc::ByteBuffer request = ToBytes(*target.request);
   if (co_await stream.Write(request)) stream.WritesDone();
@@ -205,11 +218,13 @@ Task<void> RestHandler::Handle(const HttpRequest& request, HttpReply& reply) {
     co_await reply.Send(200, "text/plain; charset=utf-8", "ok\n", none);
     co_return;
   }
-  RestRequest rest{request.method, request.target, request.header("content-type"), request.header("last-event-id"), request.body};
+  RestRequest rest{request.method, request.target, request.header("content-type"), request.header("last-event-id"),
+                   request.body};
   auto target = transcoder_.ToCall(rest);
   absl::Status status = target.status();
   std::string name = target.ok() ? absl::StrCat(request.method, " ", target->route->grpc_method) : request.method;
-  Span span = serving_.tracer().Start(name, SpanKind::kServer, TraceContext::FromTraceparent(request.header("traceparent")));
+  Span span =
+      serving_.tracer().Start(name, SpanKind::kServer, TraceContext::FromTraceparent(request.header("traceparent")));
   span.Set("http.request.method", request.method);
   absl::Time start = serving_.runtime().clock.Now();
   if (target.ok()) {
@@ -232,8 +247,8 @@ Task<void> RestHandler::Handle(const HttpRequest& request, HttpReply& reply) {
   }
   span.Set("http.response.status_code", absl::StrCat(http_status));
   if (http_status >= 500) span.SetStatus(status);
-  serving_.runtime().rpc_metrics.Record(target.ok() ? absl::StrCat("rest:", target->route->grpc_method) : "rest:_OTHER", status.code(),
-                                        serving_.runtime().clock.Now() - start);
+  serving_.runtime().rpc_metrics.Record(target.ok() ? absl::StrCat("rest:", target->route->grpc_method) : "rest:_OTHER",
+                                        status.code(), serving_.runtime().clock.Now() - start);
 }
 
 }  // namespace tutti::gateway

@@ -1,5 +1,5 @@
-// REST at the gateway: transcodes a request, calls the service, transcodes the answer. Streams go out as server-sent events
-// (Accept: text/event-stream) or as one JSON object a line.
+// REST at the gateway: transcodes a request, calls the service, transcodes the answer. Streams go out as server-sent
+// events (Accept: text/event-stream) or as one JSON object a line.
 #pragma once
 
 #include "runtime/process/service_server.h"
@@ -11,7 +11,8 @@ namespace tutti::gateway {
 
 class RestHandler final : public HttpHandler {
  public:
-  RestHandler(ServiceServer& serving, const Transcoder& transcoder, const PublicMethods& methods, absl::Duration timeout)
+  RestHandler(ServiceServer& serving, const Transcoder& transcoder, const PublicMethods& methods,
+              absl::Duration timeout)
       : serving_(serving), transcoder_(transcoder), methods_(methods), timeout_(timeout) {}
   void RunOn(Executor& executor) override { executor_ = &executor; }
 

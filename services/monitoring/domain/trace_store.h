@@ -14,7 +14,8 @@ namespace tutti::monitoring {
 // Thread safe.
 class TraceStore {
  public:
-  TraceStore(size_t max_traces, size_t max_spans_per_trace) : max_traces_(max_traces), max_spans_(max_spans_per_trace) {}
+  TraceStore(size_t max_traces, size_t max_spans_per_trace)
+      : max_traces_(max_traces), max_spans_(max_spans_per_trace) {}
   // False: the trace has as many spans as it may.
   bool Add(const std::string& trace_id, tutti::monitoring::v1::Span span);
   // By start; empty when the trace is not known.

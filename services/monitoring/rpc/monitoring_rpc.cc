@@ -10,23 +10,26 @@
 
 namespace tutti::monitoring {
 
-grpc::ServerUnaryReactor* MonitoringRpc::GetHealth(grpc::CallbackServerContext* context, const v1::GetHealthRequest* request,
+grpc::ServerUnaryReactor* MonitoringRpc::GetHealth(grpc::CallbackServerContext* context,
+                                                   const v1::GetHealthRequest* request,
                                                    v1::GetHealthResponse* response) {
   return ServeUnary(env_, context, request, response, *this, "tutti.monitoring.v1.MonitoringService/GetHealth",
                     &MonitoringRpc::HandleHealth);
 }
-grpc::ServerUnaryReactor* MonitoringRpc::ListUsage(grpc::CallbackServerContext* context, const v1::ListUsageRequest* request,
+grpc::ServerUnaryReactor* MonitoringRpc::ListUsage(grpc::CallbackServerContext* context,
+                                                   const v1::ListUsageRequest* request,
                                                    v1::ListUsageResponse* response) {
   return ServeUnary(env_, context, request, response, *this, "tutti.monitoring.v1.MonitoringService/ListUsage",
                     &MonitoringRpc::HandleUsage);
 }
-grpc::ServerUnaryReactor* MonitoringRpc::GetTrace(grpc::CallbackServerContext* context, const v1::GetTraceRequest* request,
-                                                  v1::GetTraceResponse* response) {
+grpc::ServerUnaryReactor* MonitoringRpc::GetTrace(grpc::CallbackServerContext* context,
+                                                  const v1::GetTraceRequest* request, v1::GetTraceResponse* response) {
   return ServeUnary(env_, context, request, response, *this, "tutti.monitoring.v1.MonitoringService/GetTrace",
                     &MonitoringRpc::HandleTrace);
 }
 
-Task<v1::ServiceHealth> MonitoringRpc::Ask(CallContext& call, std::string name, std::shared_ptr<grpc::Channel> channel) {
+Task<v1::ServiceHealth> MonitoringRpc::Ask(CallContext& call, std::string name,
+                                           std::shared_ptr<grpc::Channel> channel) {
   v1::ServiceHealth out;
   out.set_name(name);
   if (!channel) {  // this service itself: it answers
@@ -83,7 +86,8 @@ Task<absl::Status> MonitoringRpc::HandleUsage(CallContext& call, const v1::ListU
   tutti::state::v1::ListUsageResponse stored;
   using Async = tutti::state::v1::RunStoreService::StubInterface::async_interface;
   TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(call, *runs_->async(), &Async::ListUsage,
-                                              "tutti.state.v1.RunStoreService/ListUsage", list, stored, absl::Seconds(10)));
+                                              "tutti.state.v1.RunStoreService/ListUsage", list, stored,
+                                              absl::Seconds(10)));
   for (const auto& row : stored.rows()) {
     auto* out = response.add_rows();
     out->set_key(row.key());
@@ -96,8 +100,9 @@ Task<absl::Status> MonitoringRpc::HandleTrace(CallContext&, const v1::GetTraceRe
                                               v1::GetTraceResponse& response) {
   std::vector<v1::Span> spans = traces_.Find(absl::AsciiStrToLower(request.trace_id()));
   if (spans.empty()) {
-    co_return Error(absl::StatusCode::kNotFound, "TRACE_NOT_FOUND",
-                    absl::StrCat("trace ", request.trace_id(), " is not among the recent ones (spans arrive a second late)"));
+    co_return Error(
+        absl::StatusCode::kNotFound, "TRACE_NOT_FOUND",
+        absl::StrCat("trace ", request.trace_id(), " is not among the recent ones (spans arrive a second late)"));
   }
   for (auto& span : spans) *response.add_spans() = std::move(span);
   co_return absl::OkStatus();

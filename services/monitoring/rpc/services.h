@@ -18,7 +18,10 @@ namespace otlp = opentelemetry::proto::collector::trace::v1;
 class MonitoringRpc final : public v1::MonitoringService::CallbackService {
  public:
   MonitoringRpc(ServerEnv& env, const PeerChannels& peers, const TraceStore& traces)
-      : env_(env), peers_(peers), runs_(tutti::state::v1::RunStoreService::NewStub(peers.state_manager)), traces_(traces) {}
+      : env_(env),
+        peers_(peers),
+        runs_(tutti::state::v1::RunStoreService::NewStub(peers.state_manager)),
+        traces_(traces) {}
   grpc::ServerUnaryReactor* GetHealth(grpc::CallbackServerContext* context, const v1::GetHealthRequest* request,
                                       v1::GetHealthResponse* response) override;
   grpc::ServerUnaryReactor* ListUsage(grpc::CallbackServerContext* context, const v1::ListUsageRequest* request,
@@ -27,8 +30,10 @@ class MonitoringRpc final : public v1::MonitoringService::CallbackService {
                                      v1::GetTraceResponse* response) override;
 
  private:
-  Task<absl::Status> HandleHealth(CallContext& call, const v1::GetHealthRequest& request, v1::GetHealthResponse& response);
-  Task<absl::Status> HandleUsage(CallContext& call, const v1::ListUsageRequest& request, v1::ListUsageResponse& response);
+  Task<absl::Status> HandleHealth(CallContext& call, const v1::GetHealthRequest& request,
+                                  v1::GetHealthResponse& response);
+  Task<absl::Status> HandleUsage(CallContext& call, const v1::ListUsageRequest& request,
+                                 v1::ListUsageResponse& response);
   Task<absl::Status> HandleTrace(CallContext& call, const v1::GetTraceRequest& request, v1::GetTraceResponse& response);
   Task<v1::ServiceHealth> Ask(CallContext& call, std::string name, std::shared_ptr<grpc::Channel> channel);
   ServerEnv& env_;

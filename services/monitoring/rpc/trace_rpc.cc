@@ -10,11 +10,16 @@ namespace common = opentelemetry::proto::common::v1;
 
 std::string ToText(const common::AnyValue& value) {
   switch (value.value_case()) {
-    case common::AnyValue::kStringValue: return value.string_value();
-    case common::AnyValue::kBoolValue: return value.bool_value() ? "true" : "false";
-    case common::AnyValue::kIntValue: return absl::StrCat(value.int_value());
-    case common::AnyValue::kDoubleValue: return absl::StrCat(value.double_value());
-    default: return value.ShortDebugString();
+    case common::AnyValue::kStringValue:
+      return value.string_value();
+    case common::AnyValue::kBoolValue:
+      return value.bool_value() ? "true" : "false";
+    case common::AnyValue::kIntValue:
+      return absl::StrCat(value.int_value());
+    case common::AnyValue::kDoubleValue:
+      return absl::StrCat(value.double_value());
+    default:
+      return value.ShortDebugString();
   }
 }
 
@@ -28,22 +33,25 @@ v1::Span ToSpan(const opentelemetry::proto::trace::v1::Span& in, const std::stri
   out.set_kind(kind.substr(kind.rfind('_') + 1));
   out.mutable_start_time()->set_seconds(static_cast<int64_t>(in.start_time_unix_nano() / 1000000000));
   out.mutable_start_time()->set_nanos(static_cast<int32_t>(in.start_time_unix_nano() % 1000000000));
-  uint64_t nanos = in.end_time_unix_nano() > in.start_time_unix_nano() ? in.end_time_unix_nano() - in.start_time_unix_nano() : 0;
+  uint64_t nanos =
+      in.end_time_unix_nano() > in.start_time_unix_nano() ? in.end_time_unix_nano() - in.start_time_unix_nano() : 0;
   out.mutable_duration()->set_seconds(static_cast<int64_t>(nanos / 1000000000));
   out.mutable_duration()->set_nanos(static_cast<int32_t>(nanos % 1000000000));
   if (in.status().code() == opentelemetry::proto::trace::v1::Status::STATUS_CODE_ERROR) {
     out.set_error(in.status().message().empty() ? "error" : in.status().message());
   }
-  for (const auto& attribute : in.attributes()) (*out.mutable_attributes())[attribute.key()] = ToText(attribute.value());
+  for (const auto& attribute : in.attributes())
+    (*out.mutable_attributes())[attribute.key()] = ToText(attribute.value());
   return out;
 }
 
 }  // namespace
 
-grpc::ServerUnaryReactor* TraceRpc::Export(grpc::CallbackServerContext* context, const otlp::ExportTraceServiceRequest* request,
+grpc::ServerUnaryReactor* TraceRpc::Export(grpc::CallbackServerContext* context,
+                                           const otlp::ExportTraceServiceRequest* request,
                                            otlp::ExportTraceServiceResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "opentelemetry.proto.collector.trace.v1.TraceService/Export",
-                    &TraceRpc::HandleExport);
+  return ServeUnary(env_, context, request, response, *this,
+                    "opentelemetry.proto.collector.trace.v1.TraceService/Export", &TraceRpc::HandleExport);
 }
 
 Task<absl::Status> TraceRpc::HandleExport(CallContext& call, const otlp::ExportTraceServiceRequest& request,
@@ -63,14 +71,15 @@ Task<absl::Status> TraceRpc::HandleExport(CallContext& call, const otlp::ExportT
   }
   if (rejected > 0) {
     response.mutable_partial_success()->set_rejected_spans(rejected);
-    response.mutable_partial_success()->set_error_message("ids of a wrong length, or more spans than a trace may have here");
+    response.mutable_partial_success()->set_error_message(
+        "ids of a wrong length, or more spans than a trace may have here");
   }
   if (forward_) {
     // The backend's trouble is not the sender's: what it does not take is lost to it, and kept here.
     otlp::ExportTraceServiceResponse ignored;
     using Async = otlp::TraceService::StubInterface::async_interface;
-    absl::Status status = co_await CallUnary(call, *forward_->async(), &Async::Export, "otlp.Export", request, ignored,
-                                             absl::Seconds(5));
+    absl::Status status =
+        co_await CallUnary(call, *forward_->async(), &Async::Export, "otlp.Export", request, ignored, absl::Seconds(5));
     (void)status;
   }
   co_return absl::OkStatus();

@@ -19,20 +19,23 @@ absl::Status ErrorOf(sqlite3* db, absl::string_view what) {
           .RetryAfter(absl::Seconds(5));
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return Error(absl::StatusCode::kDataLoss, "DATABASE_DAMAGED",
-                   absl::StrCat(file, " is damaged or no Tutti database (", sqlite3_errmsg(db),
-                                "). It is left as it is. Restore it from a backup, or try `sqlite3 ", file,
-                                " .recover | sqlite3 recovered.db`, or choose another folder with --state-manager.data-dir"));
+      return Error(
+          absl::StatusCode::kDataLoss, "DATABASE_DAMAGED",
+          absl::StrCat(file, " is damaged or no Tutti database (", sqlite3_errmsg(db),
+                       "). It is left as it is. Restore it from a backup, or try `sqlite3 ", file,
+                       " .recover | sqlite3 recovered.db`, or choose another folder with --state-manager.data-dir"));
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_CANTOPEN:
-      return Error(absl::StatusCode::kFailedPrecondition, "DATABASE_NOT_WRITABLE",
-                   absl::StrCat(text, ". Check the folder's permissions, or choose another with --state-manager.data-dir"));
+      return Error(
+          absl::StatusCode::kFailedPrecondition, "DATABASE_NOT_WRITABLE",
+          absl::StrCat(text, ". Check the folder's permissions, or choose another with --state-manager.data-dir"));
     case SQLITE_IOERR:
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
       return Error(absl::StatusCode::kUnavailable, "DATABASE_AWAY", text).RetryAfter(absl::Seconds(1));
-    default: return Error(absl::StatusCode::kInternal, "DATABASE_ERROR", text);
+    default:
+      return Error(absl::StatusCode::kInternal, "DATABASE_ERROR", text);
   }
 }
 
@@ -45,7 +48,9 @@ Statement::~Statement() {
 }
 
 Statement& Statement::Bind(absl::string_view text) {
-  if (statement_) sqlite3_bind_text64(statement_, next_++, text.data() ? text.data() : "", text.size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+  if (statement_)
+    sqlite3_bind_text64(statement_, next_++, text.data() ? text.data() : "", text.size(), SQLITE_TRANSIENT,
+                        SQLITE_UTF8);
   return *this;
 }
 
@@ -55,7 +60,8 @@ Statement& Statement::Bind(int64_t value) {
 }
 
 Statement& Statement::BindBlob(absl::string_view bytes) {
-  if (statement_) sqlite3_bind_blob64(statement_, next_++, bytes.data() ? bytes.data() : "", bytes.size(), SQLITE_TRANSIENT);
+  if (statement_)
+    sqlite3_bind_blob64(statement_, next_++, bytes.data() ? bytes.data() : "", bytes.size(), SQLITE_TRANSIENT);
   return *this;
 }
 
@@ -89,9 +95,10 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file
   sqlite3_busy_timeout(out->db_, 5000);
   // Cache of 8 MiB; the WAL is folded back every 4096 pages (16 MiB).
   absl::Status status = out->Execute(
-      read_only ? "PRAGMA query_only=1; PRAGMA cache_size=-4096"
-                : "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-8192; PRAGMA wal_autocheckpoint=4096;"
-                  "PRAGMA foreign_keys=OFF");
+      read_only
+          ? "PRAGMA query_only=1; PRAGMA cache_size=-4096"
+          : "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-8192; PRAGMA wal_autocheckpoint=4096;"
+            "PRAGMA foreign_keys=OFF");
   if (!status.ok()) return status;
   return out;
 }

@@ -17,14 +17,20 @@ struct EntryKey {
 
 EntryKey KeyOf(const v1::JournalEntry& entry) {
   switch (entry.entry_case()) {
-    case v1::JournalEntry::kRunStarted: return {"run_started", ""};
-    case v1::JournalEntry::kStepStarted: return {"step_started", entry.step_started().path()};
+    case v1::JournalEntry::kRunStarted:
+      return {"run_started", ""};
+    case v1::JournalEntry::kStepStarted:
+      return {"step_started", entry.step_started().path()};
     case v1::JournalEntry::kStepCompleted:
       return {"step_completed", entry.step_completed().path(), &entry.step_completed().usage()};
-    case v1::JournalEntry::kStepFailed: return {"step_failed", entry.step_failed().path(), &entry.step_failed().usage()};
-    case v1::JournalEntry::kCancelRequested: return {"cancel_requested", ""};
-    case v1::JournalEntry::kRunFinished: return {"run_finished", ""};
-    default: return {"unknown", ""};
+    case v1::JournalEntry::kStepFailed:
+      return {"step_failed", entry.step_failed().path(), &entry.step_failed().usage()};
+    case v1::JournalEntry::kCancelRequested:
+      return {"cancel_requested", ""};
+    case v1::JournalEntry::kRunFinished:
+      return {"run_finished", ""};
+    default:
+      return {"unknown", ""};
   }
 }
 
@@ -40,7 +46,11 @@ absl::Status InsertUsage(SqliteDb& db, const std::string& run_id, const v1::Jour
   for (const auto& usage : *key.usage) {
     Statement insert = db.Prepare("INSERT INTO usage VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)");
     insert.Bind(run_id).Bind(entry.seq()).Bind(position++).Bind(ToMicros(entry.time())).Bind(key.path);
-    insert.Bind(usage.agent()).Bind(usage.provider()).Bind(usage.model()).Bind(usage.calls()).Bind(usage.input_tokens());
+    insert.Bind(usage.agent())
+        .Bind(usage.provider())
+        .Bind(usage.model())
+        .Bind(usage.calls())
+        .Bind(usage.input_tokens());
     insert.Bind(usage.output_tokens()).Bind(usage.cost_nano_units()).Bind(usage.currency_code());
     TUTTI_RETURN_IF_ERROR(insert.Run());
     sum.calls += usage.calls();
@@ -58,7 +68,9 @@ absl::Status InsertEntry(SqliteDb& db, const std::string& run_id, const v1::Jour
   return insert.Run();
 }
 
-void Refuse(v1::AppendResponse& response, const absl::Status& status) { *response.mutable_status() = ToRpcStatus(status); }
+void Refuse(v1::AppendResponse& response, const absl::Status& status) {
+  *response.mutable_status() = ToRpcStatus(status);
+}
 
 }  // namespace
 
@@ -71,7 +83,8 @@ absl::Status SqliteStore::ApplyAppend(SqliteDb& db, News& news, const v1::Append
     row.Bind(request.run_id());
     if (!row.Step()) {
       TUTTI_RETURN_IF_ERROR(row.status());
-      Refuse(response, Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND", absl::StrCat("run ", request.run_id(), " does not exist")));
+      Refuse(response, Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND",
+                             absl::StrCat("run ", request.run_id(), " does not exist")));
       return absl::OkStatus();
     }
     last_seq = row.Int(1);
@@ -88,12 +101,14 @@ absl::Status SqliteStore::ApplyAppend(SqliteDb& db, News& news, const v1::Append
       return absl::OkStatus();
     }
     if (row.Int(3) != 0) {
-      Refuse(response, Error(absl::StatusCode::kFailedPrecondition, "RUN_ENDED", absl::StrCat("run ", request.run_id(), " has ended")));
+      Refuse(response, Error(absl::StatusCode::kFailedPrecondition, "RUN_ENDED",
+                             absl::StrCat("run ", request.run_id(), " has ended")));
       return absl::OkStatus();
     }
     if (request.writer_seq() != last_writer_seq + 1) {
       Refuse(response, Error(absl::StatusCode::kFailedPrecondition, "JOURNAL_GAP",
-                             absl::StrCat("run ", request.run_id(), ": writer_seq ", request.writer_seq(), " after ", last_writer_seq)));
+                             absl::StrCat("run ", request.run_id(), ": writer_seq ", request.writer_seq(), " after ",
+                                          last_writer_seq)));
       return absl::OkStatus();
     }
   }
@@ -116,16 +131,23 @@ absl::Status SqliteStore::ApplyAppend(SqliteDb& db, News& news, const v1::Append
     }
   }
   Statement update = db.Prepare(
-      "UPDATE runs SET last_seq = ?, last_writer_seq = ?, progress_percent = max(progress_percent, ?), started = started | ?, "
+      "UPDATE runs SET last_seq = ?, last_writer_seq = ?, progress_percent = max(progress_percent, ?), started = "
+      "started | ?, "
       "calls = calls + ?, input_tokens = input_tokens + ?, output_tokens = output_tokens + ?, "
       "cost_nano_units = cost_nano_units + ? WHERE run_id = ?");
   update.Bind(last_seq).Bind(request.writer_seq() + request.entries_size() - 1).Bind(progress).Bind(started ? 1 : 0);
-  update.Bind(sum.calls).Bind(sum.input_tokens).Bind(sum.output_tokens).Bind(sum.cost_nano_units).Bind(request.run_id());
+  update.Bind(sum.calls)
+      .Bind(sum.input_tokens)
+      .Bind(sum.output_tokens)
+      .Bind(sum.cost_nano_units)
+      .Bind(request.run_id());
   TUTTI_RETURN_IF_ERROR(update.Run());
   if (finished != nullptr) {
     Statement end = db.Prepare("UPDATE runs SET outcome = ?, output = ?, error = ?, end_time = ? WHERE run_id = ?");
     end.Bind(static_cast<int64_t>(finished->outcome())).BindBlob(finished->output().data());
-    end.BindBlob(finished->has_error() ? finished->error().SerializeAsString() : "").Bind(end_time).Bind(request.run_id());
+    end.BindBlob(finished->has_error() ? finished->error().SerializeAsString() : "")
+        .Bind(end_time)
+        .Bind(request.run_id());
     TUTTI_RETURN_IF_ERROR(end.Run());
   }
   response.set_last_seq(last_seq);

@@ -7,8 +7,8 @@
 namespace tutti::state_manager {
 namespace {
 
-#define TUTTI_NO_LIVING_OWNER                                                                   \
-  "NOT EXISTS (SELECT 1 FROM instances WHERE instances.name = runs.owner AND "                  \
+#define TUTTI_NO_LIVING_OWNER                                                  \
+  "NOT EXISTS (SELECT 1 FROM instances WHERE instances.name = runs.owner AND " \
   "instances.incarnation = runs.owner_incarnation AND instances.expire_time > ?1)"
 
 // Enough to compare with any configured bound, not enough to stall the writer.
@@ -52,7 +52,8 @@ Task<absl::StatusOr<v1::HeartbeatResponse>> SqliteStore::Heartbeat(Executor& exe
     if (free.Step()) answer->set_claimable_runs(free.Int(0));
     TUTTI_RETURN_IF_ERROR(free.status());
     Statement cancels = db.Prepare(
-        "SELECT run_id FROM runs WHERE outcome = 0 AND cancel_requested = 1 AND owner = ? AND owner_incarnation = ? LIMIT 1000");
+        "SELECT run_id FROM runs WHERE outcome = 0 AND cancel_requested = 1 AND owner = ? AND owner_incarnation = ? "
+        "LIMIT 1000");
     cancels.Bind(request.instance().name()).Bind(request.instance().incarnation());
     while (cancels.Step()) answer->add_cancel_run_ids(cancels.Text(0));
     return cancels.status();
@@ -77,10 +78,10 @@ Task<absl::StatusOr<v1::ClaimRunsResponse>> SqliteStore::ClaimRuns(Executor& exe
     {
       Json held = Json::array();
       for (const auto& id : request.held_run_ids()) held.push_back(id);
-      Statement rows = db.Prepare(
-          "SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE outcome = 0 AND (" TUTTI_NO_LIVING_OWNER
-          " OR (owner = ?3 AND owner_incarnation = ?4 AND run_id NOT IN (SELECT value FROM json_each(?5)))) "
-          "ORDER BY run_id LIMIT ?2");
+      Statement rows =
+          db.Prepare("SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE outcome = 0 AND (" TUTTI_NO_LIVING_OWNER
+                     " OR (owner = ?3 AND owner_incarnation = ?4 AND run_id NOT IN (SELECT value FROM json_each(?5)))) "
+                     "ORDER BY run_id LIMIT ?2");
       rows.Bind(now).Bind(request.max_runs()).Bind(request.instance().name()).Bind(request.instance().incarnation());
       rows.Bind(DumpJson(held));
       size_t bytes = 0;
@@ -97,7 +98,10 @@ Task<absl::StatusOr<v1::ClaimRunsResponse>> SqliteStore::ClaimRuns(Executor& exe
     for (const auto& run : answer->runs()) {
       Statement take = db.Prepare(
           "UPDATE runs SET owner = ?, owner_incarnation = ?, lease_epoch = ?, last_writer_seq = 0 WHERE run_id = ?");
-      take.Bind(request.instance().name()).Bind(request.instance().incarnation()).Bind(run.lease_epoch()).Bind(run.run_id());
+      take.Bind(request.instance().name())
+          .Bind(request.instance().incarnation())
+          .Bind(run.lease_epoch())
+          .Bind(run.run_id());
       TUTTI_RETURN_IF_ERROR(take.Run());
     }
     return absl::OkStatus();

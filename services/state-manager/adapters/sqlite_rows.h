@@ -13,9 +13,9 @@ class Timestamp;
 namespace tutti::state_manager {
 
 // The columns that RunFromRow reads, in its order.
-#define TUTTI_RUN_COLUMNS                                                                                              \
-  "run_id, workflow, workflow_version, spec, input, output, started, outcome, error, create_time, end_time, labels, "  \
-  "progress_percent, traceparent, cancel_requested, request_id, lease_epoch, calls, input_tokens, output_tokens, "     \
+#define TUTTI_RUN_COLUMNS                                                                                             \
+  "run_id, workflow, workflow_version, spec, input, output, started, outcome, error, create_time, end_time, labels, " \
+  "progress_percent, traceparent, cancel_requested, request_id, lease_epoch, calls, input_tokens, output_tokens, "    \
   "cost_nano_units, owner"
 
 tutti::state::v1::StoredRun RunFromRow(const Statement& row, bool with_payloads);

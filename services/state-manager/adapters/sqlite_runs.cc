@@ -36,9 +36,9 @@ Task<absl::StatusOr<v1::CreateRunResponse>> SqliteStore::CreateRun(Executor& exe
     const v1::StoredRun& run = request.run();
     {
       // The run's own id is known when a channel has repeated the request after a lost answer.
-      Statement known = db.Prepare("SELECT " TUTTI_RUN_COLUMNS
-                                   " FROM runs WHERE run_id = ?1 UNION ALL SELECT " TUTTI_RUN_COLUMNS
-                                   " FROM runs WHERE request_id = ?2 AND ?2 <> '' LIMIT 1");
+      Statement known =
+          db.Prepare("SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE run_id = ?1 UNION ALL SELECT " TUTTI_RUN_COLUMNS
+                     " FROM runs WHERE request_id = ?2 AND ?2 <> '' LIMIT 1");
       known.Bind(run.run_id()).Bind(run.request_id());
       if (known.Step()) {
         *answer->mutable_run() = RunFromRow(known, /*with_payloads=*/true);
@@ -56,7 +56,8 @@ Task<absl::StatusOr<v1::CreateRunResponse>> SqliteStore::CreateRun(Executor& exe
     Json labels = Json::object();
     for (const auto& [key, value] : run.labels()) labels[key] = value;
     Statement insert = db.Prepare(
-        "INSERT INTO runs (run_id, workflow, workflow_version, spec, input, create_time, labels, traceparent, request_id, "
+        "INSERT INTO runs (run_id, workflow, workflow_version, spec, input, create_time, labels, traceparent, "
+        "request_id, "
         "owner, owner_incarnation, lease_epoch) VALUES (?,?,?,?,?,?,?,?,nullif(?,''),?,?,?)");
     insert.Bind(run.run_id()).Bind(run.workflow()).Bind(run.workflow_version()).BindBlob(run.spec().data());
     insert.BindBlob(run.input().data()).Bind(NowMicros()).Bind(DumpJson(labels)).Bind(run.traceparent());
@@ -86,8 +87,8 @@ Task<absl::StatusOr<v1::GetRunResponse>> SqliteStore::GetRun(Executor& executor,
 
 Task<absl::StatusOr<v1::ListRunsResponse>> SqliteStore::ListRuns(Executor& executor, v1::ListRunsRequest request) {
   auto query = [&](SqliteDb& db) -> absl::StatusOr<v1::ListRunsResponse> {
-    // Every condition is a bound parameter that may be switched off, so that one statement serves all. Labels: a JSON object
-    // whose every entry must be in the row's.
+    // Every condition is a bound parameter that may be switched off, so that one statement serves all. Labels: a JSON
+    // object whose every entry must be in the row's.
     Json labels = Json::object();
     for (const auto& [key, value] : request.labels()) labels[key] = value;
     int outcome = -1, started = -1;
@@ -100,7 +101,8 @@ Task<absl::StatusOr<v1::ListRunsResponse>> SqliteStore::ListRuns(Executor& execu
         "SELECT " TUTTI_RUN_COLUMNS
         " FROM runs WHERE (?1 = '' OR run_id < ?1) AND (?2 < 0 OR outcome = ?2) AND (?3 < 0 OR started = ?3) "
         "AND (?4 = '' OR workflow = ?4) AND create_time >= ?5 AND (?6 = 0 OR create_time < ?6) "
-        "AND NOT EXISTS (SELECT 1 FROM json_each(?7) AS want WHERE NOT EXISTS (SELECT 1 FROM json_each(runs.labels) AS has "
+        "AND NOT EXISTS (SELECT 1 FROM json_each(?7) AS want WHERE NOT EXISTS (SELECT 1 FROM json_each(runs.labels) AS "
+        "has "
         "WHERE has.key = want.key AND has.value = want.value)) ORDER BY run_id DESC LIMIT ?8");
     rows.Bind(request.before_run_id()).Bind(outcome).Bind(started).Bind(request.workflow());
     rows.Bind(ToMicros(request.created_after())).Bind(ToMicros(request.created_before())).Bind(DumpJson(labels));
@@ -162,7 +164,7 @@ Task<absl::StatusOr<v1::RequestCancelResponse>> SqliteStore::RequestCancel(Execu
 
 Task<absl::StatusOr<v1::ListUsageResponse>> SqliteStore::ListUsage(Executor& executor, v1::ListUsageRequest request) {
   auto query = [&](SqliteDb& db) -> absl::StatusOr<v1::ListUsageResponse> {
-#define TUTTI_USAGE_SUMS                                                                                           \
+#define TUTTI_USAGE_SUMS                                                                                            \
   ", sum(calls), sum(input_tokens), sum(output_tokens), sum(cost_nano_units), max(currency_code) FROM usage WHERE " \
   "(?1 = '' OR run_id = ?1) AND time >= ?2 GROUP BY 1 ORDER BY 5 DESC, 3 + 4 DESC, 1 LIMIT ?3"
     const char* sql = nullptr;

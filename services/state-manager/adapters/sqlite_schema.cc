@@ -71,8 +71,8 @@ absl::Status MigrateSqlite(SqliteDb& db) {
     }
   }
   for (; version < kVersion; ++version) {
-    absl::Status status = db.Execute(absl::StrCat("BEGIN IMMEDIATE;", kMigrations[version], "PRAGMA user_version = ",
-                                                  version + 1, "; COMMIT"));
+    absl::Status status = db.Execute(
+        absl::StrCat("BEGIN IMMEDIATE;", kMigrations[version], "PRAGMA user_version = ", version + 1, "; COMMIT"));
     if (!status.ok()) {
       (void)db.Execute("ROLLBACK");
       return status;

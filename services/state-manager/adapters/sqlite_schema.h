@@ -1,4 +1,5 @@
-// The tables, as numbered migrations. A migration never changes once released; a database newer than the program is refused.
+// The tables, as numbered migrations. A migration never changes once released; a database newer than the program is
+// refused.
 #pragma once
 
 #include "absl/status/status.h"

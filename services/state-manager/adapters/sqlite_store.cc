@@ -24,7 +24,8 @@ constexpr size_t kMaxReadQueue = 4096;
 SqliteStore::SqliteStore(Options options, const Clock& clock, StoreObserver& observer)
     : options_(std::move(options)), clock_(clock), observer_(observer) {}
 
-absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(Options options, const Clock& clock, StoreObserver& observer) {
+absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(Options options, const Clock& clock,
+                                                               StoreObserver& observer) {
   const std::string dir = options.data_dir;
   std::unique_ptr<SqliteStore> store(new SqliteStore(std::move(options), clock, observer));
   std::error_code error;
@@ -135,7 +136,9 @@ void SqliteStore::Append(v1::AppendRequest request, absl::AnyInvocable<void(v1::
   pending->request = std::move(request);
   pending->done = std::move(done);
   WriteOp op;
-  op.apply = [this, pending](SqliteDb& db, News& news) { return ApplyAppend(db, news, pending->request, pending->response); };
+  op.apply = [this, pending](SqliteDb& db, News& news) {
+    return ApplyAppend(db, news, pending->request, pending->response);
+  };
   op.finish = [pending](const absl::Status& status) {
     pending->response.set_request_number(pending->request.request_number());
     if (!status.ok()) {

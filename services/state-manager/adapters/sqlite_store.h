@@ -1,4 +1,5 @@
-// The store on SQLite: one writer thread that commits whatever waits as one transaction, and reader connections beside it.
+// The store on SQLite: one writer thread that commits whatever waits as one transaction, and reader connections beside
+// it.
 #pragma once
 
 #include <memory>
@@ -20,9 +21,10 @@ class SqliteStore final : public Store {
     size_t max_batch = 4096;
     size_t max_queue = 65536;
   };
-  // Creates the folder and the database when they are missing. FAILED_PRECONDITION: the folder is in use, not writable, or the
-  // database is newer than this program. DATA_LOSS: the database is damaged.
-  static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(Options options, const Clock& clock, StoreObserver& observer);
+  // Creates the folder and the database when they are missing. FAILED_PRECONDITION: the folder is in use, not writable,
+  // or the database is newer than this program. DATA_LOSS: the database is damaged.
+  static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(Options options, const Clock& clock,
+                                                           StoreObserver& observer);
   ~SqliteStore() override;
 
   void Append(v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done) override;
@@ -31,7 +33,8 @@ class SqliteStore final : public Store {
   Task<absl::StatusOr<v1::CreateRunResponse>> CreateRun(Executor& executor, v1::CreateRunRequest request) override;
   Task<absl::StatusOr<v1::GetRunResponse>> GetRun(Executor& executor, v1::GetRunRequest request) override;
   Task<absl::StatusOr<v1::ListRunsResponse>> ListRuns(Executor& executor, v1::ListRunsRequest request) override;
-  Task<absl::StatusOr<v1::RequestCancelResponse>> RequestCancel(Executor& executor, v1::RequestCancelRequest request) override;
+  Task<absl::StatusOr<v1::RequestCancelResponse>> RequestCancel(Executor& executor,
+                                                                v1::RequestCancelRequest request) override;
   Task<absl::StatusOr<v1::ListUsageResponse>> ListUsage(Executor& executor, v1::ListUsageRequest request) override;
   Task<absl::StatusOr<v1::RegisterInstanceResponse>> RegisterInstance(Executor& executor,
                                                                       v1::RegisterInstanceRequest request) override;
@@ -39,9 +42,12 @@ class SqliteStore final : public Store {
   Task<absl::StatusOr<v1::ClaimRunsResponse>> ClaimRuns(Executor& executor, v1::ClaimRunsRequest request) override;
   Task<absl::StatusOr<v1::ReleaseInstanceResponse>> ReleaseInstance(Executor& executor,
                                                                     v1::ReleaseInstanceRequest request) override;
-  Task<absl::StatusOr<v1::PutWorkflowResponse>> PutWorkflow(Executor& executor, v1::PutWorkflowRequest request) override;
-  Task<absl::StatusOr<v1::GetWorkflowResponse>> GetWorkflow(Executor& executor, v1::GetWorkflowRequest request) override;
-  Task<absl::StatusOr<v1::ListWorkflowsResponse>> ListWorkflows(Executor& executor, v1::ListWorkflowsRequest request) override;
+  Task<absl::StatusOr<v1::PutWorkflowResponse>> PutWorkflow(Executor& executor,
+                                                            v1::PutWorkflowRequest request) override;
+  Task<absl::StatusOr<v1::GetWorkflowResponse>> GetWorkflow(Executor& executor,
+                                                            v1::GetWorkflowRequest request) override;
+  Task<absl::StatusOr<v1::ListWorkflowsResponse>> ListWorkflows(Executor& executor,
+                                                                v1::ListWorkflowsRequest request) override;
 
  private:
   // What the observer is told after the commit.
@@ -51,8 +57,8 @@ class SqliteStore final : public Store {
     std::vector<std::pair<std::string, std::string>> cancels;  // instance, run
   };
   struct WriteOp {
-    // Checks, then writes. Must not write anything when its own answer is an error. A status that is not OK is an error of the
-    // database and undoes the whole transaction.
+    // Checks, then writes. Must not write anything when its own answer is an error. A status that is not OK is an error
+    // of the database and undoes the whole transaction.
     absl::AnyInvocable<absl::Status(SqliteDb&, News&)> apply;
     // After the commit (OK) or the undoing (its error).
     absl::AnyInvocable<void(const absl::Status&)> finish;
@@ -65,8 +71,8 @@ class SqliteStore final : public Store {
   // RESOURCE_EXHAUSTED at once when the queue is full.
   void Enqueue(WriteOp op);
   template <class Response>
-  Task<absl::StatusOr<Response>> Write(Executor& executor,
-                                       absl::AnyInvocable<absl::Status(SqliteDb&, News&, absl::StatusOr<Response>&)> apply);
+  Task<absl::StatusOr<Response>> Write(
+      Executor& executor, absl::AnyInvocable<absl::Status(SqliteDb&, News&, absl::StatusOr<Response>&)> apply);
   template <class Response>
   Task<absl::StatusOr<Response>> Read(Executor& executor,
                                       absl::AnyInvocable<absl::StatusOr<Response>(SqliteDb&)> query);

@@ -1,5 +1,5 @@
-// How the store's queries reach its connections. Only for the sqlite_*.cc files, one of which stands for one service of the
-// contract.
+// How the store's queries reach its connections. Only for the sqlite_*.cc files, one of which stands for one service of
+// the contract.
 #pragma once
 
 #include <utility>
@@ -11,7 +11,8 @@
 namespace tutti::state_manager {
 
 inline absl::Status Busy(absl::string_view what) {
-  return Error(absl::StatusCode::kResourceExhausted, "STORE_BUSY", absl::StrCat("too many ", what, " wait for the database"))
+  return Error(absl::StatusCode::kResourceExhausted, "STORE_BUSY",
+               absl::StrCat("too many ", what, " wait for the database"))
       .RetryAfter(absl::Milliseconds(200));
 }
 

@@ -225,7 +225,8 @@ TEST_F(StoreTest, ManyWritersAreCommittedTogetherAndKeepTheirOrder) {
   for (int r = 0; r < kRuns; ++r) {
     auto journal = Journal(absl::StrCat("run", r));
     ASSERT_EQ(journal.size(), static_cast<size_t>(kAppends));
-    for (int i = 0; i < kAppends; ++i) EXPECT_EQ(journal[static_cast<size_t>(i)].step_started().path(), absl::StrCat("s", i + 1));
+    for (int i = 0; i < kAppends; ++i)
+      EXPECT_EQ(journal[static_cast<size_t>(i)].step_started().path(), absl::StrCat("s", i + 1));
   }
 }
 
@@ -275,9 +276,11 @@ TEST_F(StoreTest, ADamagedDatabaseIsRefusedAndLeftAsItIs) {
   store_.reset();
   std::string file = dir_ + "/tutti.db";
   std::filesystem::remove(file + "-wal");
-  for (const std::string& rubbish : {std::string("this is no database, but it is long enough to look like a file of one"), std::string(8192, 'x')}) {
+  for (const std::string& rubbish :
+       {std::string("this is no database, but it is long enough to look like a file of one"), std::string(8192, 'x')}) {
     std::ofstream(file, std::ios::binary | std::ios::trunc) << rubbish;
-    EXPECT_THAT(SqliteStore::Open({.data_dir = dir_}, time_, hub_), HasCodeAndText(absl::StatusCode::kDataLoss, "It is left as it is"));
+    EXPECT_THAT(SqliteStore::Open({.data_dir = dir_}, time_, hub_),
+                HasCodeAndText(absl::StatusCode::kDataLoss, "It is left as it is"));
     std::ifstream in(file, std::ios::binary);
     std::string after((std::istreambuf_iterator<char>(in)), {});
     EXPECT_EQ(after, rubbish) << "never overwritten";
@@ -291,13 +294,101 @@ TEST_F(StoreTest, ANewerDatabaseIsRefused) {
     ASSERT_THAT(db, IsOk());
     ASSERT_THAT((*db)->Execute("PRAGMA user_version = 999"), IsOk());
   }
-  EXPECT_THAT(SqliteStore::Open({.data_dir = dir_}, time_, hub_), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "use the newer program"));
+  EXPECT_THAT(SqliteStore::Open({.data_dir = dir_}, time_, hub_),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "use the newer program"));
 }
 
 TEST_F(StoreTest, AnUnusableFolderIsAClearError) {
   std::string file = dir_ + "/plain";
   std::ofstream(file) << "x";
   EXPECT_THAT(SqliteStore::Open({.data_dir = file + "/below"}, time_, hub_),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "choose another with --state-manager.data-dir"));
+}
+
+TEST_F(StoreTest, AClaimBringsBackWhatAnEarlierAnswerLost) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  ASSERT_THAT(Create("r2", &engine), IsOk());
+  ASSERT_THAT(Append("r2", 1, 1), IsOk());
+  // The engine works on r1 only: the answer that gave it r2 never arrived.
+  v1::ClaimRunsRequest request;
+  *request.mutable_instance() = engine;
+  request.set_max_runs(10);
+  request.add_held_run_ids("r1");
+  auto claimed = SyncWait(store_->ClaimRuns(loop_, request));
+  ASSERT_THAT(claimed, IsOk());
+  ASSERT_EQ(claimed->runs_size(), 1);
+  EXPECT_EQ(claimed->runs(0).run_id(), "r2");
+  EXPECT_EQ(claimed->runs(0).lease_epoch(), 2);
+  EXPECT_THAT(Append("r2", 1, 2), HasCode(absl::StatusCode::kAborted)) << "the old epoch is over";
+}
+
+TEST_F(StoreTest, ARepeatedCreateOfTheSameRunIsTheFirstOne) {
+  auto engine = Register("e", "1");
+  ASSERT_TRUE(Create("r1", &engine)->created());
+  auto again = Create("r1", &engine);
+  ASSERT_THAT(again, IsOk());
+  EXPECT_TRUE(again->created()) << "the caller made it; only the answer was lost";
+}
+
+TEST_F(StoreTest, HeartbeatsTellOfCancelsThatNewsLost) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  v1::RequestCancelRequest cancel;
+  cancel.set_run_id("r1");
+  ASSERT_THAT(SyncWait(store_->RequestCancel(loop_, cancel)), IsOk());
+  v1::HeartbeatRequest beat;
+  *beat.mutable_instance() = engine;
+  auto answer = SyncWait(store_->Heartbeat(loop_, beat));
+  ASSERT_THAT(answer, IsOk());
+  ASSERT_EQ(answer->cancel_run_ids_size(), 1);
+  EXPECT_EQ(answer->cancel_run_ids(0), "r1");
+}
+
+// A disk of its own, which only root may make.
+class SmallDiskTest : public StoreTest {
+ protected:
+  bool Mount(const std::string& options) {
+    return system(absl::StrCat("mount -t tmpfs -o ", options, " tmpfs '", disk_, "' 2>/dev/null").c_str()) == 0;
+  }
+  bool Remount(const std::string& options) {
+    return system(absl::StrCat("mount -o remount,", options, " '", disk_, "' 2>/dev/null").c_str()) == 0;
+  }
+  ~SmallDiskTest() override {
+    store_.reset();
+    (void)system(absl::StrCat("umount '", disk_, "' 2>/dev/null").c_str());
+  }
+  const std::string disk_ = dir_ + "_disk";
+};
+
+TEST_F(SmallDiskTest, AFullDiskLosesNothingAndWorksAgainWhenSpaceReturns) {
+  std::filesystem::create_directories(disk_);
+  if (!Mount("size=1m")) GTEST_SKIP() << "may not mount here";
+  store_.reset();
+  auto opened = SqliteStore::Open({.data_dir = disk_}, time_, hub_);
+  ASSERT_THAT(opened, IsOk());
+  store_ = *std::move(opened);
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  int64_t acknowledged = 0;
+  absl::Status status;
+  while (acknowledged < 1000) {
+    status = Append("r1", 1, acknowledged + 1, 50);
+    if (!status.ok()) break;
+    acknowledged += 50;
+  }
+  ASSERT_THAT(status, HasCodeAndText(absl::StatusCode::kUnavailable, "is full; nothing was written"));
+  EXPECT_GT(acknowledged, 0);
+  EXPECT_EQ(Journal("r1").size(), static_cast<size_t>(acknowledged)) << "nothing half-written";
+  ASSERT_TRUE(Remount("size=16m"));
+  EXPECT_THAT(Append("r1", 1, acknowledged + 1, 50), IsOk());
+  EXPECT_EQ(Journal("r1").size(), static_cast<size_t>(acknowledged) + 50);
+}
+
+TEST_F(SmallDiskTest, AReadOnlyFolderIsAClearError) {
+  std::filesystem::create_directories(disk_);
+  if (!Mount("size=1m,ro")) GTEST_SKIP() << "may not mount here";
+  EXPECT_THAT(SqliteStore::Open({.data_dir = disk_}, time_, hub_),
               HasCodeAndText(absl::StatusCode::kFailedPrecondition, "choose another with --state-manager.data-dir"));
 }
 

@@ -21,13 +21,15 @@ v1::StoredWorkflow WorkflowFromRow(const Statement& row, bool with_spec) {
 
 }  // namespace
 
-Task<absl::StatusOr<v1::PutWorkflowResponse>> SqliteStore::PutWorkflow(Executor& executor, v1::PutWorkflowRequest request) {
+Task<absl::StatusOr<v1::PutWorkflowResponse>> SqliteStore::PutWorkflow(Executor& executor,
+                                                                       v1::PutWorkflowRequest request) {
   auto apply = [&](SqliteDb& db, News&, absl::StatusOr<v1::PutWorkflowResponse>& answer) -> absl::Status {
     answer = v1::PutWorkflowResponse();
     int64_t version = 0;
     {
       Statement latest = db.Prepare(
-          "SELECT name, version, description, create_time, spec FROM workflows WHERE name = ? ORDER BY version DESC LIMIT 1");
+          "SELECT name, version, description, create_time, spec FROM workflows WHERE name = ? ORDER BY version DESC "
+          "LIMIT 1");
       latest.Bind(request.workflow().name());
       if (latest.Step()) {
         *answer->mutable_workflow() = WorkflowFromRow(latest, /*with_spec=*/true);
@@ -48,10 +50,12 @@ Task<absl::StatusOr<v1::PutWorkflowResponse>> SqliteStore::PutWorkflow(Executor&
   co_return std::move(answer);
 }
 
-Task<absl::StatusOr<v1::GetWorkflowResponse>> SqliteStore::GetWorkflow(Executor& executor, v1::GetWorkflowRequest request) {
+Task<absl::StatusOr<v1::GetWorkflowResponse>> SqliteStore::GetWorkflow(Executor& executor,
+                                                                       v1::GetWorkflowRequest request) {
   auto query = [&](SqliteDb& db) -> absl::StatusOr<v1::GetWorkflowResponse> {
     Statement row = db.Prepare(
-        "SELECT name, version, description, create_time, spec FROM workflows WHERE name = ?1 AND (?2 = 0 OR version = ?2) "
+        "SELECT name, version, description, create_time, spec FROM workflows WHERE name = ?1 AND (?2 = 0 OR version = "
+        "?2) "
         "ORDER BY version DESC LIMIT 1");
     row.Bind(request.name()).Bind(request.version());
     v1::GetWorkflowResponse out;
@@ -74,7 +78,8 @@ Task<absl::StatusOr<v1::ListWorkflowsResponse>> SqliteStore::ListWorkflows(Execu
                                                                            v1::ListWorkflowsRequest request) {
   auto query = [&](SqliteDb& db) -> absl::StatusOr<v1::ListWorkflowsResponse> {
     Statement rows = db.Prepare(
-        "SELECT name, max(version), description, create_time FROM workflows WHERE name > ? GROUP BY name ORDER BY name LIMIT ?");
+        "SELECT name, max(version), description, create_time FROM workflows WHERE name > ? GROUP BY name ORDER BY name "
+        "LIMIT ?");
     rows.Bind(request.after_name()).Bind(request.page_size() + 1);
     v1::ListWorkflowsResponse out;
     while (rows.Step()) {

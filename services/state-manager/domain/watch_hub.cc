@@ -9,7 +9,8 @@ std::shared_ptr<WakeUp> WatchHub::WatchRun(const std::string& run_id, Executor& 
   MutexLock lock(mutex_);
   if (runs_.size() >= sweep_at_) {  // what nobody watches any more
     std::erase_if(runs_, [](const auto& entry) {
-      return std::all_of(entry.second.begin(), entry.second.end(), [](const auto& watcher) { return watcher.expired(); });
+      return std::all_of(entry.second.begin(), entry.second.end(),
+                         [](const auto& watcher) { return watcher.expired(); });
     });
     sweep_at_ = std::max<size_t>(1024, 2 * runs_.size());
   }

@@ -1,5 +1,5 @@
-// Who waits for news of what. News carry no data: a watcher that is woken reads the store from where it stood, so a slow
-// watcher costs nothing and misses nothing.
+// Who waits for news of what. News carry no data: a watcher that is woken reads the store from where it stood, so a
+// slow watcher costs nothing and misses nothing.
 #pragma once
 
 #include <map>

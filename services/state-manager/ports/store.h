@@ -28,8 +28,8 @@ class StoreObserver {
 };
 
 // Thread safe. Writes from all callers are committed together (group commit); a write is durable when its answer comes.
-// Requests and answers are those of the contract (proto/tutti/state/v1), which also says which error means what. In every
-// method `executor` is where the awaiting coroutine goes on.
+// Requests and answers are those of the contract (proto/tutti/state/v1), which also says which error means what. In
+// every method `executor` is where the awaiting coroutine goes on.
 class Store {
  public:
   virtual ~Store() = default;
@@ -37,8 +37,8 @@ class Store {
   // `done` runs on the store's thread after the commit. Order per caller is kept.
   virtual void Append(v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done) = 0;
   // At most `limit` entries after `after_seq`; fewer only at the end. NOT_FOUND: no such run.
-  virtual Task<absl::StatusOr<v1::ReadJournalResponse>> ReadJournal(Executor& executor, std::string run_id, int64_t after_seq,
-                                                                    int limit) = 0;
+  virtual Task<absl::StatusOr<v1::ReadJournalResponse>> ReadJournal(Executor& executor, std::string run_id,
+                                                                    int64_t after_seq, int limit) = 0;
   virtual Task<absl::StatusOr<v1::CreateRunResponse>> CreateRun(Executor& executor, v1::CreateRunRequest request) = 0;
   virtual Task<absl::StatusOr<v1::GetRunResponse>> GetRun(Executor& executor, v1::GetRunRequest request) = 0;
   virtual Task<absl::StatusOr<v1::ListRunsResponse>> ListRuns(Executor& executor, v1::ListRunsRequest request) = 0;
@@ -51,8 +51,10 @@ class Store {
   virtual Task<absl::StatusOr<v1::ClaimRunsResponse>> ClaimRuns(Executor& executor, v1::ClaimRunsRequest request) = 0;
   virtual Task<absl::StatusOr<v1::ReleaseInstanceResponse>> ReleaseInstance(Executor& executor,
                                                                             v1::ReleaseInstanceRequest request) = 0;
-  virtual Task<absl::StatusOr<v1::PutWorkflowResponse>> PutWorkflow(Executor& executor, v1::PutWorkflowRequest request) = 0;
-  virtual Task<absl::StatusOr<v1::GetWorkflowResponse>> GetWorkflow(Executor& executor, v1::GetWorkflowRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::PutWorkflowResponse>> PutWorkflow(Executor& executor,
+                                                                    v1::PutWorkflowRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::GetWorkflowResponse>> GetWorkflow(Executor& executor,
+                                                                    v1::GetWorkflowRequest request) = 0;
   virtual Task<absl::StatusOr<v1::ListWorkflowsResponse>> ListWorkflows(Executor& executor,
                                                                         v1::ListWorkflowsRequest request) = 0;
 };

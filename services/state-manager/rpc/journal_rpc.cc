@@ -46,7 +46,8 @@ Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, Store& store, st
 
 }  // namespace
 
-grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* JournalRpc::Append(grpc::CallbackServerContext* context) {
+grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* JournalRpc::Append(
+    grpc::CallbackServerContext* context) {
   return ServeBidi<v1::AppendRequest, v1::AppendResponse>(env_, context, *this, "tutti.state.v1.JournalService/Append",
                                                           &JournalRpc::HandleAppend);
 }

@@ -32,12 +32,12 @@ class JournalRpc final : public v1::JournalService::CallbackService {
   WatchHub& hub_;
 };
 
-#define TUTTI_STORE_METHOD(Name)                                                                             \
- public:                                                                                                     \
-  grpc::ServerUnaryReactor* Name(grpc::CallbackServerContext* context, const v1::Name##Request* request,     \
-                                 v1::Name##Response* response) override;                                     \
-                                                                                                             \
- private:                                                                                                    \
+#define TUTTI_STORE_METHOD(Name)                                                                         \
+ public:                                                                                                 \
+  grpc::ServerUnaryReactor* Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
+                                 v1::Name##Response* response) override;                                 \
+                                                                                                         \
+ private:                                                                                                \
   Task<absl::Status> Handle##Name(CallContext& call, const v1::Name##Request& request, v1::Name##Response& response)
 
 class RunStoreRpc final : public v1::RunStoreService::CallbackService {

@@ -4,16 +4,16 @@
 
 namespace tutti::state_manager {
 
-#define TUTTI_STORE_METHOD(Class, Service, Name)                                                                  \
-  grpc::ServerUnaryReactor* Class::Name(grpc::CallbackServerContext* context, const v1::Name##Request* request,   \
-                                        v1::Name##Response* response) {                                           \
-    return ServeUnary(env_, context, request, response, *this, "tutti.state.v1." #Service "/" #Name,              \
-                      &Class::Handle##Name);                                                                      \
-  }                                                                                                               \
-  Task<absl::Status> Class::Handle##Name(CallContext& call, const v1::Name##Request& request,                     \
-                                         v1::Name##Response& response) {                                          \
-    TUTTI_CO_ASSIGN_OR_RETURN(response, co_await store_.Name(*call.executor, request));                           \
-    co_return absl::OkStatus();                                                                                   \
+#define TUTTI_STORE_METHOD(Class, Service, Name)                                                                \
+  grpc::ServerUnaryReactor* Class::Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
+                                        v1::Name##Response* response) {                                         \
+    return ServeUnary(env_, context, request, response, *this, "tutti.state.v1." #Service "/" #Name,            \
+                      &Class::Handle##Name);                                                                    \
+  }                                                                                                             \
+  Task<absl::Status> Class::Handle##Name(CallContext& call, const v1::Name##Request& request,                   \
+                                         v1::Name##Response& response) {                                        \
+    TUTTI_CO_ASSIGN_OR_RETURN(response, co_await store_.Name(*call.executor, request));                         \
+    co_return absl::OkStatus();                                                                                 \
   }
 
 TUTTI_STORE_METHOD(RunStoreRpc, RunStoreService, CreateRun)

@@ -55,7 +55,8 @@ absl::StatusOr<std::string> DocumentLibrary::Allowed(const std::string& folder) 
         .Metadata("folder", path.string());
   }
   if (!fs::is_directory(path, error)) {
-    return Error(absl::StatusCode::kNotFound, "FOLDER_NOT_FOUND", absl::StrCat("folder ", path.string(), " does not exist"))
+    return Error(absl::StatusCode::kNotFound, "FOLDER_NOT_FOUND",
+                 absl::StrCat("folder ", path.string(), " does not exist"))
         .Metadata("folder", path.string());
   }
   return path.string();
@@ -78,7 +79,8 @@ absl::StatusOr<std::vector<DocumentLibrary::FileStamp>> DocumentLibrary::ListFil
     }
     if (!it->is_regular_file(error)) continue;
     std::string extension = absl::AsciiStrToLower(it->path().extension().string());
-    if (std::none_of(readers_.begin(), readers_.end(), [&](const auto& reader) { return reader->Reads(extension); })) continue;
+    if (std::none_of(readers_.begin(), readers_.end(), [&](const auto& reader) { return reader->Reads(extension); }))
+      continue;
     // A link may lead out of the roots.
     fs::path real = fs::weakly_canonical(it->path(), error);
     if (error || std::none_of(options_.roots.begin(), options_.roots.end(),
@@ -134,14 +136,16 @@ absl::StatusOr<std::shared_ptr<const Corpus>> DocumentLibrary::Read(const std::s
       absl::StrAppend(&reasons, i ? "; " : ": ", corpus->skipped[i].name, " (", corpus->skipped[i].reason, ")");
     }
     return Error(absl::StatusCode::kFailedPrecondition, "NO_DOCUMENTS",
-                 absl::StrCat("folder ", folder, " holds no readable document (PDF, DOCX, HTML, Markdown or text)", reasons))
+                 absl::StrCat("folder ", folder, " holds no readable document (PDF, DOCX, HTML, Markdown or text)",
+                              reasons))
         .Metadata("folder", folder);
   }
   corpus->index = std::make_unique<SearchIndex>(corpus->documents);
   return corpus;
 }
 
-absl::StatusOr<std::shared_ptr<const Corpus>> DocumentLibrary::Open(const std::string& given, const ToolCallInfo& info) {
+absl::StatusOr<std::shared_ptr<const Corpus>> DocumentLibrary::Open(const std::string& given,
+                                                                    const ToolCallInfo& info) {
   TUTTI_ASSIGN_OR_RETURN(std::string folder, Allowed(given));
   TUTTI_ASSIGN_OR_RETURN(std::vector<FileStamp> files, ListFiles(folder));
   MutexLock lock(mutex_);

@@ -33,8 +33,9 @@ class DocumentLibrary {
   };
   explicit DocumentLibrary(Options options);
 
-  // Hidden files and unknown endings are left alone; files that cannot be read are in `skipped`. PERMISSION_DENIED: outside the
-  // roots. NOT_FOUND: no such folder. FAILED_PRECONDITION: not one readable document in it. RESOURCE_EXHAUSTED: too many.
+  // Hidden files and unknown endings are left alone; files that cannot be read are in `skipped`. PERMISSION_DENIED:
+  // outside the roots. NOT_FOUND: no such folder. FAILED_PRECONDITION: not one readable document in it.
+  // RESOURCE_EXHAUSTED: too many.
   absl::StatusOr<std::shared_ptr<const Corpus>> Open(const std::string& folder, const ToolCallInfo& info);
 
  private:

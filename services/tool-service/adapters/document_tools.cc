@@ -30,7 +30,9 @@ class ListTool final : public Tool {
   std::string name() const override { return "documents_list"; }
   std::string description() const override { return "Lists the documents of a folder, and those that cannot be read."; }
   Json parameters_schema() const override {
-    return {{"type", "object"}, {"properties", {{"folder", FolderProperty()}}}, {"required", {"folder"}},
+    return {{"type", "object"},
+            {"properties", {{"folder", FolderProperty()}}},
+            {"required", {"folder"}},
             {"additionalProperties", false}};
   }
   absl::StatusOr<Json> Call(const Json& parameters, const ToolCallInfo& info) override {
@@ -66,8 +68,9 @@ class ReadTool final : public Tool {
     std::string name = parameters["document"];
     const Document* document = corpus->Find(name);
     if (!document) {
-      return Error(absl::StatusCode::kNotFound, "DOCUMENT_NOT_FOUND",
-                   absl::StrCat("no readable document \"", name, "\" in ", corpus->folder, "; documents_list names them"));
+      return Error(
+          absl::StatusCode::kNotFound, "DOCUMENT_NOT_FOUND",
+          absl::StrCat("no readable document \"", name, "\" in ", corpus->folder, "; documents_list names them"));
     }
     auto total = static_cast<int64_t>(document->pages.size());
     int64_t first = parameters.value("first_page", int64_t{1});
@@ -81,7 +84,8 @@ class ReadTool final : public Tool {
       cut = bytes > kMaxReadBytes && !pages.empty();
       if (!cut) pages.push_back({{"page", page}, {"text", text}});
     }
-    return Json{{"document", name}, {"pages", std::move(pages)}, {"total_pages", document->pages.size()}, {"truncated", cut}};
+    return Json{
+        {"document", name}, {"pages", std::move(pages)}, {"total_pages", document->pages.size()}, {"truncated", cut}};
   }
 
  private:
@@ -93,16 +97,19 @@ class SearchTool final : public Tool {
   explicit SearchTool(DocumentLibrary& library) : library_(library) {}
   std::string name() const override { return "documents_search"; }
   std::string description() const override {
-    return "Finds the passages of a folder's documents that fit a query best (full text, BM25), with document and page.";
+    return "Finds the passages of a folder's documents that fit a query best (full text, BM25), with document and "
+           "page.";
   }
   Json parameters_schema() const override {
-    return {{"type", "object"},
-            {"properties",
-             {{"folder", FolderProperty()},
-              {"query", {{"type", "string"}, {"minLength", 1}, {"maxLength", 1000}, {"description", "Words to look for"}}},
-              {"limit", {{"type", "integer"}, {"minimum", 1}, {"maximum", 100}, {"description", "Most passages, default 10"}}}}},
-            {"required", {"folder", "query"}},
-            {"additionalProperties", false}};
+    return {
+        {"type", "object"},
+        {"properties",
+         {{"folder", FolderProperty()},
+          {"query", {{"type", "string"}, {"minLength", 1}, {"maxLength", 1000}, {"description", "Words to look for"}}},
+          {"limit",
+           {{"type", "integer"}, {"minimum", 1}, {"maximum", 100}, {"description", "Most passages, default 10"}}}}},
+        {"required", {"folder", "query"}},
+        {"additionalProperties", false}};
   }
   absl::StatusOr<Json> Call(const Json& parameters, const ToolCallInfo& info) override {
     TUTTI_ASSIGN_OR_RETURN(auto corpus, library_.Open(parameters["folder"], info));
@@ -121,8 +128,9 @@ class SearchTool final : public Tool {
 
 // A quotation stands on its page when its words do, whatever the white space, the letters' case and the kind of quotes.
 std::string Comparable(absl::string_view text) {
-  std::string plain = absl::StrReplaceAll(NormaliseText(text), {{"\xE2\x80\x98", "'"}, {"\xE2\x80\x99", "'"},
-                                                               {"\xE2\x80\x9C", "\""}, {"\xE2\x80\x9D", "\""}});
+  std::string plain = absl::StrReplaceAll(
+      NormaliseText(text),
+      {{"\xE2\x80\x98", "'"}, {"\xE2\x80\x99", "'"}, {"\xE2\x80\x9C", "\""}, {"\xE2\x80\x9D", "\""}});
   return absl::AsciiStrToLower(plain);
 }
 
@@ -131,13 +139,16 @@ class VerifyTool final : public Tool {
   explicit VerifyTool(DocumentLibrary& library) : library_(library) {}
   std::string name() const override { return "citations_verify"; }
   std::string description() const override {
-    return "Checks that each citation's quotation stands in the named document on the named page. Answers passed, score (the "
+    return "Checks that each citation's quotation stands in the named document on the named page. Answers passed, "
+           "score (the "
            "share that does) and feedback.";
   }
   Json parameters_schema() const override {
-    Json citation = {{"type", "object"},
-                     {"properties", {{"document", {{"type", "string"}}}, {"page", {{"type", "integer"}}}, {"quote", {{"type", "string"}}}}},
-                     {"required", {"document", "page", "quote"}}};
+    Json citation = {
+        {"type", "object"},
+        {"properties",
+         {{"document", {{"type", "string"}}}, {"page", {{"type", "integer"}}}, {"quote", {{"type", "string"}}}}},
+        {"required", {"document", "page", "quote"}}};
     return {{"type", "object"},
             {"properties",
              {{"folder", FolderProperty()},
@@ -161,12 +172,13 @@ class VerifyTool final : public Tool {
       } else if (feedback.size() < 1500) {
         absl::StrAppend(&feedback, feedback.empty() ? "" : "; ", problem);
       }
-      checked.push_back({{"document", citation["document"]}, {"page", citation["page"]}, {"verified", problem.empty()}});
+      checked.push_back(
+          {{"document", citation["document"]}, {"page", citation["page"]}, {"verified", problem.empty()}});
     }
     auto minimum = static_cast<size_t>(parameters.value("minimum", int64_t{1}));
     if (citations.size() < minimum) {
-      absl::StrAppend(&feedback, feedback.empty() ? "" : "; ", "there are ", citations.size(), " citations, at least ", minimum,
-                      " are needed");
+      absl::StrAppend(&feedback, feedback.empty() ? "" : "; ", "there are ", citations.size(), " citations, at least ",
+                      minimum, " are needed");
     }
     double score = citations.empty() ? 0 : static_cast<double>(good) / static_cast<double>(citations.size());
     return Json{{"passed", good == citations.size() && citations.size() >= minimum},
@@ -191,7 +203,8 @@ class VerifyTool final : public Tool {
     auto [known, is_new] = pages.try_emplace({name, page});  // each page is made comparable once a call
     if (is_new) known->second = Comparable(document->pages[static_cast<size_t>(page) - 1]);
     if (known->second.find(quote) == std::string::npos) {
-      return absl::StrCat(where, ": \"", Utf8Prefix(citation["quote"].get_ref<const std::string&>(), 80), "\" does not stand there");
+      return absl::StrCat(where, ": \"", Utf8Prefix(citation["quote"].get_ref<const std::string&>(), 80),
+                          "\" does not stand there");
     }
     return "";
   }

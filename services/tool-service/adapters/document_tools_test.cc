@@ -29,12 +29,16 @@ class DocumentToolsTest : public ::testing::Test {
     for (auto& tool : NewDocumentTools(*library_)) catalogue_.Add(std::move(tool));
   }
   ~DocumentToolsTest() override { fs::remove_all(root_); }
-  void Write(const std::string& name, const std::string& bytes) { std::ofstream(folder_ + "/" + name, std::ios::binary) << bytes; }
+  void Write(const std::string& name, const std::string& bytes) {
+    std::ofstream(folder_ + "/" + name, std::ios::binary) << bytes;
+  }
   void WriteDocx(const std::string& name, const std::string& text) {
     int code = 0;
     zip_t* archive = zip_open((folder_ + "/" + name).c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code);
-    std::string xml = "<?xml version=\"1.0\"?><w:document xmlns:w=\"http://schemas.openxmlformats.org/wordprocessingml/2006/main\"><w:body><w:p><w:r><w:t>" +
-                      text + "</w:t></w:r></w:p></w:body></w:document>";
+    std::string xml =
+        "<?xml version=\"1.0\"?><w:document "
+        "xmlns:w=\"http://schemas.openxmlformats.org/wordprocessingml/2006/main\"><w:body><w:p><w:r><w:t>" +
+        text + "</w:t></w:r></w:p></w:body></w:document>";
     zip_file_add(archive, "word/document.xml", zip_source_buffer(archive, xml.data(), xml.size(), 0), ZIP_FL_ENC_UTF_8);
     zip_close(archive);
   }
@@ -47,8 +51,14 @@ class DocumentToolsTest : public ::testing::Test {
 
 TEST_F(DocumentToolsTest, ReadsEveryFormatAndSkipsWhatItCannot) {
   Write("plain.txt", "Tides follow the moon. They rise twice a day.");
-  Write("latin.txt", "Die Flut f\xe4llt sp\xe4ter am Abend zur\xfc" "ck und steigt wieder \xfc" "ber Nacht. Gr\xfc\xdf" "e aus K\xf6ln.");
-  Write("sub/page.html", "<html><head><title>x</title><script>var no;</script></head><body><h1>Heading</h1><p>Spring tides are highest.</p></body></html>");
+  Write("latin.txt",
+        "Die Flut f\xe4llt sp\xe4ter am Abend zur\xfc"
+        "ck und steigt wieder \xfc"
+        "ber Nacht. Gr\xfc\xdf"
+        "e aus K\xf6ln.");
+  Write("sub/page.html",
+        "<html><head><title>x</title><script>var no;</script></head><body><h1>Heading</h1><p>Spring tides are "
+        "highest.</p></body></html>");
   Write("notes.md", "# Notes\n\nNeap tides are lowest.");
   WriteDocx("letter.docx", "The harbour silts up &amp; dredging helps.");
   Write("damaged.pdf", "%PDF-1.4 this is cut off");
@@ -91,7 +101,9 @@ TEST_F(DocumentToolsTest, SearchRanksThePassageThatIsAboutTheQuery) {
 
 TEST_F(DocumentToolsTest, VerifiesQuotationsAgainstTheirPage) {
   Write("b.txt", "The moon pulls the “sea” and makes\nthe tides. Another sentence.");
-  auto verify = [&](Json citations) { return *Call("citations_verify", {{"folder", folder_}, {"citations", std::move(citations)}}); };
+  auto verify = [&](Json citations) {
+    return *Call("citations_verify", {{"folder", folder_}, {"citations", std::move(citations)}});
+  };
   Json good = {{"document", "b.txt"}, {"page", 1}, {"quote", "the moon pulls the \"sea\" and makes the tides."}};
   EXPECT_EQ(verify({good})["passed"], true);
   Json invented = {{"document", "b.txt"}, {"page", 1}, {"quote", "The moon is made of cheese and butter."}};
@@ -108,36 +120,57 @@ TEST_F(DocumentToolsTest, VerifiesQuotationsAgainstTheirPage) {
 }
 
 TEST_F(DocumentToolsTest, ReadsNothingOutsideItsRoots) {
-  EXPECT_THAT(Call("documents_list", {{"folder", "/etc"}}), HasCodeAndText(absl::StatusCode::kPermissionDenied, "--tool-service.document-roots"));
-  EXPECT_THAT(Call("documents_list", {{"folder", folder_ + "/../../../../etc"}}), HasCode(absl::StatusCode::kPermissionDenied));
+  EXPECT_THAT(Call("documents_list", {{"folder", "/etc"}}),
+              HasCodeAndText(absl::StatusCode::kPermissionDenied, "--tool-service.document-roots"));
+  EXPECT_THAT(Call("documents_list", {{"folder", folder_ + "/../../../../etc"}}),
+              HasCode(absl::StatusCode::kPermissionDenied));
   EXPECT_THAT(Call("documents_list", {{"folder", root_ + "_sibling"}}), HasCode(absl::StatusCode::kPermissionDenied));
   std::string outside = absl::StrCat(::testing::TempDir(), "/tutti_outside_", getpid(), ".txt");
   std::ofstream(outside) << "A secret of another folder.";
   fs::create_symlink(outside, folder_ + "/link.txt");
   Write("own.txt", "An own document.");
-  EXPECT_EQ((*Call("documents_list", {{"folder", folder_}}))["documents"].size(), 1u) << "a link that leads out is not followed";
+  EXPECT_EQ((*Call("documents_list", {{"folder", folder_}}))["documents"].size(), 1u)
+      << "a link that leads out is not followed";
   fs::remove(outside);
 }
 
 TEST_F(DocumentToolsTest, SaysWhatIsWrongWithAFolder) {
   EXPECT_THAT(Call("documents_list", {{"folder", root_ + "/none"}}), HasCode(absl::StatusCode::kNotFound));
-  EXPECT_THAT(Call("documents_list", {{"folder", folder_}}), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "holds no readable document"));
+  EXPECT_THAT(Call("documents_list", {{"folder", folder_}}),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "holds no readable document"));
   Write("damaged.pdf", "no pdf");
-  EXPECT_THAT(Call("documents_list", {{"folder", folder_}}), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "damaged.pdf (damaged"));
+  EXPECT_THAT(Call("documents_list", {{"folder", folder_}}),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "damaged.pdf (damaged"));
 }
 
 TEST_F(DocumentToolsTest, ParametersAreCheckedAgainstTheSchema) {
-  EXPECT_THAT(Call("documents_search", {{"folder", folder_}}), HasCodeAndText(absl::StatusCode::kInvalidArgument, "query"));
-  EXPECT_THAT(Call("documents_search", {{"folder", 5}, {"query", "x"}}), HasCodeAndText(absl::StatusCode::kInvalidArgument, "parameters.folder"));
-  EXPECT_THAT(Call("documents_search", {{"folder", folder_}, {"query", "x"}, {"limit", 1000}}), HasCode(absl::StatusCode::kInvalidArgument));
-  EXPECT_THAT(Call("document_search", {}), HasCodeAndText(absl::StatusCode::kNotFound, "did you mean \"documents_search\"?"));
+  EXPECT_THAT(Call("documents_search", {{"folder", folder_}}),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "query"));
+  EXPECT_THAT(Call("documents_search", {{"folder", 5}, {"query", "x"}}),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "parameters.folder"));
+  EXPECT_THAT(Call("documents_search", {{"folder", folder_}, {"query", "x"}, {"limit", 1000}}),
+              HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(Call("document_search", {}),
+              HasCodeAndText(absl::StatusCode::kNotFound, "did you mean \"documents_search\"?"));
 }
 
 TEST(CalculatorTest, IsExact) {
-  for (const auto& [expression, value] : std::vector<std::pair<std::string, std::string>>{
-           {"0.1 + 0.2", "0.3"}, {"1/8", "0.125"}, {"2^100", "1267650600228229401496703205376"}, {"-2^2", "-4"}, {"(-2)^2", "4"},
-           {"2^-2", "0.25"}, {"1e3 * 2.5e-3", "2.5"}, {"10 - 3 - 2", "5"}, {"2^3^2", "512"}, {"100 / 4 / 5", "5"}, {"-0.0", "0"},
-           {"010", "10"}, {"1.10 * 3", "3.3"}, {"1e3-1", "999"}, {"2e3+1", "2001"}}) {
+  for (const auto& [expression, value] :
+       std::vector<std::pair<std::string, std::string>>{{"0.1 + 0.2", "0.3"},
+                                                        {"1/8", "0.125"},
+                                                        {"2^100", "1267650600228229401496703205376"},
+                                                        {"-2^2", "-4"},
+                                                        {"(-2)^2", "4"},
+                                                        {"2^-2", "0.25"},
+                                                        {"1e3 * 2.5e-3", "2.5"},
+                                                        {"10 - 3 - 2", "5"},
+                                                        {"2^3^2", "512"},
+                                                        {"100 / 4 / 5", "5"},
+                                                        {"-0.0", "0"},
+                                                        {"010", "10"},
+                                                        {"1.10 * 3", "3.3"},
+                                                        {"1e3-1", "999"},
+                                                        {"2e3+1", "2001"}}) {
     auto result = Calculate(expression, 28);
     ASSERT_THAT(result, IsOk()) << expression;
     EXPECT_EQ(result->decimal, value) << expression;
@@ -151,9 +184,17 @@ TEST(CalculatorTest, IsExact) {
 }
 
 TEST(CalculatorTest, ErrorsNameTheColumn) {
-  for (const auto& [expression, text] : std::vector<std::pair<std::string, std::string>>{
-           {"1 +", "ends too early"}, {"1 / (2 - 2)", "division by zero"}, {"(1", "not closed"}, {"1 2", "column 3"}, {"2^0.5", "whole number"},
-           {"9^9^9", "exponent"}, {"2 $ 3", "unexpected"}, {"2 × 3", "unexpected \"×\""}, {"1e-2147483648", "bad exponent"}, {std::string(200, '(') + "1", "nested too deeply"}}) {
+  for (const auto& [expression, text] :
+       std::vector<std::pair<std::string, std::string>>{{"1 +", "ends too early"},
+                                                        {"1 / (2 - 2)", "division by zero"},
+                                                        {"(1", "not closed"},
+                                                        {"1 2", "column 3"},
+                                                        {"2^0.5", "whole number"},
+                                                        {"9^9^9", "exponent"},
+                                                        {"2 $ 3", "unexpected"},
+                                                        {"2 × 3", "unexpected \"×\""},
+                                                        {"1e-2147483648", "bad exponent"},
+                                                        {std::string(200, '(') + "1", "nested too deeply"}}) {
     EXPECT_THAT(Calculate(expression, 28), HasCodeAndText(absl::StatusCode::kInvalidArgument, text)) << expression;
   }
 }

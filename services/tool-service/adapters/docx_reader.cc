@@ -47,9 +47,11 @@ class DocxReader final : public DocumentReader {
     if (!file) return absl::DataLossError("damaged: word/document.xml cannot be unpacked");
     zip_int64_t read = zip_fread(file, xml.data(), xml.size());
     zip_fclose(file);
-    if (read != static_cast<zip_int64_t>(xml.size())) return absl::DataLossError("damaged: word/document.xml is cut off");
+    if (read != static_cast<zip_int64_t>(xml.size()))
+      return absl::DataLossError("damaged: word/document.xml is cut off");
     pugi::xml_document document;
-    if (!document.load_buffer(xml.data(), xml.size())) return absl::DataLossError("damaged: word/document.xml is no XML");
+    if (!document.load_buffer(xml.data(), xml.size()))
+      return absl::DataLossError("damaged: word/document.xml is no XML");
     std::string text;
     CollectText(document, text, 0);
     TUTTI_ASSIGN_OR_RETURN(text, ToUtf8(text));

@@ -29,11 +29,28 @@ bool IsSkipped(GumboTag tag) {
 
 bool IsBlock(GumboTag tag) {
   switch (tag) {
-    case GUMBO_TAG_P: case GUMBO_TAG_DIV: case GUMBO_TAG_LI: case GUMBO_TAG_H1: case GUMBO_TAG_H2: case GUMBO_TAG_H3:
-    case GUMBO_TAG_H4: case GUMBO_TAG_H5: case GUMBO_TAG_H6: case GUMBO_TAG_TR: case GUMBO_TAG_DT: case GUMBO_TAG_DD:
-    case GUMBO_TAG_PRE: case GUMBO_TAG_BLOCKQUOTE: case GUMBO_TAG_SECTION: case GUMBO_TAG_ARTICLE: case GUMBO_TAG_TD:
-    case GUMBO_TAG_TH: case GUMBO_TAG_BR: return true;
-    default: return false;
+    case GUMBO_TAG_P:
+    case GUMBO_TAG_DIV:
+    case GUMBO_TAG_LI:
+    case GUMBO_TAG_H1:
+    case GUMBO_TAG_H2:
+    case GUMBO_TAG_H3:
+    case GUMBO_TAG_H4:
+    case GUMBO_TAG_H5:
+    case GUMBO_TAG_H6:
+    case GUMBO_TAG_TR:
+    case GUMBO_TAG_DT:
+    case GUMBO_TAG_DD:
+    case GUMBO_TAG_PRE:
+    case GUMBO_TAG_BLOCKQUOTE:
+    case GUMBO_TAG_SECTION:
+    case GUMBO_TAG_ARTICLE:
+    case GUMBO_TAG_TD:
+    case GUMBO_TAG_TH:
+    case GUMBO_TAG_BR:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -51,7 +68,8 @@ void CollectText(const GumboNode* node, std::string& out, int depth) {
   if (element && IsSkipped(node->v.element.tag)) return;
   const GumboVector& children = element ? node->v.element.children : node->v.document.children;
   size_t before = out.size();
-  for (unsigned i = 0; i < children.length; ++i) CollectText(static_cast<const GumboNode*>(children.data[i]), out, depth + 1);
+  for (unsigned i = 0; i < children.length; ++i)
+    CollectText(static_cast<const GumboNode*>(children.data[i]), out, depth + 1);
   if (!element) return;
   if (IsHeading(node->v.element.tag) && out.size() > before) out += ".";
   if (IsBlock(node->v.element.tag)) out += '\n';
@@ -63,7 +81,8 @@ class HtmlReader final : public DocumentReader {
   absl::StatusOr<std::vector<std::string>> Read(const std::string& path) const override {
     TUTTI_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path));
     TUTTI_ASSIGN_OR_RETURN(std::string html, ToUtf8(bytes));
-    // gumbo frees its tree by recursion, which deep nesting would carry past the stack's end: freed all at once instead.
+    // gumbo frees its tree by recursion, which deep nesting would carry past the stack's end: freed all at once
+    // instead.
     Arena arena;
     GumboOptions options = kGumboDefaultOptions;
     options.userdata = &arena;

@@ -22,8 +22,11 @@ class CalculatorTool final : public Tool {
     return {{"type", "object"},
             {"properties",
              {{"expression", {{"type", "string"}, {"minLength", 1}, {"maxLength", 10000}}},
-              {"digits", {{"type", "integer"}, {"minimum", 0}, {"maximum", 1000},
-                          {"description", "Places after the point when the result has no end, default 28"}}}}},
+              {"digits",
+               {{"type", "integer"},
+                {"minimum", 0},
+                {"maximum", 1000},
+                {"description", "Places after the point when the result has no end, default 28"}}}}},
             {"required", {"expression"}},
             {"additionalProperties", false}};
   }
@@ -46,7 +49,8 @@ class TestCountTool final : public Tool {
     std::string line = absl::StrCat(info.idempotency_key, "\n");
     ssize_t written = write(file, line.data(), line.size());
     close(file);
-    if (written != static_cast<ssize_t>(line.size())) return absl::UnavailableError(absl::StrCat(file_, ": short write"));
+    if (written != static_cast<ssize_t>(line.size()))
+      return absl::UnavailableError(absl::StrCat(file_, ": short write"));
     return Json{{"key", info.idempotency_key}, {"parameters", parameters}};
   }
 

@@ -19,7 +19,8 @@ namespace {
 
 absl::StatusOr<std::string> Convert(absl::string_view bytes, const std::string& charset) {
   iconv_t converter = iconv_open("UTF-8//TRANSLIT", charset.c_str());
-  if (converter == reinterpret_cast<iconv_t>(-1)) return absl::InvalidArgumentError(absl::StrCat("unknown encoding ", charset));
+  if (converter == reinterpret_cast<iconv_t>(-1))
+    return absl::InvalidArgumentError(absl::StrCat("unknown encoding ", charset));
   std::string out(bytes.size() * 4 + 16, '\0');
   char* in = const_cast<char*>(bytes.data());
   size_t in_left = bytes.size();

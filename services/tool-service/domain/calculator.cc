@@ -47,7 +47,8 @@ class Parser {
     return true;
   }
   absl::StatusOr<Fraction> Bounded(Fraction value) const {
-    if (msb(abs(numerator(value)) + 1) > kMaxBits || msb(denominator(value)) > kMaxBits) return Wrong("the result is too large");
+    if (msb(abs(numerator(value)) + 1) > kMaxBits || msb(denominator(value)) > kMaxBits)
+      return Wrong("the result is too large");
     return value;
   }
 
@@ -96,7 +97,8 @@ class Parser {
     if (!Take('^')) return base;
     TUTTI_ASSIGN_OR_RETURN(Fraction exponent, Unary());
     if (denominator(exponent) != 1) return Wrong("an exponent must be a whole number");
-    if (abs(numerator(exponent)) > kMaxExponent) return Wrong(absl::StrCat("an exponent must be at most ", kMaxExponent));
+    if (abs(numerator(exponent)) > kMaxExponent)
+      return Wrong(absl::StrCat("an exponent must be at most ", kMaxExponent));
     int n = static_cast<int>(numerator(exponent));
     if (base == 0 && n < 0) return Wrong("division by zero");
     Fraction result = 1;
@@ -136,7 +138,8 @@ class Parser {
       if (end < text_.size() && (text_[end] == '-' || text_[end] == '+')) ++end;
       while (end < text_.size() && isdigit(static_cast<unsigned char>(text_[end]))) ++end;
       int exponent = 0;
-      if (!absl::SimpleAtoi(text_.substr(at_ + 1, end - at_ - 1), &exponent) || exponent < -kMaxExponent || exponent > kMaxExponent) {
+      if (!absl::SimpleAtoi(text_.substr(at_ + 1, end - at_ - 1), &exponent) || exponent < -kMaxExponent ||
+          exponent > kMaxExponent) {
         return Wrong("a bad exponent");
       }
       places -= exponent;

@@ -15,8 +15,8 @@ constexpr size_t kMaxSentenceBytes = 1200;
 // Lines of a table of contents, an index or a table: dots or digits instead of words.
 bool IsNoise(const std::string& sentence) {
   if (absl::StrContains(sentence, ". . .") || absl::StrContains(sentence, "....")) return true;
-  size_t letters = static_cast<size_t>(
-      std::count_if(sentence.begin(), sentence.end(), [](char c) { return isalpha(static_cast<unsigned char>(c)) || (c & 0x80); }));
+  size_t letters = static_cast<size_t>(std::count_if(
+      sentence.begin(), sentence.end(), [](char c) { return isalpha(static_cast<unsigned char>(c)) || (c & 0x80); }));
   return letters * 2 < sentence.size();
 }
 

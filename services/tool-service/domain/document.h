@@ -23,8 +23,8 @@ struct Passage {
   int page = 1;  // from 1
 };
 
-// Passages of about `target_bytes`, whole sentences, never over a page's end. Tables of contents and other runs of dots are
-// left out.
+// Passages of about `target_bytes`, whole sentences, never over a page's end. Tables of contents and other runs of dots
+// are left out.
 std::vector<Passage> CutPassages(const Document& document, size_t target_bytes = 500);
 
 }  // namespace tutti::tool_service

@@ -29,7 +29,8 @@ SearchIndex::SearchIndex(const std::vector<Document>& documents) {
       total += terms;
     }
   }
-  if (!passages_.empty()) mean_terms_ = std::max(1.0, static_cast<double>(total) / static_cast<double>(passages_.size()));
+  if (!passages_.empty())
+    mean_terms_ = std::max(1.0, static_cast<double>(total) / static_cast<double>(passages_.size()));
 }
 
 std::vector<SearchHit> SearchIndex::Search(const std::string& query, size_t limit) const {

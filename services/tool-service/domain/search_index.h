@@ -1,4 +1,5 @@
-// Full-text search over the passages of a folder: an inverted index ranked by BM25 (Robertson, Zaragoza 2009; k1 1.2, b 0.75).
+// Full-text search over the passages of a folder: an inverted index ranked by BM25 (Robertson, Zaragoza 2009; k1 1.2, b
+// 0.75).
 #pragma once
 
 #include <string>

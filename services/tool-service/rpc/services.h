@@ -12,25 +12,29 @@ namespace v1 = tutti::tool::v1;
 // Runs tools on worker threads: they may block.
 class ToolRunner {
  public:
-  ToolRunner(const Catalogue& catalogue, WorkerPool& pool) : catalogue_(catalogue), pool_(pool) {}
+  ToolRunner(const Catalogue& catalogue, WorkerPool& pool, const Clock& clock)
+      : catalogue_(catalogue), pool_(pool), clock_(clock) {}
   // RESOURCE_EXHAUSTED: too many calls wait.
   Task<absl::StatusOr<Json>> Run(CallContext& call, std::string tool, Json parameters, std::string idempotency_key);
 
  private:
   const Catalogue& catalogue_;
   WorkerPool& pool_;
+  const Clock& clock_;
 };
 
 class ToolRpc final : public v1::ToolService::CallbackService {
  public:
-  ToolRpc(ServerEnv& env, const Catalogue& catalogue, ToolRunner& runner) : env_(env), catalogue_(catalogue), runner_(runner) {}
+  ToolRpc(ServerEnv& env, const Catalogue& catalogue, ToolRunner& runner)
+      : env_(env), catalogue_(catalogue), runner_(runner) {}
   grpc::ServerUnaryReactor* ListTools(grpc::CallbackServerContext* context, const v1::ListToolsRequest* request,
                                       v1::ListToolsResponse* response) override;
   grpc::ServerUnaryReactor* CallTool(grpc::CallbackServerContext* context, const v1::CallToolRequest* request,
                                      v1::CallToolResponse* response) override;
 
  private:
-  Task<absl::Status> HandleList(CallContext& call, const v1::ListToolsRequest& request, v1::ListToolsResponse& response);
+  Task<absl::Status> HandleList(CallContext& call, const v1::ListToolsRequest& request,
+                                v1::ListToolsResponse& response);
   Task<absl::Status> HandleCall(CallContext& call, const v1::CallToolRequest& request, v1::CallToolResponse& response);
   ServerEnv& env_;
   const Catalogue& catalogue_;

@@ -1,5 +1,4 @@
 #include "runtime/status/macros.h"
-#include "absl/time/clock.h"
 #include "runtime/text/page_token.h"
 #include "services/tool-service/rpc/services.h"
 
@@ -10,7 +9,7 @@ Task<absl::StatusOr<Json>> ToolRunner::Run(CallContext& call, std::string tool, 
   ToolCallInfo info{std::move(idempotency_key), call.deadline, call.stop};
   OneShot<absl::StatusOr<Json>> done;
   bool posted = pool_.TryPost([&] {
-    if (info.given_up(absl::Now())) {
+    if (info.given_up(clock_.Now())) {
       done.Set(absl::CancelledError("the call was given up while it waited"));
     } else {
       done.Set(catalogue_.Call(tool, parameters, info));
@@ -26,19 +25,22 @@ Task<absl::StatusOr<Json>> ToolRunner::Run(CallContext& call, std::string tool, 
 
 grpc::ServerUnaryReactor* ToolRpc::ListTools(grpc::CallbackServerContext* context, const v1::ListToolsRequest* request,
                                              v1::ListToolsResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.tool.v1.ToolService/ListTools", &ToolRpc::HandleList);
+  return ServeUnary(env_, context, request, response, *this, "tutti.tool.v1.ToolService/ListTools",
+                    &ToolRpc::HandleList);
 }
 grpc::ServerUnaryReactor* ToolRpc::CallTool(grpc::CallbackServerContext* context, const v1::CallToolRequest* request,
                                             v1::CallToolResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.tool.v1.ToolService/CallTool", &ToolRpc::HandleCall);
+  return ServeUnary(env_, context, request, response, *this, "tutti.tool.v1.ToolService/CallTool",
+                    &ToolRpc::HandleCall);
 }
-grpc::ServerUnaryReactor* ToolExecutionRpc::Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
-                                                    v1::ExecuteResponse* response) {
+grpc::ServerUnaryReactor* ToolExecutionRpc::Execute(grpc::CallbackServerContext* context,
+                                                    const v1::ExecuteRequest* request, v1::ExecuteResponse* response) {
   return ServeUnary(env_, context, request, response, *this, "tutti.tool.v1.ToolExecutionService/Execute",
                     &ToolExecutionRpc::HandleExecute);
 }
 
-Task<absl::Status> ToolRpc::HandleList(CallContext&, const v1::ListToolsRequest& request, v1::ListToolsResponse& response) {
+Task<absl::Status> ToolRpc::HandleList(CallContext&, const v1::ListToolsRequest& request,
+                                       v1::ListToolsResponse& response) {
   TUTTI_CO_ASSIGN_OR_RETURN(int page_size, PageSize(request.page_size()));
   TUTTI_CO_ASSIGN_OR_RETURN(std::string after, DecodePageToken(request.page_token(), "tools"));
   for (auto it = catalogue_.tools().upper_bound(after); it != catalogue_.tools().end(); ++it) {
@@ -55,7 +57,8 @@ Task<absl::Status> ToolRpc::HandleList(CallContext&, const v1::ListToolsRequest&
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> ToolRpc::HandleCall(CallContext& call, const v1::CallToolRequest& request, v1::CallToolResponse& response) {
+Task<absl::Status> ToolRpc::HandleCall(CallContext& call, const v1::CallToolRequest& request,
+                                       v1::CallToolResponse& response) {
   TUTTI_CO_ASSIGN_OR_RETURN(Json result, co_await runner_.Run(call, request.tool(), ToJson(request.parameters()), ""));
   ToProto(result, response.mutable_result());
   co_return absl::OkStatus();
@@ -65,8 +68,8 @@ Task<absl::Status> ToolExecutionRpc::HandleExecute(CallContext& call, const v1::
                                                    v1::ExecuteResponse& response) {
   TUTTI_CO_ASSIGN_OR_RETURN(Json parameters, FromPayload(request.parameters()));
   if (parameters.is_null()) parameters = Json::object();
-  TUTTI_CO_ASSIGN_OR_RETURN(Json result,
-                            co_await runner_.Run(call, request.tool(), std::move(parameters), request.idempotency_key()));
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      Json result, co_await runner_.Run(call, request.tool(), std::move(parameters), request.idempotency_key()));
   ToPayload(result, response.mutable_result());
   co_return absl::OkStatus();
 }

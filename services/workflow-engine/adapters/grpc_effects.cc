@@ -30,8 +30,9 @@ Task<absl::StatusOr<AgentAnswer>> GrpcAgents::Execute(CallContext& call, Attempt
   child.trace = span.context();
   tutti::agent::v1::ExecuteResponse response;
   using Async = tutti::agent::v1::AgentExecutionService::StubInterface::async_interface;
-  absl::Status status = co_await CallUnary(child, *execution_->async(), &Async::Execute,
-                                           "tutti.agent.v1.AgentExecutionService/Execute", request, response, kNoOwnTimeout);
+  absl::Status status =
+      co_await CallUnary(child, *execution_->async(), &Async::Execute, "tutti.agent.v1.AgentExecutionService/Execute",
+                         request, response, kNoOwnTimeout);
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   AgentAnswer answer;
@@ -48,7 +49,8 @@ Task<absl::StatusOr<std::set<std::string>>> GrpcAgents::Names(CallContext& call)
     tutti::agent::v1::ListAgentsResponse response;
     using Async = tutti::agent::v1::AgentService::StubInterface::async_interface;
     TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(call, *service_->async(), &Async::ListAgents,
-                                                "tutti.agent.v1.AgentService/ListAgents", request, response, kListTimeout));
+                                                "tutti.agent.v1.AgentService/ListAgents", request, response,
+                                                kListTimeout));
     for (const auto& agent : response.agents()) names.insert(agent.name());
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
@@ -68,8 +70,9 @@ Task<absl::StatusOr<Json>> GrpcTools::Execute(CallContext& call, Attempt attempt
   child.trace = span.context();
   tutti::tool::v1::ExecuteResponse response;
   using Async = tutti::tool::v1::ToolExecutionService::StubInterface::async_interface;
-  absl::Status status = co_await CallUnary(child, *execution_->async(), &Async::Execute,
-                                           "tutti.tool.v1.ToolExecutionService/Execute", request, response, kNoOwnTimeout);
+  absl::Status status =
+      co_await CallUnary(child, *execution_->async(), &Async::Execute, "tutti.tool.v1.ToolExecutionService/Execute",
+                         request, response, kNoOwnTimeout);
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   auto result = FromPayload(response.result());
@@ -84,7 +87,8 @@ Task<absl::StatusOr<std::set<std::string>>> GrpcTools::Names(CallContext& call) 
     tutti::tool::v1::ListToolsResponse response;
     using Async = tutti::tool::v1::ToolService::StubInterface::async_interface;
     TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(call, *service_->async(), &Async::ListTools,
-                                                "tutti.tool.v1.ToolService/ListTools", request, response, kListTimeout));
+                                                "tutti.tool.v1.ToolService/ListTools", request, response,
+                                                kListTimeout));
     for (const auto& tool : response.tools()) names.insert(tool.name());
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());

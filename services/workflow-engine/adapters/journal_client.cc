@@ -18,7 +18,11 @@ bool Passing(const absl::Status& status) {
 
 JournalClient::JournalClient(const std::shared_ptr<grpc::Channel>& channel, Executor& executor, TimerService& timers,
                              Tracer& tracer, Rng& rng, Logger& log)
-    : stub_(state::JournalService::NewStub(channel)), executor_(executor), timers_(timers), tracer_(tracer), rng_(rng),
+    : stub_(state::JournalService::NewStub(channel)),
+      executor_(executor),
+      timers_(timers),
+      tracer_(tracer),
+      rng_(rng),
       log_(log) {}
 
 JournalClient::~JournalClient() { Stop(); }

@@ -1,5 +1,6 @@
-// The engine's side of the journal: one long-lived stream for all runs. What was sent and not answered is sent again, in
-// order, after a broken stream or a passing failure of the store; the store knows a repeated append by its writer_seq.
+// The engine's side of the journal: one long-lived stream for all runs. What was sent and not answered is sent again,
+// in order, after a broken stream or a passing failure of the store; the store knows a repeated append by its
+// writer_seq.
 #pragma once
 
 #include <deque>

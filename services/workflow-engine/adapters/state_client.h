@@ -16,17 +16,19 @@ namespace state = tutti::state::v1;
 class StateClient {
  public:
   explicit StateClient(const std::shared_ptr<grpc::Channel>& channel)
-      : runs_(state::RunStoreService::NewStub(channel)), workflows_(state::WorkflowStoreService::NewStub(channel)),
-        leases_(state::LeaseService::NewStub(channel)), journal_(state::JournalService::NewStub(channel)) {}
+      : runs_(state::RunStoreService::NewStub(channel)),
+        workflows_(state::WorkflowStoreService::NewStub(channel)),
+        leases_(state::LeaseService::NewStub(channel)),
+        journal_(state::JournalService::NewStub(channel)) {}
 
-#define TUTTI_STATE_CALL(Service, stub, Name)                                                                           \
-  Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {                   \
-    using Async = state::Service::StubInterface::async_interface;                                                       \
-    state::Name##Response response;                                                                                     \
-    absl::Status status = co_await CallUnary(call, *stub->async(), &Async::Name, "tutti.state.v1." #Service "/" #Name,  \
-                                             request, response, absl::Seconds(10));                                     \
-    if (!status.ok()) co_return status;                                                                                 \
-    co_return std::move(response);                                                                                      \
+#define TUTTI_STATE_CALL(Service, stub, Name)                                                                          \
+  Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {                  \
+    using Async = state::Service::StubInterface::async_interface;                                                      \
+    state::Name##Response response;                                                                                    \
+    absl::Status status = co_await CallUnary(call, *stub->async(), &Async::Name, "tutti.state.v1." #Service "/" #Name, \
+                                             request, response, absl::Seconds(10));                                    \
+    if (!status.ok()) co_return status;                                                                                \
+    co_return std::move(response);                                                                                     \
   }
   TUTTI_STATE_CALL(RunStoreService, runs_, CreateRun)
   TUTTI_STATE_CALL(RunStoreService, runs_, GetRun)

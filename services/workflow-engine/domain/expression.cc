@@ -54,7 +54,8 @@ absl::Status CannotIndex(const std::string& expression, const Json& value, const
 }
 
 // As jq: a missing key or position is null, indexing something else is an error.
-absl::StatusOr<Json> Walk(const std::string& expression, const std::vector<PathPart>& parts, const Variables& variables) {
+absl::StatusOr<Json> Walk(const std::string& expression, const std::vector<PathPart>& parts,
+                          const Variables& variables) {
   const Json* value = variables.Find(parts[0].name);
   for (size_t i = 1; value != nullptr && i < parts.size(); ++i) {
     const PathPart& part = parts[i];
@@ -89,7 +90,8 @@ size_t EndOfExpression(const std::string& text, size_t begin) {
 }
 
 absl::Status Unclosed(const std::string& text) {
-  return Error(absl::StatusCode::kInvalidArgument, "BAD_EXPRESSION", absl::StrCat("\"", text.substr(0, 80), "\": ${ without }"));
+  return Error(absl::StatusCode::kInvalidArgument, "BAD_EXPRESSION",
+               absl::StrCat("\"", text.substr(0, 80), "\": ${ without }"));
 }
 
 // Calls `on_text` and `on_expression` for the pieces of a string in order.
@@ -102,7 +104,8 @@ absl::Status Split(const std::string& text, OnText on_text, OnExpression on_expr
     if (open == std::string::npos) return absl::OkStatus();
     size_t close = EndOfExpression(text, open + 2);
     if (close == std::string::npos) return Unclosed(text);
-    TUTTI_RETURN_IF_ERROR(on_expression(std::string(absl::StripAsciiWhitespace(text.substr(open + 2, close - open - 2)))));
+    TUTTI_RETURN_IF_ERROR(
+        on_expression(std::string(absl::StripAsciiWhitespace(text.substr(open + 2, close - open - 2)))));
     at = close + 1;
   }
 }
@@ -131,7 +134,8 @@ Json Variables::ToObject(const std::string& program) const {
     if (program[i] == '.' && (i + 1 == program.size() || !IsNameStart(program[i + 1]))) whole = true;
     ++i;
   }
-  for (const char* name : {"keys", "to_entries", "paths", "getpath", "has", "map_values", "with_entries", "del", "path"}) {
+  for (const char* name :
+       {"keys", "to_entries", "paths", "getpath", "has", "map_values", "with_entries", "del", "path"}) {
     whole |= words.count(name) > 0;
   }
   Json out = Json::object();
@@ -162,8 +166,9 @@ absl::Status Evaluator::CheckExpression(const std::string& expression) {
 
 absl::Status Evaluator::CheckTemplate(const Json& value) {
   if (value.is_string()) {
-    return Split(value.get_ref<const std::string&>(), [](const std::string&) {},
-                 [&](const std::string& expression) { return CheckExpression(expression); });
+    return Split(
+        value.get_ref<const std::string&>(), [](const std::string&) {},
+        [&](const std::string& expression) { return CheckExpression(expression); });
   }
   if (value.is_structured()) {
     for (const auto& item : value) TUTTI_RETURN_IF_ERROR(CheckTemplate(item));

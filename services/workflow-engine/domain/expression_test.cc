@@ -15,7 +15,8 @@ constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 class ExpressionTest : public ::testing::Test {
  protected:
   ExpressionTest() {
-    outer_.Set("input", std::make_shared<const Json>(Json{{"topic", "tides"}, {"n", 3}, {"list", {1, 2, 3}}, {"none", nullptr}}));
+    outer_.Set("input", std::make_shared<const Json>(
+                            Json{{"topic", "tides"}, {"n", 3}, {"list", {1, 2, 3}}, {"none", nullptr}}));
     outer_.Set("a", std::make_shared<const Json>(Json{{"x", {{"y", {10, 20}}}}}));
   }
   Json Get(const std::string& text) {
@@ -30,9 +31,13 @@ class ExpressionTest : public ::testing::Test {
 
 TEST_F(ExpressionTest, PathsAndJqAgree) {
   // Each pair: the fast way, and the same thing in a form that goes through libjq.
-  for (const auto& [path, jq] : std::vector<std::pair<std::string, std::string>>{
-           {".input.topic", "(.input.topic)"}, {".a.x.y[1]", "(.a.x.y[1])"}, {".input.missing", "(.input.missing)"},
-           {".input.none.deeper", "(.input.none.deeper)"}, {".a.x.y[9]", "(.a.x.y[9])"}, {".a", "(.a)"}}) {
+  for (const auto& [path, jq] :
+       std::vector<std::pair<std::string, std::string>>{{".input.topic", "(.input.topic)"},
+                                                        {".a.x.y[1]", "(.a.x.y[1])"},
+                                                        {".input.missing", "(.input.missing)"},
+                                                        {".input.none.deeper", "(.input.none.deeper)"},
+                                                        {".a.x.y[9]", "(.a.x.y[9])"},
+                                                        {".a", "(.a)"}}) {
     EXPECT_EQ(Get("${ " + path + " }"), Get("${ " + jq + " }")) << path;
   }
 }
@@ -62,13 +67,18 @@ TEST_F(ExpressionTest, ErrorsNameTheExpression) {
 }
 
 TEST_F(ExpressionTest, RefusesWhatMayNotEndOrLooksOutside) {
-  for (const char* bad : {"def f: f; f", "repeat(1)", "env.HOME", "$ENV.HOME", "input", "[range(infinite)]", "last(while(true; .))"}) {
+  for (const char* bad : {"def f: f; f", "repeat(1)", "env.HOME", "$ENV.HOME", "input", "[range(infinite)]",
+                          "\"\\(env.HOME)\"", "_range(0; 9)", "last(while(true; .))"}) {
     EXPECT_THAT(evaluator_.CheckExpression(bad), HasCodeAndText(kInvalid, "not allowed")) << bad;
   }
   EXPECT_THAT(evaluator_.CheckExpression(".input.def | length"), IsOk()) << "fields may have any name";
   EXPECT_THAT(evaluator_.CheckExpression("(.input.input | length)"), IsOk());
   EXPECT_THAT(evaluator_.CheckExpression("{input: 1}"), IsOk());
-  EXPECT_THAT(evaluator_.Evaluate("[range(2000000)] | length", inner_), HasCodeAndText(kInvalid, "range of more than a million"));
+  EXPECT_THAT(evaluator_.Evaluate("[range(2000000)] | length", inner_),
+              HasCodeAndText(kInvalid, "range of more than a million"));
+  EXPECT_THAT(evaluator_.Evaluate("[range(0; 1e12; 1)] | length", inner_),
+              HasCodeAndText(kInvalid, "range of more than a million"));
+  EXPECT_EQ(Get("${ [range(0; 10; 5)] }"), Json({0, 5}));
   EXPECT_EQ(Get("${ [range(3)] }"), Json({0, 1, 2}));
 }
 

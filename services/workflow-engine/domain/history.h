@@ -14,10 +14,10 @@
 namespace tutti::engine {
 
 struct StepHistory {
-  JsonRef result;                    // set when the step has completed
+  JsonRef result;  // set when the step has completed
   bool skipped = false;
   int failed_attempts = 0;
-  absl::Status last_error;           // of the last failed attempt
+  absl::Status last_error;                         // of the last failed attempt
   absl::Time retry_time = absl::InfiniteFuture();  // when the next attempt begins; infinite: there is none
   bool started = false;
 };

@@ -62,8 +62,8 @@ std::string TargetOf(const tutti::workflow::v1::Step& step) {
   return step.has_agent() ? step.agent().agent() : step.has_tool() ? step.tool().tool() : "";
 }
 
-Interpreter::Interpreter(InterpreterDeps deps, std::string run_id, const tutti::workflow::v1::WorkflowSpec& spec, Json input,
-                         History history, TraceContext trace, std::stop_token stop)
+Interpreter::Interpreter(InterpreterDeps deps, std::string run_id, const tutti::workflow::v1::WorkflowSpec& spec,
+                         Json input, History history, TraceContext trace, std::stop_token stop)
     : deps_(deps), run_id_(std::move(run_id)), spec_(spec), history_(std::move(history)), progress_(spec) {
   root_.Set("input", std::make_shared<const Json>(std::move(input)));
   root_.Set("run", std::make_shared<const Json>(Json{{"id", run_id_}, {"workflow", spec.name()}}));
@@ -90,7 +90,8 @@ tutti::state::v1::JournalEntry Interpreter::NewEntry() const {
 absl::Status Interpreter::Interrupted(const Bounds& bounds) const {
   if (bounds.stop.stop_requested()) return absl::CancelledError("the run was asked to stop");
   if (deps_.clock.Now() >= bounds.deadline) {
-    return Error(absl::StatusCode::kDeadlineExceeded, "STEP_TIMEOUT", "the time of the step or of one around it is over");
+    return Error(absl::StatusCode::kDeadlineExceeded, "STEP_TIMEOUT",
+                 "the time of the step or of one around it is over");
   }
   return absl::OkStatus();
 }
@@ -145,7 +146,8 @@ Task<bool> Interpreter::RunGraphStep(const Step& step, std::string path, Graph& 
     for (const auto& name : node.followers) graph.nodes.at(name).ready.Set(false);
     co_return false;
   }
-  // Sees what it depends on and nothing else of the block: what else has ended by then is chance, and a replay would see another.
+  // Sees what it depends on and nothing else of the block: what else has ended by then is chance, and a replay would
+  // see another.
   Variables seen(&graph.variables);
   for (const auto& name : node.ancestors) seen.Set(name, graph.nodes.at(name).result);
   auto result = co_await RunStep(step, std::move(path), seen, graph.bounds);
@@ -176,7 +178,8 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunGraph(const Steps& steps, std::str
   for (const Step& step : steps) {
     for (const auto& name : step.depends_on()) graph.nodes.at(name).followers.push_back(step.id());
   }
-  std::function<void(const std::string&, std::set<std::string>&)> collect = [&](const std::string& id, std::set<std::string>& into) {
+  std::function<void(const std::string&, std::set<std::string>&)> collect = [&](const std::string& id,
+                                                                                std::set<std::string>& into) {
     for (const auto& name : graph.nodes.at(id).step->depends_on()) {
       if (into.insert(name).second) collect(name, into);
     }
@@ -339,7 +342,8 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunKind(const Step& step, std::string
       auto result = co_await RunReflect(step.reflect(), std::move(path), variables, bounds);
       co_return result;
     }
-    default: co_return absl::InternalError(absl::StrCat("step ", path, " has no kind"));
+    default:
+      co_return absl::InternalError(absl::StrCat("step ", path, " has no kind"));
   }
 }
 

@@ -38,8 +38,8 @@ class Interpreter {
   Interpreter(InterpreterDeps deps, std::string run_id, const tutti::workflow::v1::WorkflowSpec& spec, Json input,
               History history, TraceContext trace, std::stop_token stop);
 
-  // The run's output, or why it failed. CANCELLED when stop was requested; ABORTED when the lease is lost: nothing more may be
-  // written then.
+  // The run's output, or why it failed. CANCELLED when stop was requested; ABORTED when the lease is lost: nothing more
+  // may be written then.
   Task<absl::StatusOr<Json>> Run();
   int progress_percent() const { return std::max(progress_.percent(), history_.progress_percent()); }
 
@@ -82,8 +82,8 @@ class Interpreter {
     double score = 0;
     std::string feedback;
   };
-  Task<absl::StatusOr<Verdict>> RunGate(const tutti::workflow::v1::Gate& gate, std::string path, const Variables& variables,
-                                        Bounds bounds);
+  Task<absl::StatusOr<Verdict>> RunGate(const tutti::workflow::v1::Gate& gate, std::string path,
+                                        const Variables& variables, Bounds bounds);
   Task<absl::StatusOr<Json>> AskGate(const tutti::workflow::v1::Gate& gate, std::string path, std::string key,
                                      const Variables& variables, Bounds bounds,
                                      std::vector<tutti::type::v1::ModelUsage>& usage);
@@ -103,8 +103,8 @@ class Interpreter {
   Bounds bounds_;
 };
 
-// Puts a result into a payload. FAILED_PRECONDITION: larger than 4 MiB or nested too deeply to be stored and read again; large
-// things are passed by reference.
+// Puts a result into a payload. FAILED_PRECONDITION: larger than 4 MiB or nested too deeply to be stored and read
+// again; large things are passed by reference.
 absl::StatusOr<Json> CheckResult(Json result, tutti::type::v1::Payload* out);
 
 // The oneof case of a step's kind as journals name it.

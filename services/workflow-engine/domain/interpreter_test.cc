@@ -1,5 +1,5 @@
-// The interpreter against fakes with behaviour: a journal in memory that survives "crashes", agents and tools that are told
-// what to answer, and a clock that moves when the test says so.
+// The interpreter against fakes with behaviour: a journal in memory that survives "crashes", agents and tools that are
+// told what to answer, and a clock that moves when the test says so.
 #include "services/workflow-engine/domain/interpreter.h"
 
 #include <gtest/gtest.h>
@@ -119,13 +119,15 @@ class InterpreterTest : public ::testing::Test {
   }
 
   // Walks until nothing moves any more; keeps going over timers when `advance` is given.
-  absl::StatusOr<Json> Walk(const WorkflowSpec& spec, Json input = Json::object(), absl::Duration advance = absl::ZeroDuration()) {
+  absl::StatusOr<Json> Walk(const WorkflowSpec& spec, Json input = Json::object(),
+                            absl::Duration advance = absl::ZeroDuration()) {
     History history;
     for (const auto& entry : world_.journal) EXPECT_THAT(history.Add(entry), IsOk());
     FakeAgents agents(world_);
     FakeTools tools(world_);
     FakeJournal journal(world_);
-    InterpreterDeps deps{world_.executor, world_.time, world_.time, world_.rng, world_.tracer, world_.evaluator, agents, tools, journal};
+    InterpreterDeps deps{world_.executor,  world_.time, world_.time, world_.rng, world_.tracer,
+                         world_.evaluator, agents,      tools,       journal};
     Interpreter interpreter(deps, "run1", spec, std::move(input), std::move(history), {}, stop_.get_token());
     std::optional<absl::StatusOr<Json>> out;
     Scope scope;
@@ -158,7 +160,9 @@ class InterpreterTest : public ::testing::Test {
 };
 
 TEST_F(InterpreterTest, RunsStepsInOrderAndPassesResultsOn) {
-  auto spec = Spec("steps:\n- {id: one, agent: {agent: a, input: {n: '${ .input.n }'}}}\n- {id: two, transform: {value: '${ .one.n + 1 }'}}\n");
+  auto spec = Spec(
+      "steps:\n- {id: one, agent: {agent: a, input: {n: '${ .input.n }'}}}\n- {id: two, transform: {value: '${ .one.n "
+      "+ 1 }'}}\n");
   auto out = Walk(spec, {{"n", 41}});
   ASSERT_THAT(out, IsOk());
   EXPECT_EQ(*out, Json(42));
@@ -193,7 +197,8 @@ steps:
     world_.commits_until_crash = -1;
     auto second = Walk(spec);
     ASSERT_THAT(second, IsOk()) << crash_after;
-    for (const auto& key : world_.calls) EXPECT_EQ(completed.count(key), 0u) << key << " ran again after crash " << crash_after;
+    for (const auto& key : world_.calls)
+      EXPECT_EQ(completed.count(key), 0u) << key << " ran again after crash " << crash_after;
     std::set<std::string> all = completed;
     all.insert(world_.calls.begin(), world_.calls.end());
     EXPECT_TRUE(all.count("run1/last/1")) << crash_after;
@@ -223,14 +228,18 @@ TEST_F(InterpreterTest, RetriesWithBackoffAndGivesUpAfterTheLastAttempt) {
 
 TEST_F(InterpreterTest, DoesNotRetryWhatAnotherAttemptCannotMend) {
   auto spec = Spec("steps:\n- {id: one, agent: {agent: a}, retry: {max_attempts: 5}}\n");
-  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> { return absl::InvalidArgumentError("bad"); };
+  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    return absl::InvalidArgumentError("bad");
+  };
   EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kInvalidArgument));
   EXPECT_EQ(world_.calls.size(), 1u);
 }
 
 TEST_F(InterpreterTest, AFailedStepStaysFailedAfterRecovery) {
   auto spec = Spec("steps:\n- {id: one, agent: {agent: a}}\n");
-  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> { return absl::UnavailableError("away"); };
+  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    return absl::UnavailableError("away");
+  };
   EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kUnavailable));
   world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> { return Json(1); };
   EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kUnavailable));
@@ -238,7 +247,8 @@ TEST_F(InterpreterTest, AFailedStepStaysFailedAfterRecovery) {
 }
 
 TEST_F(InterpreterTest, SkipsAndRemembersThatItSkipped) {
-  auto spec = Spec("steps:\n- {id: one, when: '${ .input.go }', agent: {agent: a}}\n- {id: two, transform: {value: '${ .one }'}}\n");
+  auto spec = Spec(
+      "steps:\n- {id: one, when: '${ .input.go }', agent: {agent: a}}\n- {id: two, transform: {value: '${ .one }'}}\n");
   auto out = Walk(spec, {{"go", false}});
   ASSERT_THAT(out, IsOk());
   EXPECT_EQ(*out, Json(nullptr));
@@ -270,7 +280,9 @@ steps:
 }
 
 TEST_F(InterpreterTest, AFailureInAGraphStopsTheRest) {
-  auto spec = Spec("steps:\n- {id: bad, tool: {tool: t, parameters: {fail: true}}}\n- {id: after, depends_on: [bad], tool: {tool: t}}\n- {id: beside, tool: {tool: t}}\n");
+  auto spec = Spec(
+      "steps:\n- {id: bad, tool: {tool: t, parameters: {fail: true}}}\n- {id: after, depends_on: [bad], tool: {tool: "
+      "t}}\n- {id: beside, tool: {tool: t}}\n");
   world_.hold = true;
   world_.answer = [](const std::string&, const Json& in) -> absl::StatusOr<Json> {
     if (in.contains("fail")) return absl::InvalidArgumentError("no");
@@ -282,8 +294,10 @@ TEST_F(InterpreterTest, AFailureInAGraphStopsTheRest) {
 
 TEST_F(InterpreterTest, ParallelKeepsItsLimitAndMayAllowFailures) {
   std::string branches;
-  for (int i = 0; i < 5; ++i) branches += absl::StrCat("    - {id: b", i, ", steps: [{id: s, tool: {tool: t, parameters: {i: ", i, "}}}]}\n");
-  auto spec = Spec("steps:\n- id: p\n  parallel:\n    max_concurrency: 2\n    allow_failures: true\n    branches:\n" + branches);
+  for (int i = 0; i < 5; ++i)
+    branches += absl::StrCat("    - {id: b", i, ", steps: [{id: s, tool: {tool: t, parameters: {i: ", i, "}}}]}\n");
+  auto spec = Spec("steps:\n- id: p\n  parallel:\n    max_concurrency: 2\n    allow_failures: true\n    branches:\n" +
+                   branches);
   world_.hold = true;
   size_t most = 0;
   on_held_ = [&] {
@@ -342,8 +356,11 @@ steps:
 }
 
 TEST_F(InterpreterTest, AGateThatNeverPassesFailsTheRun) {
-  auto spec = Spec("steps:\n- id: p\n  pipeline: {stages: [{id: d, steps: [{id: w, agent: {agent: a}}], gate: {expression: '${ .output == 1 }', max_attempts: 2}}]}\n");
-  EXPECT_THAT(Walk(spec), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "did not pass its quality gate after 2 attempts"));
+  auto spec = Spec(
+      "steps:\n- id: p\n  pipeline: {stages: [{id: d, steps: [{id: w, agent: {agent: a}}], gate: {expression: '${ "
+      ".output == 1 }', max_attempts: 2}}]}\n");
+  EXPECT_THAT(Walk(spec),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "did not pass its quality gate after 2 attempts"));
 }
 
 TEST_F(InterpreterTest, ReflectKeepsTheBestVersionNotTheLast) {
@@ -369,7 +386,8 @@ steps:
 }
 
 TEST_F(InterpreterTest, StopEndsTheWalkAndLeavesNoFailureBehind) {
-  auto spec = Spec("steps:\n- {id: one, agent: {agent: a}, retry: {max_attempts: 5}}\n- {id: two, agent: {agent: a}}\n");
+  auto spec =
+      Spec("steps:\n- {id: one, agent: {agent: a}, retry: {max_attempts: 5}}\n- {id: two, agent: {agent: a}}\n");
   world_.hold = true;
   on_held_ = [&] {
     world_.held.clear();
@@ -380,10 +398,40 @@ TEST_F(InterpreterTest, StopEndsTheWalkAndLeavesNoFailureBehind) {
 }
 
 TEST_F(InterpreterTest, TimeIsBoundedByTheOuterStep) {
-  auto spec = Spec("steps:\n- {id: p, timeout: 10s, parallel: {branches: [{id: b, steps: [{id: s, agent: {agent: a}, retry: {max_attempts: 100, initial_backoff: 4s, max_backoff: 4s}}]}]}}\n");
-  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> { return absl::UnavailableError("away"); };
+  auto spec = Spec(
+      "steps:\n- {id: p, timeout: 10s, parallel: {branches: [{id: b, steps: [{id: s, agent: {agent: a}, retry: "
+      "{max_attempts: 100, initial_backoff: 4s, max_backoff: 4s}}]}]}}\n");
+  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    return absl::UnavailableError("away");
+  };
   EXPECT_FALSE(Walk(spec, {}, absl::Seconds(1)).ok());
   EXPECT_LE(world_.calls.size(), 5u) << "retries end with the outer step's time";
+}
+
+TEST_F(InterpreterTest, AGraphStepSeesOnlyWhatItDependsOn) {
+  // Whether `t` has ended when `s` begins is chance; a replay must not see another world than the first walk.
+  auto spec = Spec(R"(
+steps:
+- {id: t, tool: {tool: t}}
+- {id: root, transform: {value: 1}}
+- {id: s, depends_on: [root], transform: {value: '${ .t }'}}
+)");
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_TRUE((*out)["s"].is_null());
+}
+
+TEST_F(InterpreterTest, AResultThatCouldNotBeReadAgainFailsTheStep) {
+  auto spec = Spec("steps:\n- {id: one, agent: {agent: a}}\n");
+  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    Json deep = 1;
+    for (int i = 0; i < 60; ++i) deep = Json::array({deep});
+    return deep;
+  };
+  EXPECT_THAT(Walk(spec), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "nested deeper than 30"));
+  world_.journal.clear();
+  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> { return std::string(5 << 20, 'x'); };
+  EXPECT_THAT(Walk(spec), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "the limit is 4194304"));
 }
 
 // Each line of the issue's list of wrong specs.
@@ -397,19 +445,27 @@ TEST(ValidatorTest, NamesTheFieldOfEachMistake) {
   for (const Case& c : std::vector<Case>{
            {"name: Bad_Name\nsteps: [{id: a, transform: {value: 1}}]", "name", "must match"},
            {"name: x\nsteps: []", "steps", "at least one"},
-           {"name: x\nsteps: [{id: a, agent: {agent: reseacher}}]", "steps[0].agent.agent", "did you mean \"researcher\"?"},
+           {"name: x\nsteps: [{id: a, agent: {agent: reseacher}}]", "steps[0].agent.agent",
+            "did you mean \"researcher\"?"},
            {"name: x\nsteps: [{id: a, tool: {tool: nope}}]", "steps[0].tool.tool", "no tool \"nope\""},
-           {"name: x\nsteps: [{id: a, transform: {value: 1}}, {id: a, transform: {value: 1}}]", "steps[1].id", "duplicate id"},
+           {"name: x\nsteps: [{id: a, transform: {value: 1}}, {id: a, transform: {value: 1}}]", "steps[1].id",
+            "duplicate id"},
            {"name: x\nsteps: [{id: input, transform: {value: 1}}]", "steps[0].id", "reserved"},
-           {"name: x\nsteps: [{id: a, depends_on: [b], transform: {value: 1}}, {id: b, depends_on: [a], transform: {value: 1}}]",
+           {"name: x\nsteps: [{id: a, depends_on: [b], transform: {value: 1}}, {id: b, depends_on: [a], transform: "
+            "{value: 1}}]",
             "steps[1].depends_on", "cycle: a -> b -> a"},
-           {"name: x\nsteps: [{id: a, depends_on: [zz], transform: {value: 1}}]", "steps[0].depends_on[0]", "no step \"zz\""},
+           {"name: x\nsteps: [{id: a, depends_on: [zz], transform: {value: 1}}]", "steps[0].depends_on[0]",
+            "no step \"zz\""},
            {"name: x\nsteps: [{id: a, when: '${ 1 + }', transform: {value: 1}}]", "steps[0].when", "syntax error"},
-           {"name: x\nsteps: [{id: a, transform: {value: {deep: ['${ .b[ }']}}}]", "steps[0].transform.value", "${ .b[ }"},
+           {"name: x\nsteps: [{id: a, transform: {value: {deep: ['${ .b[ }']}}}]", "steps[0].transform.value",
+            "${ .b[ }"},
            {"name: x\nsteps: [{id: a}]", "steps[0]", "has no kind"},
-           {"name: x\nsteps: [{id: a, transform: {value: 1}, retry: {retryable_codes: [NOPE]}}]", "steps[0].retry.retryable_codes[0]", "no gRPC status code"},
-           {"name: x\ninput_schema: {type: 7}\nsteps: [{id: a, transform: {value: 1}}]", "input_schema", "itself wrong"},
-           {"name: x\nsteps: [{id: p, pipeline: {stages: [{id: s, steps: [{id: a, transform: {value: 1}}], gate: {}}]}}]",
+           {"name: x\nsteps: [{id: a, transform: {value: 1}, retry: {retryable_codes: [NOPE]}}]",
+            "steps[0].retry.retryable_codes[0]", "no gRPC status code"},
+           {"name: x\ninput_schema: {type: 7}\nsteps: [{id: a, transform: {value: 1}}]", "input_schema",
+            "itself wrong"},
+           {"name: x\nsteps: [{id: p, pipeline: {stages: [{id: s, steps: [{id: a, transform: {value: 1}}], gate: "
+            "{}}]}}]",
             "steps[0].pipeline.stages[0].gate", "has no check"}}) {
     WorkflowSpec spec;
     ASSERT_THAT(ParseYaml(c.yaml, "f", &spec), IsOk()) << c.yaml;

@@ -24,9 +24,25 @@ constexpr char kPrelude[] =
     "def range($n): range(0; $n); ";
 
 const std::set<std::string>& Refused() {
-  static const std::set<std::string> kNames = {"def",   "while", "until",  "repeat",  "recurse",    "env",    "ENV",
-                                               "input", "inputs", "debug", "stderr",  "import",     "include", "halt",
-                                               "halt_error", "infinite", "input_line_number", "_range", "_range3"};
+  static const std::set<std::string> kNames = {"def",
+                                               "while",
+                                               "until",
+                                               "repeat",
+                                               "recurse",
+                                               "env",
+                                               "ENV",
+                                               "input",
+                                               "inputs",
+                                               "debug",
+                                               "stderr",
+                                               "import",
+                                               "include",
+                                               "halt",
+                                               "halt_error",
+                                               "infinite",
+                                               "input_line_number",
+                                               "_range",
+                                               "_range3"};
   return kNames;
 }
 
@@ -37,7 +53,8 @@ std::string FindRefused(const std::string& program) {
     if (c == '"') {
       for (++i; i < program.size() && program[i] != '"'; ++i) {
         if (program[i] != '\\') continue;
-        if (i + 1 < program.size() && program[i + 1] == '(') return "\\(";  // code in a string; `${ }` in the text does the same
+        if (i + 1 < program.size() && program[i + 1] == '(')
+          return "\\(";  // code in a string; `${ }` in the text does the same
         ++i;
       }
       ++i;
@@ -57,7 +74,8 @@ std::string FindRefused(const std::string& program) {
 }
 
 absl::Status Wrong(const std::string& program, absl::string_view what) {
-  return Error(absl::StatusCode::kInvalidArgument, "BAD_EXPRESSION", absl::StrCat("expression ${ ", program, " }: ", what));
+  return Error(absl::StatusCode::kInvalidArgument, "BAD_EXPRESSION",
+               absl::StrCat("expression ${ ", program, " }: ", what));
 }
 
 jv ToJv(const Json& json) {
@@ -78,9 +96,12 @@ jv ToJv(const Json& json) {
       const auto& text = json.get_ref<const std::string&>();
       return jv_string_sized(text.data(), static_cast<int>(text.size()));
     }
-    case Json::value_t::boolean: return jv_bool(json.get<bool>());
-    case Json::value_t::null: return jv_null();
-    default: return jv_number(json.get<double>());
+    case Json::value_t::boolean:
+      return jv_bool(json.get<bool>());
+    case Json::value_t::null:
+      return jv_null();
+    default:
+      return jv_number(json.get<double>());
   }
 }
 
@@ -108,8 +129,10 @@ struct Jq::Program {
   }
   static void OnError(void* self, jv message) {
     auto& error = static_cast<Program*>(self)->error;
-    if (error.empty()) error = MessageOf(message);
-    else jv_free(message);
+    if (error.empty())
+      error = MessageOf(message);
+    else
+      jv_free(message);
   }
 };
 

@@ -16,8 +16,9 @@ class Jq {
   Jq();
   ~Jq();
 
-  // OK, or INVALID_ARGUMENT with jq's own words. Programs that could run without end or look at the process are refused: def,
-  // while, until, repeat, recurse, env, $ENV, input, inputs, debug, import, include, halt; range() counts to a million at most.
+  // OK, or INVALID_ARGUMENT with jq's own words. Programs that could run without end or look at the process are
+  // refused: def, while, until, repeat, recurse, env, $ENV, input, inputs, debug, import, include, halt; range() counts
+  // to a million at most.
   absl::Status Check(const std::string& program);
   // The first output; null when there is none. INVALID_ARGUMENT: the program failed on this input.
   absl::StatusOr<Json> Run(const std::string& program, const Json& input);

@@ -96,7 +96,8 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunParallel(const tutti::workflow::v1
   all.bounds = bounds;
   all.bounds.stop = all.stop.get_token();
   std::stop_callback outer(bounds.stop, [&all] { all.stop.request_stop(); });
-  int walkers = step.max_concurrency() == 0 ? step.branches_size() : std::min(step.max_concurrency(), step.branches_size());
+  int walkers =
+      step.max_concurrency() == 0 ? step.branches_size() : std::min(step.max_concurrency(), step.branches_size());
   std::vector<Task<bool>> tasks;
   for (int i = 0; i < walkers; ++i) tasks.push_back(RunBranches(all));
   co_await WhenAll(std::move(tasks));
@@ -121,8 +122,8 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunPipeline(const tutti::workflow::v1
   co_return last;
 }
 
-Task<absl::StatusOr<JsonRef>> Interpreter::RunStage(const tutti::workflow::v1::PipelineStep::Stage& stage, std::string path,
-                                                    const Variables& variables, Bounds bounds) {
+Task<absl::StatusOr<JsonRef>> Interpreter::RunStage(const tutti::workflow::v1::PipelineStep::Stage& stage,
+                                                    std::string path, const Variables& variables, Bounds bounds) {
   int attempts = std::max(1, stage.gate().max_attempts());
   JsonRef feedback = Ref(nullptr);
   for (int attempt = 1;; ++attempt) {
@@ -146,8 +147,8 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunStage(const tutti::workflow::v1::P
   }
 }
 
-Task<absl::StatusOr<Json>> Interpreter::AskGate(const tutti::workflow::v1::Gate& gate, std::string path, std::string key,
-                                                const Variables& variables, Bounds bounds,
+Task<absl::StatusOr<Json>> Interpreter::AskGate(const tutti::workflow::v1::Gate& gate, std::string path,
+                                                std::string key, const Variables& variables, Bounds bounds,
                                                 std::vector<tutti::type::v1::ModelUsage>& usage) {
   using tutti::workflow::v1::Gate;
   switch (gate.check_case()) {
@@ -166,8 +167,8 @@ Task<absl::StatusOr<Json>> Interpreter::AskGate(const tutti::workflow::v1::Gate&
       co_return Json(*answer);
     }
     default: {
-      TUTTI_CO_ASSIGN_OR_RETURN(JsonRef answer,
-                                co_await RunAgent(gate.agent(), std::move(path), std::move(key), variables, bounds, usage));
+      TUTTI_CO_ASSIGN_OR_RETURN(
+          JsonRef answer, co_await RunAgent(gate.agent(), std::move(path), std::move(key), variables, bounds, usage));
       co_return Json(*answer);
     }
   }
@@ -186,7 +187,8 @@ Task<absl::StatusOr<Interpreter::Verdict>> Interpreter::RunGate(const tutti::wor
     TUTTI_CO_RETURN_IF_ERROR(Interrupted(bounds));
     bounds.deadline = std::min(bounds.deadline, deps_.clock.Now() + absl::Seconds(300));
     for (;; ++attempt) {
-      auto asked = co_await AskGate(gate, path, absl::StrCat(run_id_, "/", path, "/", attempt), variables, bounds, usage);
+      auto asked =
+          co_await AskGate(gate, path, absl::StrCat(run_id_, "/", path, "/", attempt), variables, bounds, usage);
       if (asked.ok()) {
         answer = *std::move(asked);
         break;
@@ -234,9 +236,9 @@ Task<absl::StatusOr<JsonRef>> Interpreter::RunReflect(const tutti::workflow::v1:
     inner.Set("draft", draft);
     inner.Set("critique", critique);
     bool first = round == 1 || step.improve().empty();
-    TUTTI_CO_ASSIGN_OR_RETURN(draft, co_await RunBlock(first ? step.generate() : step.improve(),
-                                                       absl::StrCat(round_path, first ? "/generate" : "/improve"), inner,
-                                                       bounds));
+    TUTTI_CO_ASSIGN_OR_RETURN(
+        draft, co_await RunBlock(first ? step.generate() : step.improve(),
+                                 absl::StrCat(round_path, first ? "/generate" : "/improve"), inner, bounds));
     inner.Set("draft", draft);
     std::string critique_path = absl::StrCat(round_path, "/critique");
     TUTTI_CO_ASSIGN_OR_RETURN(critique, co_await RunBlock(step.critique(), critique_path, inner, bounds));

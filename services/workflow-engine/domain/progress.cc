@@ -27,7 +27,8 @@ void AddLeaves(const Step& step, std::set<const void*>* out) {
     case Step::kReflect:
       AddLeaves(step.reflect().generate(), out);
       return AddLeaves(step.reflect().critique(), out);
-    default: out->insert(&step);
+    default:
+      out->insert(&step);
   }
 }
 

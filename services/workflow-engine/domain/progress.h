@@ -1,5 +1,5 @@
-// How far a run is, in percent of the spec's leaves that can be seen to be done. Repeated rounds and attempts count once, so
-// the figure only grows; it reaches 100 with the run's end and nothing else.
+// How far a run is, in percent of the spec's leaves that can be seen to be done. Repeated rounds and attempts count
+// once, so the figure only grows; it reaches 100 with the run's end and nothing else.
 #pragma once
 
 #include <set>

@@ -20,8 +20,10 @@ bool RetryDecision::ShouldRetry(const absl::Status& error, int attempt) const {
       case absl::StatusCode::kDeadlineExceeded:
       case absl::StatusCode::kResourceExhausted:
       case absl::StatusCode::kAborted:
-      case absl::StatusCode::kInternal: return true;
-      default: return false;
+      case absl::StatusCode::kInternal:
+        return true;
+      default:
+        return false;
     }
   }
   const auto& codes = retry.retryable_codes();

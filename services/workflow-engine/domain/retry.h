@@ -12,7 +12,8 @@ class RetryDecision {
  public:
   RetryDecision(const tutti::workflow::v1::Step& step, Rng& rng) : step_(step), rng_(rng) {}
   bool ShouldRetry(const absl::Status& error, int attempt) const;
-  // min(initial × multiplier^(attempt-1), max) × [0.8, 1.2), as gRFC A6; never less than the error's own RetryInfo asks, up to max.
+  // min(initial × multiplier^(attempt-1), max) × [0.8, 1.2), as gRFC A6; never less than the error's own RetryInfo
+  // asks, up to max.
   absl::Duration Backoff(const absl::Status& error, int attempt) const;
 
  private:

@@ -19,10 +19,14 @@ using tutti::workflow::v1::StepRecord;
 
 tutti::workflow::v1::RunState StateOf(tutti::state::v1::Outcome outcome, bool started) {
   switch (outcome) {
-    case tutti::state::v1::OUTCOME_SUCCEEDED: return tutti::workflow::v1::RUN_STATE_SUCCEEDED;
-    case tutti::state::v1::OUTCOME_FAILED: return tutti::workflow::v1::RUN_STATE_FAILED;
-    case tutti::state::v1::OUTCOME_CANCELLED: return tutti::workflow::v1::RUN_STATE_CANCELLED;
-    default: return started ? tutti::workflow::v1::RUN_STATE_RUNNING : tutti::workflow::v1::RUN_STATE_PENDING;
+    case tutti::state::v1::OUTCOME_SUCCEEDED:
+      return tutti::workflow::v1::RUN_STATE_SUCCEEDED;
+    case tutti::state::v1::OUTCOME_FAILED:
+      return tutti::workflow::v1::RUN_STATE_FAILED;
+    case tutti::state::v1::OUTCOME_CANCELLED:
+      return tutti::workflow::v1::RUN_STATE_CANCELLED;
+    default:
+      return started ? tutti::workflow::v1::RUN_STATE_RUNNING : tutti::workflow::v1::RUN_STATE_PENDING;
   }
 }
 
@@ -61,22 +65,28 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       *record->mutable_error() = entry.step_failed().error();
       for (const auto& usage : entry.step_failed().usage()) *record->add_usage() = usage;
       return true;
-    default: return false;
+    default:
+      return false;
   }
 }
 
 const std::string& PathOf(const JournalEntry& entry) {
   static const std::string kNone;
   switch (entry.entry_case()) {
-    case JournalEntry::kStepStarted: return entry.step_started().path();
-    case JournalEntry::kStepCompleted: return entry.step_completed().path();
-    case JournalEntry::kStepFailed: return entry.step_failed().path();
-    default: return kNone;
+    case JournalEntry::kStepStarted:
+      return entry.step_started().path();
+    case JournalEntry::kStepCompleted:
+      return entry.step_completed().path();
+    case JournalEntry::kStepFailed:
+      return entry.step_failed().path();
+    default:
+      return kNone;
   }
 }
 
 absl::Status BadFilter(absl::string_view what) {
-  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILTER", absl::StrCat("filter: ", what)).Violation("filter", what);
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILTER", absl::StrCat("filter: ", what))
+      .Violation("filter", what);
 }
 
 // The filter's words: names, operators, quoted values.
@@ -114,7 +124,8 @@ absl::Status ApplyTerm(const std::string& field, const std::string& op, const st
     absl::Time time;
     std::string error;
     if (!absl::ParseTime(absl::RFC3339_full, value, &time, &error)) {
-      return BadFilter(absl::StrCat("create_time must be compared with a time such as \"2026-01-31T12:00:00Z\", not \"", value, "\""));
+      return BadFilter(absl::StrCat("create_time must be compared with a time such as \"2026-01-31T12:00:00Z\", not \"",
+                                    value, "\""));
     }
     bool after = op == ">" || op == ">=";
     if (!after && op != "<" && op != "<=") return BadFilter("create_time knows >, >=, < and <=");
@@ -134,7 +145,8 @@ absl::Status ApplyTerm(const std::string& field, const std::string& op, const st
         return absl::OkStatus();
       }
     }
-    return BadFilter(absl::StrCat("state must be PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED, not \"", value, "\""));
+    return BadFilter(
+        absl::StrCat("state must be PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED, not \"", value, "\""));
   }
   if (field == "workflow") {
     out->set_workflow(value);
@@ -144,7 +156,8 @@ absl::Status ApplyTerm(const std::string& field, const std::string& op, const st
     (*out->mutable_labels())[field.substr(7)] = value;
     return absl::OkStatus();
   }
-  return BadFilter(absl::StrCat("unknown field \"", field, "\"", DidYouMean(field, {"state", "workflow", "create_time", "labels."}),
+  return BadFilter(absl::StrCat("unknown field \"", field, "\"",
+                                DidYouMean(field, {"state", "workflow", "create_time", "labels."}),
                                 " Known: state, workflow, create_time, labels.KEY"));
 }
 
@@ -214,7 +227,8 @@ absl::Status ParseRunFilter(const std::string& filter, tutti::state::v1::ListRun
   auto words = Words(filter);
   if (!words.ok()) return words.status();
   for (size_t i = 0; i < words->size(); i += 4) {
-    if (i + 2 >= words->size()) return BadFilter(absl::StrCat("after \"", (*words)[i], "\" comes an operator and a value"));
+    if (i + 2 >= words->size())
+      return BadFilter(absl::StrCat("after \"", (*words)[i], "\" comes an operator and a value"));
     const std::string& op = (*words)[i + 1];
     if (op != "=" && op != "<" && op != "<=" && op != ">" && op != ">=") {
       return BadFilter(absl::StrCat("\"", op, "\" is no operator; known are = < <= > >="));

@@ -9,8 +9,11 @@ namespace {
 
 TEST(RunFilterTest, ReadsTermsJoinedByAnd) {
   tutti::state::v1::ListRunsRequest out;
-  ASSERT_THAT(ParseRunFilter("state = \"RUNNING\" AND workflow=brief AND labels.team = 'a b' AND create_time > \"2026-01-01T00:00:00Z\"", &out),
-              testing::IsOk());
+  ASSERT_THAT(
+      ParseRunFilter(
+          "state = \"RUNNING\" AND workflow=brief AND labels.team = 'a b' AND create_time > \"2026-01-01T00:00:00Z\"",
+          &out),
+      testing::IsOk());
   EXPECT_EQ(out.state(), "RUNNING");
   EXPECT_EQ(out.workflow(), "brief");
   EXPECT_EQ(out.labels().at("team"), "a b");
@@ -20,12 +23,18 @@ TEST(RunFilterTest, ReadsTermsJoinedByAnd) {
 }
 
 TEST(RunFilterTest, NamesWhatItDoesNotKnow) {
-  for (const auto& [filter, text] : std::vector<std::pair<std::string, std::string>>{
-           {"stat = \"RUNNING\"", "did you mean \"state\"?"}, {"state = \"DONE\"", "must be PENDING"}, {"state", "an operator and a value"},
-           {"state != \"RUNNING\"", "no operator"}, {"state = \"RUNNING\" OR state = \"FAILED\"", "joined by AND"}, {"state = \"RUNNING", "not closed"},
-           {"create_time > yesterday", "must be compared with a time"}, {"state = RUNNING AND", "must follow AND"}}) {
+  for (const auto& [filter, text] :
+       std::vector<std::pair<std::string, std::string>>{{"stat = \"RUNNING\"", "did you mean \"state\"?"},
+                                                        {"state = \"DONE\"", "must be PENDING"},
+                                                        {"state", "an operator and a value"},
+                                                        {"state != \"RUNNING\"", "no operator"},
+                                                        {"state = \"RUNNING\" OR state = \"FAILED\"", "joined by AND"},
+                                                        {"state = \"RUNNING", "not closed"},
+                                                        {"create_time > yesterday", "must be compared with a time"},
+                                                        {"state = RUNNING AND", "must follow AND"}}) {
     tutti::state::v1::ListRunsRequest out;
-    EXPECT_THAT(ParseRunFilter(filter, &out), testing::HasCodeAndText(absl::StatusCode::kInvalidArgument, text)) << filter;
+    EXPECT_THAT(ParseRunFilter(filter, &out), testing::HasCodeAndText(absl::StatusCode::kInvalidArgument, text))
+        << filter;
   }
 }
 

@@ -26,7 +26,8 @@ constexpr int kMaxDepth = 12;  // three messages a level, and protobuf reads at 
 constexpr size_t kMaxViolations = 20;
 
 bool IsResourceId(const std::string& name) {
-  if (name.empty() || name.size() > 63 || !islower(static_cast<unsigned char>(name[0])) || name.back() == '-') return false;
+  if (name.empty() || name.size() > 63 || !islower(static_cast<unsigned char>(name[0])) || name.back() == '-')
+    return false;
   for (unsigned char c : name) {
     if (!islower(c) && !isdigit(c) && c != '-') return false;
   }
@@ -44,7 +45,9 @@ bool IsStepId(const std::string& id) {
 class Check {
  public:
   Check(const WorkflowSpec& spec, const KnownNames& known, Evaluator& evaluator)
-      : evaluator_(evaluator), agents_(known.agents.begin(), known.agents.end()), tools_(known.tools.begin(), known.tools.end()) {
+      : evaluator_(evaluator),
+        agents_(known.agents.begin(), known.agents.end()),
+        tools_(known.tools.begin(), known.tools.end()) {
     for (const auto& agent : spec.agents()) agents_.push_back(agent.name());
   }
 
@@ -55,7 +58,8 @@ class Check {
       const auto& agent = spec.agents(i);
       std::string path = absl::StrCat("agents[", i, "]");
       if (!IsResourceId(agent.name())) Fail(path + ".name", "must match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$");
-      if (!names.insert(agent.name()).second) Fail(path + ".name", absl::StrCat("\"", agent.name(), "\" stands here twice"));
+      if (!names.insert(agent.name()).second)
+        Fail(path + ".name", absl::StrCat("\"", agent.name(), "\" stands here twice"));
       for (int t = 0; t < agent.tools_size(); ++t) Tool(agent.tools(t), absl::StrCat(path, ".tools[", t, "]"));
       if (agent.has_output_schema()) Schema(ToJson(agent.output_schema()), path + ".output_schema");
       if (agent.max_turns() < 0 || agent.max_turns() > 64) Fail(path + ".max_turns", "must be 1 to 64");
@@ -66,8 +70,10 @@ class Check {
     if (spec.has_output()) Template(ToJson(spec.output()), "output");
     if (violations_.empty()) return absl::OkStatus();
     std::vector<std::string> lines;
-    for (const auto& violation : violations_) lines.push_back(absl::StrCat(violation.field, ": ", violation.description));
-    return Error(absl::StatusCode::kInvalidArgument, "INVALID_WORKFLOW", absl::StrCat("the workflow is wrong: ", absl::StrJoin(lines, "; ")))
+    for (const auto& violation : violations_)
+      lines.push_back(absl::StrCat(violation.field, ": ", violation.description));
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_WORKFLOW",
+                 absl::StrCat("the workflow is wrong: ", absl::StrJoin(lines, "; ")))
         .Violations(violations_);
   }
 
@@ -92,7 +98,8 @@ class Check {
   }
 
   void Id(const std::string& id, const std::string& path, std::set<std::string>& ids) {
-    static const std::set<std::string> kReserved = {"input", "run", "output", "error", "feedback", "draft", "critique", "round", "gate"};
+    static const std::set<std::string> kReserved = {"input", "run",      "output", "error", "feedback",
+                                                    "draft", "critique", "round",  "gate"};
     if (!IsStepId(id)) {
       Fail(path, absl::StrCat("\"", id, "\" must match ^[a-z][a-z0-9_]{0,62}$"));
     } else if (kReserved.count(id) > 0) {
@@ -145,8 +152,10 @@ class Check {
     if (!step.when().empty()) Expression(step.when(), path + ".when");
     if (step.has_retry()) Retry(step, path + ".retry");
     switch (step.kind_case()) {
-      case Step::kAgent: return Agent(step.agent(), path + ".agent");
-      case Step::kTool: return ToolCall(step.tool(), path + ".tool");
+      case Step::kAgent:
+        return Agent(step.agent(), path + ".agent");
+      case Step::kTool:
+        return ToolCall(step.tool(), path + ".tool");
       case Step::kTransform:
         if (!step.transform().has_value()) Fail(path + ".transform.value", "must be set");
         return Template(ToJson(step.transform().value()), path + ".transform.value");
@@ -190,7 +199,8 @@ class Check {
         if (reflect.has_threshold() && (reflect.threshold() < 0 || reflect.threshold() > 1)) {
           Fail(path + ".reflect.threshold", "must be 0 to 1");
         }
-        if (reflect.max_rounds() < 0 || reflect.max_rounds() > 20) Fail(path + ".reflect.max_rounds", "must be 1 to 20");
+        if (reflect.max_rounds() < 0 || reflect.max_rounds() > 20)
+          Fail(path + ".reflect.max_rounds", "must be 1 to 20");
         return;
       }
       default:
@@ -218,14 +228,20 @@ class Check {
   }
 
   void GateOf(const Gate& gate, const std::string& path) {
-    if (gate.has_threshold() && (gate.threshold() < 0 || gate.threshold() > 1)) Fail(path + ".threshold", "must be 0 to 1");
+    if (gate.has_threshold() && (gate.threshold() < 0 || gate.threshold() > 1))
+      Fail(path + ".threshold", "must be 0 to 1");
     if (gate.max_attempts() < 0 || gate.max_attempts() > 20) Fail(path + ".max_attempts", "must be 1 to 20");
     switch (gate.check_case()) {
-      case Gate::kExpression: return Expression(gate.expression(), path + ".expression");
-      case Gate::kJsonSchema: return Schema(ToJson(gate.json_schema()), path + ".json_schema");
-      case Gate::kTool: return ToolCall(gate.tool(), path + ".tool");
-      case Gate::kAgent: return Agent(gate.agent(), path + ".agent");
-      default: Fail(path, "has no check; it must have one of expression, json_schema, tool, agent");
+      case Gate::kExpression:
+        return Expression(gate.expression(), path + ".expression");
+      case Gate::kJsonSchema:
+        return Schema(ToJson(gate.json_schema()), path + ".json_schema");
+      case Gate::kTool:
+        return ToolCall(gate.tool(), path + ".tool");
+      case Gate::kAgent:
+        return Agent(gate.agent(), path + ".agent");
+      default:
+        Fail(path, "has no check; it must have one of expression, json_schema, tool, agent");
     }
   }
 
@@ -244,12 +260,14 @@ class Check {
 
   void Tool(const std::string& name, const std::string& path) {
     if (std::find(tools_.begin(), tools_.end(), name) == tools_.end()) {
-      Fail(path, absl::StrCat("no tool \"", name, "\"", DidYouMean(name, tools_), " Known: ", absl::StrJoin(tools_, ", ")));
+      Fail(path,
+           absl::StrCat("no tool \"", name, "\"", DidYouMean(name, tools_), " Known: ", absl::StrJoin(tools_, ", ")));
     }
   }
 
   void Expression(const std::string& text, const std::string& path) {
-    if (absl::Status status = evaluator_.CheckExpression(ExpressionBody(text)); !status.ok()) Fail(path, status.message());
+    if (absl::Status status = evaluator_.CheckExpression(ExpressionBody(text)); !status.ok())
+      Fail(path, status.message());
   }
 
   void Template(const Json& value, const std::string& path) {

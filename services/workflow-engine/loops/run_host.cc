@@ -24,12 +24,18 @@ prometheus::Gauge& NewGauge(prometheus::Registry& registry, const char* name, co
 
 RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
                  Evaluator& evaluator, const std::shared_ptr<grpc::Channel>& state_channel)
-    : options_(std::move(options)), serving_(serving), state_(state), agents_(agents), tools_(tools), evaluator_(evaluator),
+    : options_(std::move(options)),
+      serving_(serving),
+      state_(state),
+      agents_(agents),
+      tools_(tools),
+      evaluator_(evaluator),
       journal_(state_channel, serving.loop(), serving.runtime().timers, serving.tracer(), serving.runtime().rng,
                serving.log()),
       claim_wanted_(serving.loop(), 1),
       active_gauge_(NewGauge(*serving.runtime().metrics, "tutti_engine_active_runs", "Runs this engine works on.")),
-      waiting_gauge_(NewGauge(*serving.runtime().metrics, "tutti_engine_claimable_runs", "Runs waiting for an engine.")),
+      waiting_gauge_(
+          NewGauge(*serving.runtime().metrics, "tutti_engine_claimable_runs", "Runs waiting for an engine.")),
       ended_(prometheus::BuildCounter()
                  .Name("tutti_engine_runs_total")
                  .Help("Runs that ended here, by outcome.")
@@ -50,7 +56,8 @@ void RunHost::Start() {
 CallContext RunHost::NewCall() {
   CallContext call(serving_.loop(), serving_.tracer());
   call.stop = stop_.get_token();
-  call.trace = TraceContext{.trace_high = 1, .trace_low = 1, .span = 1, .sampled = false};  // housekeeping is not traced
+  call.trace =
+      TraceContext{.trace_high = 1, .trace_low = 1, .span = 1, .sampled = false};  // housekeeping is not traced
   return call;
 }
 
@@ -58,8 +65,10 @@ void RunHost::Drain() {
   if (stop_.stop_requested()) return;
   stop_.request_stop();
   scope_.Spawn(serving_.loop(), EndAll());
-  // Work in flight ends with a last commit. When the state-manager is away that never comes: its runs are taken up later.
-  if (!scope_.CloseAndWaitFor(std::chrono::seconds(5))) serving_.log().Warning("the journal does not answer; runs are left as they are");
+  // Work in flight ends with a last commit. When the state-manager is away that never comes: its runs are taken up
+  // later.
+  if (!scope_.CloseAndWaitFor(std::chrono::seconds(5)))
+    serving_.log().Warning("the journal does not answer; runs are left as they are");
   journal_.Stop();
   scope_.CloseAndWait();
 }
@@ -101,7 +110,8 @@ Task<void> RunHost::LeaseLoop() {
     } else {
       state::HeartbeatRequest request;
       *request.mutable_instance() = instance_;
-      call.deadline = serving_.runtime().clock.Now() + options_.lease_duration / 2;  // a hung one must not outlive the lease
+      call.deadline =
+          serving_.runtime().clock.Now() + options_.lease_duration / 2;  // a hung one must not outlive the lease
       auto answer = co_await state_.Heartbeat(call, request);
       if (answer.ok()) {
         claimable_ = answer->claimable_runs();
@@ -260,7 +270,8 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Acti
   tutti::workflow::v1::WorkflowSpec spec;
   auto input = FromPayload(run.input());
   History history;
-  absl::Status readable = spec.ParseFromString(run.spec().data()) ? input.status() : absl::DataLossError("the stored spec cannot be read");
+  absl::Status readable =
+      spec.ParseFromString(run.spec().data()) ? input.status() : absl::DataLossError("the stored spec cannot be read");
   for (absl::Duration pause = kRetryPause; readable.ok() && !fresh;) {
     CallContext call = NewCall();
     auto loaded = co_await LoadHistory(call, run.run_id());
@@ -269,7 +280,8 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Acti
       serving_.log().Info("run taken over", {{"run_id", run.run_id()}, {"epoch", absl::StrCat(run.lease_epoch())}});
       break;
     }
-    bool for_good = loaded.status().code() == absl::StatusCode::kInvalidArgument || loaded.status().code() == absl::StatusCode::kDataLoss ||
+    bool for_good = loaded.status().code() == absl::StatusCode::kInvalidArgument ||
+                    loaded.status().code() == absl::StatusCode::kDataLoss ||
                     loaded.status().code() == absl::StatusCode::kNotFound;
     if (for_good) {
       readable = loaded.status();
@@ -296,8 +308,15 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Acti
   span.Set("gen_ai.operation.name", "invoke_workflow");
   span.Set("gen_ai.workflow.name", run.workflow());
   span.Set("tutti.run.id", run.run_id());
-  InterpreterDeps deps{serving_.loop(), serving_.runtime().clock, serving_.runtime().timers, serving_.runtime().rng,
-                       serving_.tracer(), evaluator_, agents_, tools_, journal};
+  InterpreterDeps deps{serving_.loop(),
+                       serving_.runtime().clock,
+                       serving_.runtime().timers,
+                       serving_.runtime().rng,
+                       serving_.tracer(),
+                       evaluator_,
+                       agents_,
+                       tools_,
+                       journal};
   Interpreter interpreter(deps, run.run_id(), spec, *std::move(input), std::move(history), span.context(),
                           active.stop.get_token());
   auto now = [&] {
@@ -335,7 +354,9 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Acti
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(finished)));
   ended_.Add({{"outcome", outcome}}).Increment();
-  serving_.log().Info("run ended", {{"run_id", run.run_id()}, {"outcome", outcome}, {"trace_id", span.context().TraceIdHex()},
+  serving_.log().Info("run ended", {{"run_id", run.run_id()},
+                                    {"outcome", outcome},
+                                    {"trace_id", span.context().TraceIdHex()},
                                     {"error", output.status().message()}});
   co_return absl::OkStatus();
 }

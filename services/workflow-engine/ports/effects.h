@@ -14,7 +14,8 @@
 
 namespace tutti::engine {
 
-// One attempt of a step. The effect happens at least once; `idempotency_key` is the same for every delivery of the attempt.
+// One attempt of a step. The effect happens at least once; `idempotency_key` is the same for every delivery of the
+// attempt.
 struct Attempt {
   std::string run_id;
   std::string step_path;
@@ -46,8 +47,8 @@ class JournalPort {
   virtual ~JournalPort() = default;
   // Written soon, at the latest with the next Commit.
   virtual void Post(tutti::state::v1::JournalEntry entry) = 0;
-  // OK when this entry and all before it are durable. ABORTED: the lease is lost, stop at once. Other errors are retried inside
-  // until the call's stop is requested (CANCELLED).
+  // OK when this entry and all before it are durable. ABORTED: the lease is lost, stop at once. Other errors are
+  // retried inside until the call's stop is requested (CANCELLED).
   virtual Task<absl::Status> Commit(tutti::state::v1::JournalEntry entry) = 0;
 };
 

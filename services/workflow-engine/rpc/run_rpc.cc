@@ -9,7 +9,8 @@ namespace tutti::engine {
 namespace {
 
 absl::Status Invalid(absl::string_view field, absl::string_view what) {
-  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", absl::StrCat(field, ": ", what)).Violation(field, what);
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", absl::StrCat(field, ": ", what))
+      .Violation(field, what);
 }
 
 absl::Status CheckRequest(const v1::StartRunRequest& request) {
@@ -33,7 +34,8 @@ absl::Status CheckRequest(const v1::StartRunRequest& request) {
 
 grpc::ServerUnaryReactor* RunRpc::StartRun(grpc::CallbackServerContext* context, const v1::StartRunRequest* request,
                                            v1::StartRunResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/StartRun", &RunRpc::HandleStart);
+  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/StartRun",
+                    &RunRpc::HandleStart);
 }
 grpc::ServerUnaryReactor* RunRpc::GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest* request,
                                          v1::GetRunResponse* response) {
@@ -41,7 +43,8 @@ grpc::ServerUnaryReactor* RunRpc::GetRun(grpc::CallbackServerContext* context, c
 }
 grpc::ServerUnaryReactor* RunRpc::ListRuns(grpc::CallbackServerContext* context, const v1::ListRunsRequest* request,
                                            v1::ListRunsResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/ListRuns", &RunRpc::HandleList);
+  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/ListRuns",
+                    &RunRpc::HandleList);
 }
 grpc::ServerUnaryReactor* RunRpc::CancelRun(grpc::CallbackServerContext* context, const v1::CancelRunRequest* request,
                                             v1::CancelRunResponse* response) {
@@ -71,7 +74,8 @@ Task<absl::Status> RunRpc::Resolve(CallContext& call, const v1::StartRunRequest&
   run->set_workflow(stored.workflow().name());
   run->set_workflow_version(stored.workflow().version());
   run->mutable_spec()->set_data(stored.workflow().spec().data());
-  if (!spec->ParseFromString(stored.workflow().spec().data())) co_return absl::DataLossError("the stored spec cannot be read");
+  if (!spec->ParseFromString(stored.workflow().spec().data()))
+    co_return absl::DataLossError("the stored spec cannot be read");
   co_return absl::OkStatus();
 }
 
@@ -102,7 +106,8 @@ Task<absl::Status> RunRpc::HandleStart(CallContext& call, const v1::StartRunRequ
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> RunRpc::HandleGet(CallContext& call, const v1::GetRunRequest& request, v1::GetRunResponse& response) {
+Task<absl::Status> RunRpc::HandleGet(CallContext& call, const v1::GetRunRequest& request,
+                                     v1::GetRunResponse& response) {
   state::GetRunRequest get;
   get.set_run_id(request.run_id());
   TUTTI_CO_ASSIGN_OR_RETURN(state::GetRunResponse stored, co_await state_.GetRun(call, get));

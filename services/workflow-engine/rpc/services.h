@@ -14,7 +14,8 @@ namespace v1 = tutti::workflow::v1;
 // What a spec may refer to, as the other services say; a moment old at most.
 class NameDirectory {
  public:
-  NameDirectory(GrpcAgents& agents, GrpcTools& tools, const Clock& clock) : agents_(agents), tools_(tools), clock_(clock) {}
+  NameDirectory(GrpcAgents& agents, GrpcTools& tools, const Clock& clock)
+      : agents_(agents), tools_(tools), clock_(clock) {}
   Task<absl::StatusOr<KnownNames>> Get(CallContext& call);
 
  private:
@@ -40,7 +41,8 @@ class SpecChecker {
 class WorkflowRpc final : public v1::WorkflowService::CallbackService {
  public:
   WorkflowRpc(ServerEnv& env, StateClient& state, SpecChecker& checker) : env_(env), state_(state), checker_(checker) {}
-  grpc::ServerUnaryReactor* CreateWorkflow(grpc::CallbackServerContext* context, const v1::CreateWorkflowRequest* request,
+  grpc::ServerUnaryReactor* CreateWorkflow(grpc::CallbackServerContext* context,
+                                           const v1::CreateWorkflowRequest* request,
                                            v1::CreateWorkflowResponse* response) override;
   grpc::ServerUnaryReactor* GetWorkflow(grpc::CallbackServerContext* context, const v1::GetWorkflowRequest* request,
                                         v1::GetWorkflowResponse* response) override;
@@ -50,7 +52,8 @@ class WorkflowRpc final : public v1::WorkflowService::CallbackService {
  private:
   Task<absl::Status> HandleCreate(CallContext& call, const v1::CreateWorkflowRequest& request,
                                   v1::CreateWorkflowResponse& response);
-  Task<absl::Status> HandleGet(CallContext& call, const v1::GetWorkflowRequest& request, v1::GetWorkflowResponse& response);
+  Task<absl::Status> HandleGet(CallContext& call, const v1::GetWorkflowRequest& request,
+                               v1::GetWorkflowResponse& response);
   Task<absl::Status> HandleList(CallContext& call, const v1::ListWorkflowsRequest& request,
                                 v1::ListWorkflowsResponse& response);
   ServerEnv& env_;
@@ -60,7 +63,8 @@ class WorkflowRpc final : public v1::WorkflowService::CallbackService {
 
 class RunRpc final : public v1::RunService::CallbackService {
  public:
-  RunRpc(ServerEnv& env, StateClient& state, SpecChecker& checker, RunHost& host, IdSource& ids, int64_t max_input_bytes)
+  RunRpc(ServerEnv& env, StateClient& state, SpecChecker& checker, RunHost& host, IdSource& ids,
+         int64_t max_input_bytes)
       : env_(env), state_(state), checker_(checker), host_(host), ids_(ids), max_input_bytes_(max_input_bytes) {}
   grpc::ServerUnaryReactor* StartRun(grpc::CallbackServerContext* context, const v1::StartRunRequest* request,
                                      v1::StartRunResponse* response) override;
@@ -77,7 +81,8 @@ class RunRpc final : public v1::RunService::CallbackService {
   Task<absl::Status> HandleStart(CallContext& call, const v1::StartRunRequest& request, v1::StartRunResponse& response);
   Task<absl::Status> HandleGet(CallContext& call, const v1::GetRunRequest& request, v1::GetRunResponse& response);
   Task<absl::Status> HandleList(CallContext& call, const v1::ListRunsRequest& request, v1::ListRunsResponse& response);
-  Task<absl::Status> HandleCancel(CallContext& call, const v1::CancelRunRequest& request, v1::CancelRunResponse& response);
+  Task<absl::Status> HandleCancel(CallContext& call, const v1::CancelRunRequest& request,
+                                  v1::CancelRunResponse& response);
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchRunRequest& request,
                                  StreamWriter<v1::WatchRunResponse>& writer);
   // The definition a request names, checked when it is the request's own.

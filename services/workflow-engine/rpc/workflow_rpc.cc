@@ -61,7 +61,8 @@ grpc::ServerUnaryReactor* WorkflowRpc::CreateWorkflow(grpc::CallbackServerContex
                     &WorkflowRpc::HandleCreate);
 }
 grpc::ServerUnaryReactor* WorkflowRpc::GetWorkflow(grpc::CallbackServerContext* context,
-                                                   const v1::GetWorkflowRequest* request, v1::GetWorkflowResponse* response) {
+                                                   const v1::GetWorkflowRequest* request,
+                                                   v1::GetWorkflowResponse* response) {
   return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/GetWorkflow",
                     &WorkflowRpc::HandleGet);
 }
@@ -75,7 +76,8 @@ grpc::ServerUnaryReactor* WorkflowRpc::ListWorkflows(grpc::CallbackServerContext
 Task<absl::Status> WorkflowRpc::HandleCreate(CallContext& call, const v1::CreateWorkflowRequest& request,
                                              v1::CreateWorkflowResponse& response) {
   if (!request.has_spec()) {
-    co_return Error(absl::StatusCode::kInvalidArgument, "MISSING_FIELD", "spec must be set").Violation("spec", "must be set");
+    co_return Error(absl::StatusCode::kInvalidArgument, "MISSING_FIELD", "spec must be set")
+        .Violation("spec", "must be set");
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await checker_.Check(call, request.spec(), "spec"));
   if (request.validate_only()) {

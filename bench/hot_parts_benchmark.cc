@@ -1,0 +1,219 @@
+// The hot parts, alone. Run: ./dev bench --benchmark_repetitions=3 --benchmark_report_aggregates_only=true
+#include <benchmark/benchmark.h>
+#include <grpcpp/grpcpp.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "runtime/async/scope.h"
+#include "runtime/async/sync_wait.h"
+#include "runtime/config/yaml_proto.h"
+#include "runtime/process/service_main.h"
+#include "runtime/random/random.h"
+#include "runtime/rpc/rpc_server.h"
+#include "runtime/time/system_time.h"
+#include "services/gateway/domain/transcoder.h"
+#include "services/state-manager/adapters/sqlite_store.h"
+#include "services/state-manager/domain/watch_hub.h"
+#include "services/workflow-engine/domain/interpreter.h"
+#include "tutti/workflow/v1/run_service.pb.h"
+
+namespace tutti {
+namespace {
+
+namespace v1 = tutti::state::v1;
+
+// Appends in flight at the same time = batch: one waits for its fsync alone, 64 share one.
+void BM_JournalAppend(benchmark::State& state) {
+  std::string dir = absl::StrCat(std::filesystem::temp_directory_path().string(), "/tutti_bench_", getpid());
+  SystemClock clock;
+  state_manager::WatchHub hub;
+  EventLoop loop("bench");
+  auto store = *state_manager::SqliteStore::Open({.data_dir = dir}, clock, hub);
+  auto batch = static_cast<int>(state.range(0));
+  v1::RegisterInstanceRequest instance;
+  instance.mutable_instance()->set_name("e");
+  instance.mutable_instance()->set_incarnation("1");
+  instance.mutable_lease_duration()->set_seconds(60);
+  (void)SyncWait(store->RegisterInstance(loop, instance));
+  for (int i = 0; i < batch; ++i) {
+    v1::CreateRunRequest create;
+    create.mutable_run()->set_run_id(absl::StrCat("run", i));
+    *create.mutable_owner() = instance.instance();
+    (void)SyncWait(store->CreateRun(loop, create));
+  }
+  int64_t seq = 0;
+  for (auto _ : state) {
+    ++seq;
+    Mutex mutex;
+    CondVar done_cv;
+    int left = batch;
+    for (int i = 0; i < batch; ++i) {
+      v1::AppendRequest request;
+      request.set_run_id(absl::StrCat("run", i));
+      request.set_lease_epoch(1);
+      request.set_writer_seq(seq);
+      auto* completed = request.add_entries()->mutable_step_completed();
+      completed->set_path("step");
+      completed->mutable_result()->set_data(std::string(200, 'x'));
+      store->Append(std::move(request), [&](v1::AppendResponse) {
+        MutexLock lock(mutex);
+        if (--left == 0) done_cv.NotifyAll();
+      });
+    }
+    MutexLock lock(mutex);
+    while (left > 0) done_cv.Wait(mutex);
+  }
+  state.SetItemsProcessed(state.iterations() * batch);
+  store.reset();
+  std::filesystem::remove_all(dir);
+}
+BENCHMARK(BM_JournalAppend)->Arg(1)->Arg(64)->UseRealTime();
+
+// One unary call by the callback API in one process, to gRPC's own health service.
+void BM_OneHopInProcess(benchmark::State& state) {
+  auto server = *RpcServer::Start({.name = "bench"});
+  auto stub = grpc::health::v1::Health::NewStub(server->InProcess());
+  for (auto _ : state) {
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckRequest request;
+    grpc::health::v1::HealthCheckResponse response;
+    Mutex mutex;
+    CondVar done_cv;
+    bool done = false;
+    stub->async()->Check(&context, &request, &response, [&](grpc::Status) {
+      MutexLock lock(mutex);
+      done = true;
+      done_cv.NotifyAll();
+    });
+    MutexLock lock(mutex);
+    while (!done) done_cv.Wait(mutex);
+  }
+  server->Shutdown(absl::Now());
+}
+BENCHMARK(BM_OneHopInProcess)->UseRealTime();
+
+// The nap of gRPC's callback threads: the first call after 1.1 s of silence, without and with the keep-warm ping (ADR
+// 0001).
+void BM_CallAfterSilence(benchmark::State& state) {
+  auto server = *RpcServer::Start({.name = "bench"});
+  auto channel = server->InProcess();
+  auto stub = grpc::health::v1::Health::NewStub(channel);
+  SystemTimers timers;
+  std::unique_ptr<KeepWarm> warm;
+  if (state.range(0)) warm = std::make_unique<KeepWarm>(channel, timers);
+  for (auto _ : state) {
+    state.PauseTiming();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1030 + 17 * (state.iterations() % 5)));
+    state.ResumeTiming();
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckRequest request;
+    grpc::health::v1::HealthCheckResponse response;
+    Mutex mutex;
+    CondVar done_cv;
+    bool done = false;
+    stub->async()->Check(&context, &request, &response, [&](grpc::Status) {
+      MutexLock lock(mutex);
+      done = true;
+      done_cv.NotifyAll();
+    });
+    MutexLock lock(mutex);
+    while (!done) done_cv.Wait(mutex);
+  }
+  warm.reset();
+  server->Shutdown(absl::Now());
+}
+BENCHMARK(BM_CallAfterSilence)->Arg(0)->Arg(1)->Iterations(10)->UseRealTime()->Unit(benchmark::kMillisecond);
+
+class NoAgents final : public engine::AgentPort {
+  Task<absl::StatusOr<engine::AgentAnswer>> Execute(CallContext&, engine::Attempt, std::string,
+                                                    const tutti::agent::v1::Agent*, Json input) override {
+    engine::AgentAnswer answer;
+    answer.output = std::move(input);
+    co_return answer;
+  }
+};
+class NoTools final : public engine::ToolPort {
+  Task<absl::StatusOr<Json>> Execute(CallContext&, engine::Attempt, std::string, Json parameters) override {
+    co_return parameters;
+  }
+};
+class NoJournal final : public engine::JournalPort {
+  void Post(v1::JournalEntry entry) override { benchmark::DoNotOptimize(entry); }
+  Task<absl::Status> Commit(v1::JournalEntry entry) override {
+    benchmark::DoNotOptimize(entry);
+    co_return absl::OkStatus();
+  }
+};
+
+Task<absl::StatusOr<Json>> RunOnce(engine::Interpreter& interpreter) {
+  auto out = co_await interpreter.Run();
+  co_return out;
+}
+
+// A step of the interpreter: expressions, journal entry, result; agents and disk cost nothing here.
+void BM_InterpreterStep(benchmark::State& state) {
+  constexpr int kSteps = 100;
+  std::string yaml = "name: bench\nsteps:\n";
+  for (int i = 0; i < kSteps; ++i) {
+    absl::StrAppend(&yaml, "- {id: s", i,
+                    ", agent: {agent: a, input: {n: '${ .input.n }', text: 'for ${ .input.name }'}}}\n");
+  }
+  tutti::workflow::v1::WorkflowSpec spec;
+  if (!ParseYaml(yaml, "bench", &spec).ok()) state.SkipWithError("spec");
+  EventLoop loop("bench");
+  SystemClock clock;
+  SystemTimers timers;
+  Xoshiro rng(1);
+  Tracer tracer("bench", clock, rng, nullptr, 0);
+  engine::Evaluator evaluator;
+  NoAgents agents;
+  NoTools tools;
+  NoJournal journal;
+  engine::InterpreterDeps deps{loop, clock, timers, rng, tracer, evaluator, agents, tools, journal};
+  for (auto _ : state) {
+    engine::Interpreter interpreter(deps, "run", spec, Json{{"n", 1}, {"name", "x"}}, engine::History(), {}, {});
+    auto out = SyncWait(RunOnce(interpreter));
+    if (!out.ok()) state.SkipWithError("run");
+  }
+  state.SetItemsProcessed(state.iterations() * kSteps);
+}
+BENCHMARK(BM_InterpreterStep);
+
+void BM_Expression(benchmark::State& state) {
+  engine::Evaluator evaluator;
+  engine::Variables variables;
+  variables.Set("input", std::make_shared<const Json>(Json{{"list", {1, 2, 3}}, {"deep", {{"er", {{"text", "x"}}}}}}));
+  std::string expression = state.range(0) ? "(.input.list | length) >= 3" : ".input.deep.er.text";
+  for (auto _ : state) benchmark::DoNotOptimize(evaluator.Evaluate(expression, variables));
+}
+BENCHMARK(BM_Expression)->Arg(0)->Arg(1)->ArgName("jq");
+
+void BM_TranscodeStartRun(benchmark::State& state) {
+  benchmark::DoNotOptimize(tutti::workflow::v1::StartRunRequest::descriptor());
+  auto transcoder = *gateway::Transcoder::Create({"tutti.workflow.v1.RunService"});
+  gateway::RestRequest request{
+      "POST", "/v1/runs", "application/json", "",
+      R"({"workflow":"w","input":{"topic":"tides","list":[1,2,3],"deep":{"er":true}},"requestId":"abc"})"};
+  for (auto _ : state) {
+    auto call = transcoder->ToCall(request);
+    benchmark::DoNotOptimize(call);
+  }
+}
+BENCHMARK(BM_TranscodeStartRun);
+
+void BM_TranscodeRunToJson(benchmark::State& state) {
+  auto transcoder = *gateway::Transcoder::Create({"tutti.workflow.v1.RunService"});
+  auto call = *transcoder->ToCall({"GET", "/v1/runs/abc", "", "", ""});
+  tutti::workflow::v1::GetRunResponse response;
+  response.mutable_run()->set_run_id("01m7yzz4xzek4g6bw3svj52k4r");
+  response.mutable_run()->mutable_create_time()->set_seconds(1700000000);
+  for (int i = 0; i < 5; ++i) response.mutable_run()->add_steps()->set_path(absl::StrCat("brief/stage/step", i));
+  for (auto _ : state) benchmark::DoNotOptimize(gateway::Transcoder::ToJsonText(*call.route, response));
+}
+BENCHMARK(BM_TranscodeRunToJson);
+
+}  // namespace
+}  // namespace tutti
