@@ -6,6 +6,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
@@ -266,8 +267,11 @@ Task<void> Server::Accept() {
     error_code error = co_await accepted.Wait(executor_);
     if (draining_ || error == asio::error::operation_aborted) co_return;
     if (error) {
-      // Out of descriptors, most likely: leave it to those that end, and look again.
-      std::this_thread::yield();
+      // Out of descriptors, most likely: leave it to those that end, and look again after a moment.
+      asio::steady_timer pause(context_, std::chrono::milliseconds(50));
+      OneShot<error_code> waited;
+      pause.async_wait([&waited](error_code e) { waited.Set(e); });
+      co_await waited.Wait(executor_);
       continue;
     }
     if (static_cast<int>(connections_.size()) >= options_.max_connections) continue;  // closed by the socket's end

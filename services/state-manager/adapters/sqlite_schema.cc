@@ -26,6 +26,7 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX runs_by_request ON runs (request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX runs_open ON runs (run_id) WHERE outcome = 0;
+CREATE INDEX runs_to_cancel ON runs (owner) WHERE outcome = 0 AND cancel_requested = 1;
 CREATE INDEX runs_by_workflow ON runs (workflow, run_id);
 CREATE TABLE journal (
   run_id TEXT NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, path TEXT NOT NULL, entry BLOB NOT NULL,

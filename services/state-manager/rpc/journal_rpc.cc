@@ -1,3 +1,4 @@
+#include <atomic>
 #include <memory>
 
 #include "runtime/async/when_all.h"
@@ -24,6 +25,7 @@ struct AppendStream {
   explicit AppendStream(std::shared_ptr<Channel<v1::AppendResponse>> channel) : answers(std::move(channel)) {}
   std::shared_ptr<Channel<v1::AppendResponse>> answers;
   std::atomic<int64_t> open{1};  // one for the reader
+  std::atomic<bool> overflow{false};
   void Release() {
     if (open.fetch_sub(1) == 1) answers->Close();
   }
@@ -33,10 +35,14 @@ Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, Store& store, st
   for (;;) {
     v1::AppendRequest request;
     if (!co_await reader.Read(request)) break;
+    if (stream->overflow) break;  // ends the call: the client comes again and repeats what it has no answer for
     ++stream->open;
     store.Append(std::move(request), [stream](v1::AppendResponse response) {
       // Full: the client reads nothing. It will repeat what it got no answer for.
-      if (!stream->answers->TryPush(std::move(response))) stream->answers->Close();
+      if (!stream->answers->TryPush(std::move(response))) {
+        stream->overflow = true;
+        stream->answers->Close();
+      }
       stream->Release();
     });
   }
