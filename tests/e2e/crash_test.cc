@@ -130,5 +130,52 @@ TEST(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
   std::filesystem::remove_all(dir);
 }
 
+// In six processes one after the other dies under load and comes back; the others go on.
+TEST(CrashTest, AnyServiceMayDieAloneAndEveryAcknowledgedRunEnds) {
+  std::string dir = NewTempDir("crash6");
+  uint32_t seed = std::random_device()();
+  if (const char* given = getenv("TUTTI_TEST_SEED")) seed = static_cast<uint32_t>(std::stoul(given));
+  SCOPED_TRACE(absl::StrCat("repeat with TUTTI_TEST_SEED=", seed));
+  std::mt19937 random(seed);
+  std::ofstream(dir + "/config.yaml") << "tool_service: {test_count_file: " << dir << "/tools}\n";
+  SuiteProcess suite(
+      {.form = Form::kSixProcesses, .data_dir = dir + "/data", .flags = {"--config=" + dir + "/config.yaml"}});
+  ASSERT_TRUE(suite.Start());
+  std::atomic<bool> stop{false};
+  std::set<std::string> acknowledged;
+  std::thread starter([&] {
+    auto stub = suite.runs();
+    v1::StartRunRequest request;
+    *request.mutable_spec() = SpecFromYaml(R"(
+name: counted
+steps:
+- {id: t1, tool: {tool: test_count}, retry: {max_attempts: 50, initial_backoff: 0.1s, max_backoff: 0.5s}}
+- {id: a1, agent: {agent: echo}, retry: {max_attempts: 50, initial_backoff: 0.1s, max_backoff: 0.5s}}
+- {id: t2, tool: {tool: test_count}, retry: {max_attempts: 50, initial_backoff: 0.1s, max_backoff: 0.5s}}
+)");
+    while (!stop) {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(2));
+      v1::StartRunResponse response;
+      if (stub->StartRun(&context, request, &response).ok()) acknowledged.insert(response.run().run_id());
+      Pause();
+    }
+  });
+  for (size_t process : {1, 4, 3, 2, 4, 1, 0, 4, 1, 3}) {
+    auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(300 + random() % 300);
+    Eventually([&] { return std::chrono::steady_clock::now() > end; }, 5);
+    suite.Replace(process);
+  }
+  stop = true;
+  starter.join();
+  EXPECT_GT(acknowledged.size(), 20u);
+  for (const auto& run_id : acknowledged) {
+    v1::Run run = WaitForEnd(suite, run_id, 60);
+    ASSERT_EQ(run.state(), v1::RUN_STATE_SUCCEEDED) << run_id << " " << run.error().message() << "\n" << suite.logs();
+  }
+  std::cerr << acknowledged.size() << " acknowledged runs over 10 deaths of single services\n";
+  std::filesystem::remove_all(dir);
+}
+
 }  // namespace
 }  // namespace tutti::testing

@@ -176,6 +176,12 @@ void SuiteProcess::Kill9() {
   children_.clear();
 }
 
+void SuiteProcess::Replace(size_t process) {
+  children_[process]->Signal(SIGKILL);
+  children_[process]->Wait(10);
+  children_[process] = std::make_unique<ChildProcess>(Commands()[process], log_files_[process], options_.env);
+}
+
 std::vector<int> SuiteProcess::Terminate() {
   for (auto& child : children_) child->Signal(SIGTERM);
   std::vector<int> codes;
