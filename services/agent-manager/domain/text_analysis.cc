@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "runtime/text/sentences.h"
 #include "runtime/text/utf8.h"
 
@@ -122,11 +123,8 @@ std::vector<std::string> Decompose(const std::string& given, size_t limit) {
   std::string topic(Utf8Prefix(given, 1000));  // as long as a search's query may be
   std::vector<std::string> out = {topic};
   // Parts of a list: "a, b and c".
-  std::string rest = absl::AsciiStrToLower(topic);
-  for (const char* joint : {" and ", " or ", ",", ";", ":"}) {
-    size_t at;
-    while ((at = rest.find(joint)) != std::string::npos) rest.replace(at, std::string(joint).size(), "\n");
-  }
+  std::string rest = absl::StrReplaceAll(absl::AsciiStrToLower(topic),
+                                         {{" and ", "\n"}, {" or ", "\n"}, {",", "\n"}, {";", "\n"}, {":", "\n"}});
   std::string part;
   for (char c : rest + "\n") {
     if (c != '\n') {
