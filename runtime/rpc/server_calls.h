@@ -58,8 +58,8 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   void OnDone() override { delete this; }
 
   Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, const Request& request, Response& response,
-                   Impl& impl, Method method, std::string name) {
-    CallRecord record(env, context, stop_.get_token(), std::move(name));
+                   Impl& impl, Method method, const char* name) {
+    CallRecord record(env, context, stop_.get_token(), name);
     absl::Status status = co_await (impl.*method)(record.call(), request, response);
     grpc::Status out = record.End(status);
     Finish(std::move(out));
@@ -120,8 +120,8 @@ class ServerStreamCall final : public grpc::ServerWriteReactor<Response>, public
   }
 
   Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, const Request& request, Impl& impl,
-                   Method method, std::string name) {
-    CallRecord record(env, context, stop_.get_token(), std::move(name));
+                   Method method, const char* name) {
+    CallRecord record(env, context, stop_.get_token(), name);
     StreamWriter<Response>& writer = *this;
     absl::Status status = co_await (impl.*method)(record.call(), request, writer);
     grpc::Status out = record.End(status);
@@ -162,8 +162,8 @@ class BidiCall final : public grpc::ServerBidiReactor<Request, Response>,
     co_return ok;
   }
 
-  Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, Impl& impl, Method method, std::string name) {
-    CallRecord record(env, context, stop_.get_token(), std::move(name));
+  Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, Impl& impl, Method method, const char* name) {
+    CallRecord record(env, context, stop_.get_token(), name);
     StreamReader<Request>& reader = *this;
     StreamWriter<Response>& writer = *this;
     absl::Status status = co_await (impl.*method)(record.call(), reader, writer);

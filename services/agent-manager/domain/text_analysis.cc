@@ -131,7 +131,7 @@ std::vector<std::string> Decompose(const std::string& given, size_t limit) {
       part += c;
       continue;
     }
-    if (Terms(part).size() >= 1 && std::find(out.begin(), out.end(), part) == out.end()) {
+    if (!Terms(part).empty() && std::find(out.begin(), out.end(), part) == out.end()) {
       out.emplace_back(absl::StripAsciiWhitespace(part));
     }
     part.clear();
@@ -193,8 +193,9 @@ std::vector<std::string> KeyPhrases(const std::vector<std::string>& sentences, s
   }
   std::sort(ranked.begin(), ranked.end());
   std::vector<std::string> out;
-  for (const auto& [count, phrase] : ranked) {
+  for (const auto& entry : ranked) {
     if (out.size() == limit) break;
+    const std::string& phrase = entry.second;
     bool part =
         std::any_of(out.begin(), out.end(), [&](const std::string& other) { return absl::StrContains(other, phrase); });
     if (!part) out.push_back(phrase);

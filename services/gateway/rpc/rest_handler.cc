@@ -197,7 +197,7 @@ Task<absl::Status> RestHandler::Stream(CallContext& call, const Transcoder::Call
   const Clock& clock = serving_.runtime().clock;
   out.last_write = clock.Now();
   std::vector<Task<bool>> both;
-  both.push_back(PumpEvents(stream, *target.route, events, std::move(bytes), out, clock));
+  both.push_back(PumpEvents(stream, *target.route, events, bytes, out, clock));
   both.push_back(KeepAlive(out, call, serving_.runtime().timers, clock, cancel, events ? ": keep-alive\n\n" : "\n"));
   std::vector<bool> results = co_await WhenAll(std::move(both));
   bool open = results[0];

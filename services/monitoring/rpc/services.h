@@ -12,7 +12,6 @@
 
 namespace tutti::monitoring {
 
-namespace v1 = tutti::monitoring::v1;
 namespace otlp = opentelemetry::proto::collector::trace::v1;
 
 class MonitoringRpc final : public v1::MonitoringService::CallbackService {
