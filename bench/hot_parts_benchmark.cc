@@ -72,24 +72,22 @@ void BM_JournalAppend(benchmark::State& state) {
 }
 BENCHMARK(BM_JournalAppend)->Arg(1)->Arg(64)->UseRealTime();
 
-// One unary call by the callback API in one process, to gRPC's own health service.
+// A call by the callback API, from a thread that blocks until it is answered.
+void CallOnce(grpc::health::v1::Health::Stub& stub) {
+  grpc::ClientContext context;
+  grpc::health::v1::HealthCheckRequest request;
+  grpc::health::v1::HealthCheckResponse response;
+  async_internal::SyncSignal signal;
+  stub.async()->Check(&context, &request, &response, [&signal](grpc::Status) { signal.Set(); });
+  signal.Wait();
+}
+
+// One unary call in one process, to gRPC's own health service.
 void BM_OneHopInProcess(benchmark::State& state) {
   auto server = *RpcServer::Start({.name = "bench"});
   auto stub = grpc::health::v1::Health::NewStub(server->InProcess());
   for (auto _ : state) {
-    grpc::ClientContext context;
-    grpc::health::v1::HealthCheckRequest request;
-    grpc::health::v1::HealthCheckResponse response;
-    Mutex mutex;
-    CondVar done_cv;
-    bool done = false;
-    stub->async()->Check(&context, &request, &response, [&](grpc::Status) {
-      MutexLock lock(mutex);
-      done = true;
-      done_cv.NotifyAll();
-    });
-    MutexLock lock(mutex);
-    while (!done) done_cv.Wait(mutex);
+    CallOnce(*stub);
   }
   server->Shutdown(absl::Now());
 }
@@ -108,19 +106,7 @@ void BM_CallAfterSilence(benchmark::State& state) {
     state.PauseTiming();
     std::this_thread::sleep_for(std::chrono::milliseconds(1030 + 17 * (state.iterations() % 5)));
     state.ResumeTiming();
-    grpc::ClientContext context;
-    grpc::health::v1::HealthCheckRequest request;
-    grpc::health::v1::HealthCheckResponse response;
-    Mutex mutex;
-    CondVar done_cv;
-    bool done = false;
-    stub->async()->Check(&context, &request, &response, [&](grpc::Status) {
-      MutexLock lock(mutex);
-      done = true;
-      done_cv.NotifyAll();
-    });
-    MutexLock lock(mutex);
-    while (!done) done_cv.Wait(mutex);
+    CallOnce(*stub);
   }
   warm.reset();
   server->Shutdown(absl::Now());

@@ -239,7 +239,10 @@ Task<void> RunHost::Work(state::StoredRun run, bool fresh, std::shared_ptr<Activ
   active_gauge_.Set(static_cast<double>(active_.size()));
   if (!status.ok() && !stop_.stop_requested()) {
     claim_wanted_.TryPush(true);
-    serving_.log().Warning("run given up here", {{"run_id", run.run_id()}, {"error", status.message()}});
+    serving_.log().Warning("run given up here",
+                           {{"run_id", run.run_id()},
+                            {"trace_id", TraceContext::FromTraceparent(run.traceparent()).TraceIdHex()},
+                            {"error", status.message()}});
   }
   if (claimable_ > 0 && static_cast<int>(active_.size()) < options_.max_active_runs) claim_wanted_.TryPush(true);
 }
@@ -277,7 +280,10 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Acti
     auto loaded = co_await LoadHistory(call, run.run_id());
     if (loaded.ok()) {
       history = *std::move(loaded);
-      serving_.log().Info("run taken over", {{"run_id", run.run_id()}, {"epoch", absl::StrCat(run.lease_epoch())}});
+      serving_.log().Info("run taken over",
+                          {{"run_id", run.run_id()},
+                           {"trace_id", TraceContext::FromTraceparent(run.traceparent()).TraceIdHex()},
+                           {"epoch", absl::StrCat(run.lease_epoch())}});
       break;
     }
     bool for_good = loaded.status().code() == absl::StatusCode::kInvalidArgument ||
