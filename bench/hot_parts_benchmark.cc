@@ -15,8 +15,6 @@
 #include "runtime/rpc/rpc_server.h"
 #include "runtime/time/system_time.h"
 #include "services/gateway/domain/transcoder.h"
-#include "services/state-manager/adapters/sqlite_store.h"
-#include "services/state-manager/domain/watch_hub.h"
 #include "services/workflow-engine/domain/interpreter.h"
 #include "tutti/workflow/v1/run_service.pb.h"
 
@@ -24,53 +22,6 @@ namespace tutti {
 namespace {
 
 namespace v1 = tutti::state::v1;
-
-// Appends in flight at the same time = batch: one waits for its fsync alone, 64 share one.
-void BM_JournalAppend(benchmark::State& state) {
-  std::string dir = absl::StrCat(std::filesystem::temp_directory_path().string(), "/tutti_bench_", getpid());
-  SystemClock clock;
-  state_manager::WatchHub hub;
-  EventLoop loop("bench");
-  auto store = *state_manager::SqliteStore::Open({.data_dir = dir}, clock, hub);
-  auto batch = static_cast<int>(state.range(0));
-  v1::RegisterInstanceRequest instance;
-  instance.mutable_instance()->set_name("e");
-  instance.mutable_instance()->set_incarnation("1");
-  instance.mutable_lease_duration()->set_seconds(60);
-  (void)SyncWait(store->RegisterInstance(loop, instance));
-  for (int i = 0; i < batch; ++i) {
-    v1::CreateRunRequest create;
-    create.mutable_run()->set_run_id(absl::StrCat("run", i));
-    *create.mutable_owner() = instance.instance();
-    (void)SyncWait(store->CreateRun(loop, create));
-  }
-  int64_t seq = 0;
-  for (auto _ : state) {
-    ++seq;
-    Mutex mutex;
-    CondVar done_cv;
-    int left = batch;
-    for (int i = 0; i < batch; ++i) {
-      v1::AppendRequest request;
-      request.set_run_id(absl::StrCat("run", i));
-      request.set_lease_epoch(1);
-      request.set_writer_seq(seq);
-      auto* completed = request.add_entries()->mutable_step_completed();
-      completed->set_path("step");
-      completed->mutable_result()->set_data(std::string(200, 'x'));
-      store->Append(std::move(request), [&](v1::AppendResponse) {
-        MutexLock lock(mutex);
-        if (--left == 0) done_cv.NotifyAll();
-      });
-    }
-    MutexLock lock(mutex);
-    while (left > 0) done_cv.Wait(mutex);
-  }
-  state.SetItemsProcessed(state.iterations() * batch);
-  store.reset();
-  std::filesystem::remove_all(dir);
-}
-BENCHMARK(BM_JournalAppend)->Arg(1)->Arg(64)->UseRealTime();
 
 // A call by the callback API, from a thread that blocks until it is answered.
 void CallOnce(grpc::health::v1::Health::Stub& stub) {

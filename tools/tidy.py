@@ -23,7 +23,7 @@ DATABASE = re.compile(r'#include [<"](sqlite3\.h|pqxx/)')
 SERVICE = re.compile(r'#include "services/([a-z-]+)/([a-z]+)?')
 # name -> (pattern, where it is allowed, why)
 BANNED = [
-    (re.compile(r"\bstd::(j)?thread\b"), ("runtime/", "services/state-manager/adapters/sqlite_store", "adapters/curl_http_client",
+    (re.compile(r"\bstd::(j)?thread\b"), ("runtime/", "services/state-manager/adapters/group_commit", "services/state-manager/adapters/postgres_", "adapters/curl_http_client",
                                          "adapters/http_server", "tests/", "_test.cc", "cli/watch.cc", "bench/"),
      "threads are made in runtime/ and in the adapters that need one"),
     (re.compile(r"sleep_for|\busleep\("), ("tests/support/", "cli/watch.cc", "bench/"), "wait on a condition, or on TimerService"),
@@ -51,6 +51,8 @@ for path in files:
             breach(path, number, f"{service} includes {include.group(1)}: services know each other by their contracts only")
         if include and parts[0] == "runtime":
             breach(path, number, "runtime includes a service")
+        if layer == "store" and DATABASE.match(line):
+            breach(path, number, "store includes a database: its SQL goes through ports/database.h")
         if layer in ("domain", "ports") and not test:
             if GRPC.match(line):
                 breach(path, number, f"{layer} includes gRPC")

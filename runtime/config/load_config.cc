@@ -151,6 +151,14 @@ Config DefaultConfig(const Environment& env) {
       absl::StrCat(FromEnv(env, "XDG_DATA_HOME", absl::StrCat(home, "/.local/share").c_str()), "/tutti"));
   state->set_max_batch(4096);
   state->set_max_queue(65536);
+  state->set_snapshot_every(1000);
+  state->mutable_postgres()->set_pool_size(10);
+  state->mutable_postgres()->set_write_lanes(2);
+  state->mutable_postgres()->set_prepared_statements(true);
+  state->mutable_postgres()->mutable_statement_timeout()->set_seconds(15);
+  state->mutable_postgres()->mutable_pool_wait()->set_seconds(5);
+  state->mutable_memory()->set_max_per_tenant(1000000);
+  state->mutable_memory()->set_at_limit("evict");
   auto* monitoring = config.mutable_monitoring();
   monitoring->set_grpc_port(9095);
   monitoring->set_max_traces(1000);

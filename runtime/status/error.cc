@@ -46,6 +46,11 @@ Error& Error::Violations(std::vector<FieldViolation> violations) {
   return *this;
 }
 
+Error& Error::Quota(absl::string_view subject, absl::string_view description) {
+  quotas_.push_back({std::string(subject), std::string(description)});
+  return *this;
+}
+
 Error& Error::RetryAfter(absl::Duration delay) {
   retry_after_ = delay;
   return *this;
@@ -67,6 +72,15 @@ Error::operator absl::Status() const {
       out->set_description(Short(violation.description));
     }
     Attach(status, bad);
+  }
+  if (!quotas_.empty()) {
+    google::rpc::QuotaFailure failure;
+    for (const auto& quota : quotas_) {
+      auto* out = failure.add_violations();
+      out->set_subject(Short(quota.field));
+      out->set_description(Short(quota.description));
+    }
+    Attach(status, failure);
   }
   if (retry_after_ > absl::ZeroDuration()) {
     google::rpc::RetryInfo retry;

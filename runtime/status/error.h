@@ -32,6 +32,8 @@ class Error {
   Error& Metadata(absl::string_view key, absl::string_view value);
   Error& Violation(absl::string_view field, absl::string_view description);
   Error& Violations(std::vector<FieldViolation> violations);
+  // A limit that was reached (google.rpc.QuotaFailure).
+  Error& Quota(absl::string_view subject, absl::string_view description);
   // Callers should wait this long; becomes Retry-After on REST.
   Error& RetryAfter(absl::Duration delay);
 
@@ -43,6 +45,7 @@ class Error {
   std::string message_;
   std::map<std::string, std::string> metadata_;
   std::vector<FieldViolation> violations_;
+  std::vector<FieldViolation> quotas_;
   absl::Duration retry_after_ = absl::ZeroDuration();
 };
 

@@ -1,13 +1,23 @@
 #include "services/state-manager/module.h"
 
+#include <prometheus/registry.h>
+
+#include <future>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/process/service_server.h"
 #include "runtime/status/macros.h"
-#include "services/state-manager/adapters/sqlite_store.h"
+#include "services/state-manager/adapters/open_database.h"
+#include "services/state-manager/loops/janitor.h"
 #include "services/state-manager/rpc/services.h"
+#include "services/state-manager/store_metrics.h"
 
 namespace tutti::state_manager {
 namespace {
+
+absl::Duration ToDuration(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
 
 class StateManager final : public Module {
  public:
@@ -17,39 +27,102 @@ class StateManager final : public Module {
 
   absl::Status Start(const PeerChannels&) override {
     const auto& options = config_.state_manager();
-    TUTTI_ASSIGN_OR_RETURN(store_, SqliteStore::Open({.data_dir = options.data_dir(),
-                                                      .max_batch = static_cast<size_t>(options.max_batch()),
-                                                      .max_queue = static_cast<size_t>(options.max_queue())},
-                                                     serving_.runtime().clock, hub_));
-    journal_ = std::make_unique<JournalRpc>(serving_.env(), *store_, hub_);
-    runs_ = std::make_unique<RunStoreRpc>(serving_.env(), *store_);
-    workflows_ = std::make_unique<WorkflowStoreRpc>(serving_.env(), *store_);
-    leases_ = std::make_unique<LeaseRpc>(serving_.env(), *store_, hub_);
+    Runtime& runtime = serving_.runtime();
+    if (options.memory().at_limit() != "evict" && options.memory().at_limit() != "refuse") {
+      return Error(absl::StatusCode::kInvalidArgument, "CONFIG",
+                   absl::StrCat("--state-manager.memory.at-limit is \"", options.memory().at_limit(),
+                                "\"; evict or refuse"));
+    }
+    StateStore::Options store;
+    TUTTI_ASSIGN_OR_RETURN(store.keys, ReadKeys());
+    store.snapshot_every = std::max(1, options.snapshot_every());
+    store.memory.max_per_tenant = std::max<int64_t>(1, options.memory().max_per_tenant());
+    store.memory.evict = options.memory().at_limit() == "evict";
+    store_ = std::make_unique<StateStore>(std::move(store), runtime.ids);
+    TUTTI_ASSIGN_OR_RETURN(opened_, OpenDatabase(options, runtime.clock, hub_));
+    metrics_ = std::make_unique<StoreMetrics>(*runtime.metrics, *opened_.metrics);
+    access_ = std::make_unique<Access>(*opened_.database, runtime.timers, runtime.clock);
+    TUTTI_RETURN_IF_ERROR(CheckKeysOfDatabase());
+    RpcDeps deps{serving_.env(), *access_, hub_};
+    journal_ = std::make_unique<JournalRpc>(deps, store_->journal, store_->runs);
+    runs_ = std::make_unique<RunStoreRpc>(deps, store_->runs);
+    workflows_ = std::make_unique<WorkflowStoreRpc>(deps, store_->workflows);
+    leases_ = std::make_unique<LeaseRpc>(deps, store_->leases);
+    contexts_ = std::make_unique<ContextRpc>(deps, store_->contexts);
+    memories_ = std::make_unique<MemoryRpc>(deps, store_->memories);
+    conversations_ = std::make_unique<ConversationRpc>(deps, store_->conversations);
+    sessions_ = std::make_unique<SessionRpc>(deps, store_->sessions);
+    audit_ = std::make_unique<AuditRpc>(deps, store_->audit);
+    budgets_ = std::make_unique<BudgetRpc>(deps, store_->ledger);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--state-manager.grpc-port";
     // Journals carry what the edge let in, and its envelope: twice the edge's limit.
     server.max_message_bytes = static_cast<int>(2 * config_.process().max_message_bytes());
-    server.services = {journal_.get(), runs_.get(), workflows_.get(), leases_.get()};
-    server.reflected = {"tutti.state.v1.JournalService", "tutti.state.v1.RunStoreService",
-                        "tutti.state.v1.WorkflowStoreService", "tutti.state.v1.LeaseService"};
+    server.services = {journal_.get(),  runs_.get(),          workflows_.get(), leases_.get(), contexts_.get(),
+                       memories_.get(), conversations_.get(), sessions_.get(),  audit_.get(),  budgets_.get()};
+    for (const char* name : {"JournalService", "RunStoreService", "WorkflowStoreService", "LeaseService",
+                             "ContextService", "MemoryService", "ConversationService", "SessionService", "AuditService",
+                             "BudgetService"}) {
+      server.reflected.push_back(absl::StrCat("tutti.state.v1.", name));
+    }
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
-    serving_.log().Info("store open", {{"data_dir", options.data_dir()}});
+    const auto& keep = options.retention();
+    Janitor::Options janitor;
+    janitor.keep_succeeded = ToDuration(keep.succeeded());
+    janitor.keep_failed = ToDuration(keep.failed());
+    janitor.keep_cancelled = ToDuration(keep.cancelled());
+    janitor.keep_reservations = ToDuration(keep.reservations());
+    if (!options.encryption().key_dir().empty()) janitor.load_keys = [this] { return ReadKeys(); };
+    janitor.on_tick = [this] { metrics_->Refresh(); };
+    janitor_ = std::make_unique<Janitor>(std::move(janitor), *access_, *store_, hub_, runtime.timers, serving_.loop(),
+                                         serving_.log());
+    janitor_->Start();
+    serving_.log().Info("store open", {{"database", opened_.description},
+                                       {"encrypted", store_->codec.encrypts() ? "true" : "false"}});
     return absl::OkStatus();
   }
   std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
-  void Drain(absl::Time deadline) override { serving_.Drain(deadline); }
+  void Drain(absl::Time deadline) override {
+    if (janitor_) janitor_->Stop();
+    serving_.Drain(deadline);
+  }
 
  private:
+  absl::StatusOr<Keys> ReadKeys() const {
+    const auto& encryption = config_.state_manager().encryption();
+    return LoadKeys(encryption.key_dir(), {encryption.keys().begin(), encryption.keys().end()},
+                    encryption.active_key());
+  }
+  absl::Status CheckKeysOfDatabase() {
+    std::promise<absl::Status> done;
+    WriteOp op;
+    op.apply = [this](Transaction& tx) { return CheckKeys(tx, store_->keys); };
+    op.finish = [&done](const absl::Status& status) { done.set_value(status); };
+    opened_.database->Write(std::move(op));
+    return done.get_future().get();
+  }
+
   const tutti::config::v1::Config& config_;
   const bool standalone_;
+  // What is used is declared before its users: the database ends before the store that its last writes still use.
   WatchHub hub_;
-  std::unique_ptr<SqliteStore> store_;
+  std::unique_ptr<StateStore> store_;
+  OpenedDatabase opened_;
+  std::unique_ptr<StoreMetrics> metrics_;
+  std::unique_ptr<Access> access_;
   std::unique_ptr<JournalRpc> journal_;
   std::unique_ptr<RunStoreRpc> runs_;
   std::unique_ptr<WorkflowStoreRpc> workflows_;
   std::unique_ptr<LeaseRpc> leases_;
-  ServiceServer serving_;  // last: ends first
+  std::unique_ptr<ContextRpc> contexts_;
+  std::unique_ptr<MemoryRpc> memories_;
+  std::unique_ptr<ConversationRpc> conversations_;
+  std::unique_ptr<SessionRpc> sessions_;
+  std::unique_ptr<AuditRpc> audit_;
+  std::unique_ptr<BudgetRpc> budgets_;
+  ServiceServer serving_;
+  std::unique_ptr<Janitor> janitor_;
 };
 
 }  // namespace

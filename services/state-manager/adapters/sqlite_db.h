@@ -4,62 +4,55 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <unordered_map>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "services/state-manager/ports/database.h"
 
 struct sqlite3;
 struct sqlite3_stmt;
 
 namespace tutti::state_manager {
 
-// A prepared statement in use: bind in order, then Step or Run. Resets itself when it goes.
-class Statement {
+// The house's SQL (ports/database.h) in SQLite's words.
+std::string ToSqlite(absl::string_view sql);
+
+class SqliteDb final : public Transaction {
  public:
-  Statement(sqlite3* db, sqlite3_stmt* statement) : db_(db), statement_(statement) {}
-  Statement(const Statement&) = delete;
-  Statement& operator=(const Statement&) = delete;
-  ~Statement();
+  enum class Mode { kWrite, kRead, kMemory };
+  // The database's time.
+  using Now = std::function<int64_t()>;
 
-  Statement& Bind(absl::string_view text);
-  Statement& Bind(const char* text) { return Bind(absl::string_view(text)); }
-  Statement& Bind(int64_t value);
-  Statement& Bind(int value) { return Bind(static_cast<int64_t>(value)); }
-  Statement& BindBlob(absl::string_view bytes);
-
-  // True: a row is there. Errors are kept: see status().
-  bool Step();
-  // For statements without rows.
-  absl::Status Run();
-  const absl::Status& status() const { return status_; }
-
-  int64_t Int(int column) const;
-  std::string Text(int column) const;  // also blobs
-
- private:
-  sqlite3* db_;
-  sqlite3_stmt* statement_;
-  int next_ = 1;
-  absl::Status status_;
-};
-
-class SqliteDb {
- public:
   // DATA_LOSS: not a database, or damaged. FAILED_PRECONDITION, PERMISSION_DENIED: cannot be opened for writing.
-  static absl::StatusOr<std::unique_ptr<SqliteDb>> Open(const std::string& file, bool read_only);
-  ~SqliteDb();
+  static absl::StatusOr<std::unique_ptr<SqliteDb>> Open(const std::string& file, Mode mode, Now now);
+  ~SqliteDb() override;
 
-  // Statements are prepared once per text; the text must be a literal or otherwise live as long as the connection.
-  Statement Prepare(const char* sql);
-  absl::Status Execute(const std::string& sql);
-  int64_t changes() const;
+  Dialect dialect() const override { return Dialect::kSqlite; }
+  Statement Prepare(absl::string_view sql) override;
+  int64_t NowMicros() override;
+  absl::Status Execute(const std::string& script) override;
+  const absl::Status& failure() const override { return failure_; }
+  int64_t rows_written() const override;
+
+  absl::Status Begin();
+  absl::Status Commit();
+  void Rollback();
+  // A new transaction or read: forgets the last one's failure and time.
+  void Reset();
+  sqlite3* handle() { return db_; }
+  absl::Status ErrorOf(absl::string_view what) const;
 
  private:
-  SqliteDb() = default;
+  class StatementOfSqlite;
+
+  explicit SqliteDb(Now now);
   sqlite3* db_ = nullptr;
-  std::unordered_map<const char*, sqlite3_stmt*> prepared_;
+  const Now now_;
+  int64_t transaction_time_ = 0;
+  absl::Status failure_;
+  absl::flat_hash_map<std::string, std::unique_ptr<StatementOfSqlite>> prepared_;
 };
 
 }  // namespace tutti::state_manager

@@ -4,19 +4,19 @@
 
 namespace tutti::state_manager {
 
-std::shared_ptr<WakeUp> WatchHub::WatchRun(const std::string& run_id, Executor& executor) {
+std::shared_ptr<WakeUp> WatchHub::Watch(News::Kind kind, const std::string& id, Executor& executor) {
   auto wake_up = std::make_shared<WakeUp>(executor);
   MutexLock lock(mutex_);
-  if (runs_.size() >= sweep_at_) {  // what nobody watches any more
-    std::erase_if(runs_, [](const auto& entry) {
+  if (watchers_.size() >= sweep_at_) {  // what nobody watches any more
+    std::erase_if(watchers_, [](const auto& entry) {
       return std::all_of(entry.second.begin(), entry.second.end(),
                          [](const auto& watcher) { return watcher.expired(); });
     });
-    sweep_at_ = std::max<size_t>(1024, 2 * runs_.size());
+    sweep_at_ = std::max<size_t>(1024, 2 * watchers_.size());
   }
-  auto& watchers = runs_[run_id];
+  auto& watchers = watchers_[KeyOf(kind, id)];
   std::erase_if(watchers, [](const auto& watcher) { return watcher.expired(); });
-  if (watchers.size() >= kMaxWatchersPerRun) return nullptr;
+  if (watchers.size() >= kMaxWatchersEach) return nullptr;
   watchers.push_back(wake_up);
   return wake_up;
 }
@@ -30,21 +30,54 @@ std::shared_ptr<Channel<InstanceNews>> WatchHub::WatchInstance(const std::string
   return channel;
 }
 
-void WatchHub::OnAppended(const std::string& run_id) {
+void WatchHub::OnNews(const std::vector<News>& news) {
+  bool claimable = false;
+  for (const News& item : news) {
+    switch (item.kind) {
+      case News::Kind::kRun:
+      case News::Kind::kContext:
+        WakeOne(item.kind, item.id);
+        break;
+      case News::Kind::kClaimable:
+        claimable = true;
+        break;
+      case News::Kind::kCancel:
+        TellCancel(item.instance, item.id);
+        break;
+    }
+  }
+  if (claimable) TellClaimable();
+}
+
+void WatchHub::OnNewsLost() {
   std::vector<std::shared_ptr<WakeUp>> live;
   {
     MutexLock lock(mutex_);
-    auto it = runs_.find(run_id);
-    if (it == runs_.end()) return;
+    for (auto& [key, watchers] : watchers_) {
+      for (const auto& watcher : watchers) {
+        if (auto wake_up = watcher.lock()) live.push_back(std::move(wake_up));
+      }
+    }
+  }
+  for (auto& wake_up : live) wake_up->Notify();
+  TellClaimable();
+}
+
+void WatchHub::WakeOne(News::Kind kind, const std::string& id) {
+  std::vector<std::shared_ptr<WakeUp>> live;
+  {
+    MutexLock lock(mutex_);
+    auto it = watchers_.find(KeyOf(kind, id));
+    if (it == watchers_.end()) return;
     for (const auto& watcher : it->second) {
       if (auto wake_up = watcher.lock()) live.push_back(std::move(wake_up));
     }
-    if (live.empty()) runs_.erase(it);
+    if (live.empty()) watchers_.erase(it);
   }
   for (auto& wake_up : live) wake_up->Notify();
 }
 
-void WatchHub::OnClaimable() {
+void WatchHub::TellClaimable() {
   std::vector<std::shared_ptr<Channel<InstanceNews>>> live;
   {
     MutexLock lock(mutex_);
@@ -55,7 +88,7 @@ void WatchHub::OnClaimable() {
   for (auto& channel : live) channel->TryPush({.runs_claimable = true});
 }
 
-void WatchHub::OnCancelRequested(const std::string& instance, const std::string& run_id) {
+void WatchHub::TellCancel(const std::string& instance, const std::string& run_id) {
   std::shared_ptr<Channel<InstanceNews>> channel;
   {
     MutexLock lock(mutex_);

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "runtime/async/channel.h"
-#include "services/state-manager/ports/store.h"
+#include "services/state-manager/ports/database.h"
 
 namespace tutti::state_manager {
 
@@ -32,22 +32,29 @@ struct InstanceNews {
   std::string cancel_run_id;
 };
 
-class WatchHub final : public StoreObserver {
+class WatchHub final : public NewsListener {
  public:
-  static constexpr size_t kMaxWatchersPerRun = 1000;
+  static constexpr size_t kMaxWatchersEach = 1000;
   static constexpr size_t kMaxNews = 10000;
 
-  // Null: the run has too many watchers. Ends when the pointer goes.
-  std::shared_ptr<WakeUp> WatchRun(const std::string& run_id, Executor& executor);
+  // Null: the run or context has too many watchers. Ends when the pointer goes.
+  std::shared_ptr<WakeUp> Watch(News::Kind kind, const std::string& id, Executor& executor);
   std::shared_ptr<Channel<InstanceNews>> WatchInstance(const std::string& instance, Executor& executor);
 
-  void OnAppended(const std::string& run_id) override;
-  void OnClaimable() override;
-  void OnCancelRequested(const std::string& instance, const std::string& run_id) override;
+  void OnNews(const std::vector<News>& news) override;
+  // Everybody looks again. Also called now and then, in case news between replicas were lost.
+  void OnNewsLost() override;
 
  private:
+  using Watchers = std::vector<std::weak_ptr<WakeUp>>;
+
+  static std::string KeyOf(News::Kind kind, const std::string& id) { return (kind == News::Kind::kRun ? "r" : "d") + id; }
+  void WakeOne(News::Kind kind, const std::string& id);
+  void TellClaimable();
+  void TellCancel(const std::string& instance, const std::string& run_id);
+
   Mutex mutex_;
-  std::unordered_map<std::string, std::vector<std::weak_ptr<WakeUp>>> runs_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, Watchers> watchers_ ABSL_GUARDED_BY(mutex_);
   size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;
   std::map<std::string, std::weak_ptr<Channel<InstanceNews>>> instances_ ABSL_GUARDED_BY(mutex_);
 };

@@ -4,11 +4,13 @@
 #include "runtime/async/when_all.h"
 #include "runtime/status/macros.h"
 #include "services/state-manager/rpc/services.h"
+#include "services/state-manager/rpc/watching.h"
 
 namespace tutti::state_manager {
 namespace {
 
 constexpr int kPage = 256;
+constexpr size_t kPageBytes = size_t{1} << 20;
 // Answers of one stream that wait to be sent. A client that does not read its answers is cut off past it.
 constexpr size_t kMaxAnswers = 100000;
 
@@ -31,13 +33,14 @@ struct AppendStream {
   }
 };
 
-Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, Store& store, std::shared_ptr<AppendStream> stream) {
+Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, Journal& journal, Database& database,
+                       std::shared_ptr<AppendStream> stream) {
   for (;;) {
     v1::AppendRequest request;
     if (!co_await reader.Read(request)) break;
     if (stream->overflow) break;  // ends the call: the client comes again and repeats what it has no answer for
     ++stream->open;
-    store.Append(std::move(request), [stream](v1::AppendResponse response) {
+    journal.Append(database, std::move(request), [stream](v1::AppendResponse response) {
       // Full: the client reads nothing. It will repeat what it got no answer for.
       if (!stream->answers->TryPush(std::move(response))) {
         stream->overflow = true;
@@ -75,18 +78,66 @@ Task<absl::Status> JournalRpc::HandleAppend(CallContext& call, StreamReader<v1::
   auto answers = std::make_shared<Channel<v1::AppendResponse>>(*call.executor, kMaxAnswers);
   auto stream = std::make_shared<AppendStream>(answers);
   std::vector<Task<bool>> both;
-  both.push_back(ReadAppends(reader, store_, stream));
+  both.push_back(ReadAppends(reader, journal_, access_.database(), stream));
   both.push_back(PumpAnswers(answers, writer));
   co_await WhenAll(std::move(both));
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<v1::ReadJournalResponse>> JournalRpc::ReadPage(CallContext& call, std::string run_id,
+                                                                   int64_t after) {
+  auto body = [&journal = journal_, run_id, after](Transaction& tx, v1::ReadJournalResponse& out) {
+    auto page = journal.ReadPage(tx, run_id, after, kPage);
+    if (page.ok()) out = *std::move(page);
+    return page.status();
+  };
+  auto page =
+      co_await access_.Read<v1::ReadJournalResponse>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body));
+  co_return std::move(page);
+}
+
+// The snapshot's entries in pages, each with its large payloads.
+Task<absl::Status> JournalRpc::SendSnapshot(CallContext& call, std::string run_id, int64_t& after,
+                                            StreamWriter<v1::ReadJournalResponse>& writer) {
+  auto body = [&journal = journal_, run_id](Transaction& tx, Journal::Snapshot& out) {
+    auto snapshot = journal.ReadSnapshot(tx, run_id);
+    if (snapshot.ok()) out = *std::move(snapshot);
+    return snapshot.status();
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(Journal::Snapshot snapshot,
+                            co_await access_.Read<Journal::Snapshot>(*call.executor, call.deadline, /*allow_stale=*/false,
+                                                                     std::move(body)));
+  auto entries = std::make_shared<std::vector<v1::JournalEntry>>(std::move(snapshot.entries));
+  for (size_t next = 0; next < entries->size();) {
+    auto fill = [&journal = journal_, entries, next](Transaction& tx, v1::ReadJournalResponse& out) -> absl::Status {
+      size_t bytes = 0;
+      for (size_t i = next; i < entries->size() && out.entries_size() < kPage && bytes < kPageBytes; ++i) {
+        v1::JournalEntry entry = (*entries)[i];
+        TUTTI_RETURN_IF_ERROR(journal.Fill(tx, entry));
+        bytes += entry.ByteSizeLong();
+        *out.add_entries() = std::move(entry);
+      }
+      return absl::OkStatus();
+    };
+    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page,
+                              co_await access_.Read<v1::ReadJournalResponse>(*call.executor, call.deadline,
+                                                                             /*allow_stale=*/false, std::move(fill)));
+    next += static_cast<size_t>(page.entries_size());
+    if (!co_await writer.Write(page)) co_return absl::CancelledError("the reader has gone");
+  }
+  after = snapshot.seq;
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> JournalRpc::HandleRead(CallContext& call, const v1::ReadJournalRequest& request,
                                           StreamWriter<v1::ReadJournalResponse>& writer) {
   int64_t after = request.after_seq();
+  if (request.condensed() && after == 0) {
+    absl::Status sent = co_await SendSnapshot(call, request.run_id(), after, writer);
+    TUTTI_CO_RETURN_IF_ERROR(sent);
+  }
   for (;;) {
-    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page,
-                              co_await store_.ReadJournal(*call.executor, request.run_id(), after, kPage));
+    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page, co_await ReadPage(call, request.run_id(), after));
     if (page.entries().empty()) co_return absl::OkStatus();
     after = page.entries().rbegin()->seq();
     if (!co_await writer.Write(page)) co_return absl::CancelledError("the reader has gone");
@@ -95,40 +146,41 @@ Task<absl::Status> JournalRpc::HandleRead(CallContext& call, const v1::ReadJourn
 
 Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJournalRequest& request,
                                            StreamWriter<v1::WatchJournalResponse>& writer) {
-  auto wake_up = hub_.WatchRun(request.run_id(), *call.executor);
-  if (!wake_up) {
-    co_return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_WATCHERS",
-                    "too many callers watch this run; close some, or poll it")
-        .RetryAfter(absl::Seconds(5));
-  }
+  auto wake_up = hub_.Watch(News::Kind::kRun, request.run_id(), *call.executor);
+  if (!wake_up) co_return TooManyWatchers("run");
   std::stop_callback on_stop(call.stop, [wake_up] { wake_up->Close(); });
   int64_t after = request.after_seq();
   for (;;) {
     // Read first, then wait: what is committed in between has left a wake-up behind.
-    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page,
-                              co_await store_.ReadJournal(*call.executor, request.run_id(), after, kPage));
+    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page, co_await ReadPage(call, request.run_id(), after));
     if (!page.entries().empty()) {
       after = page.entries().rbegin()->seq();
       bool ended = page.entries().rbegin()->has_run_finished();
       v1::WatchJournalResponse out;
       out.mutable_entries()->Swap(page.mutable_entries());
-      if (!co_await writer.Write(out)) co_return absl::CancelledError("the watcher has gone");
+      absl::Time begin = env_.clock.Now();
+      if (!co_await writer.Write(out)) co_return WatcherGone();
       if (ended) co_return absl::OkStatus();
+      if (env_.clock.Now() - begin > kSlowestReader) co_return TooSlow("after_seq", after);
       continue;
     }
     if (after > 0) {
       // Resumed after the end of a run: nothing will come.
-      v1::GetRunRequest get;
-      get.set_run_id(request.run_id());
-      TUTTI_CO_ASSIGN_OR_RETURN(v1::GetRunResponse run, co_await store_.GetRun(*call.executor, get));
-      if (run.run().outcome() != v1::OUTCOME_UNSPECIFIED) {
-        TUTTI_CO_ASSIGN_OR_RETURN(page, co_await store_.ReadJournal(*call.executor, request.run_id(), after, kPage));
+      auto ended = [&runs = runs_, id = request.run_id()](Transaction& tx, bool& out) {
+        auto status_or = runs.HasEnded(tx, id);
+        out = status_or.ok() && *status_or;
+        return status_or.status();
+      };
+      TUTTI_CO_ASSIGN_OR_RETURN(bool over, co_await access_.Read<bool>(*call.executor, call.deadline,
+                                                                       /*allow_stale=*/false, std::move(ended)));
+      if (over) {
+        TUTTI_CO_ASSIGN_OR_RETURN(page, co_await ReadPage(call, request.run_id(), after));
         if (page.entries().empty()) co_return absl::OkStatus();
         continue;
       }
     }
     auto woken = co_await wake_up->Wait();
-    if (!woken.has_value()) co_return absl::CancelledError("the watcher has gone");
+    if (!woken.has_value()) co_return WatcherGone();
   }
 }
 

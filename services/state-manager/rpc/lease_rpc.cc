@@ -2,6 +2,11 @@
 
 namespace tutti::state_manager {
 
+TUTTI_WRITE_METHOD(LeaseRpc, LeaseService, RegisterInstance, "leases")
+TUTTI_WRITE_METHOD(LeaseRpc, LeaseService, Heartbeat, "leases")
+TUTTI_WRITE_METHOD(LeaseRpc, LeaseService, ClaimRuns, "leases")
+TUTTI_WRITE_METHOD(LeaseRpc, LeaseService, ReleaseInstance, "leases")
+
 grpc::ServerWriteReactor<v1::WatchInstanceResponse>* LeaseRpc::WatchInstance(grpc::CallbackServerContext* context,
                                                                              const v1::WatchInstanceRequest* request) {
   return ServeServerStream<v1::WatchInstanceRequest, v1::WatchInstanceResponse>(

@@ -1,19 +1,33 @@
 // The state-manager's gRPC services: each method maps a call to the store and its answer back.
 #pragma once
 
-#include "runtime/rpc/server_calls.h"
 #include "services/state-manager/domain/watch_hub.h"
-#include "services/state-manager/ports/store.h"
+#include "services/state-manager/rpc/methods.h"
+#include "services/state-manager/store/state_store.h"
+#include "tutti/state/v1/audit_service.grpc.pb.h"
+#include "tutti/state/v1/budget_service.grpc.pb.h"
+#include "tutti/state/v1/context_service.grpc.pb.h"
+#include "tutti/state/v1/conversation_service.grpc.pb.h"
 #include "tutti/state/v1/journal_service.grpc.pb.h"
 #include "tutti/state/v1/lease_service.grpc.pb.h"
+#include "tutti/state/v1/memory_service.grpc.pb.h"
 #include "tutti/state/v1/run_store_service.grpc.pb.h"
+#include "tutti/state/v1/session_service.grpc.pb.h"
 #include "tutti/state/v1/workflow_store_service.grpc.pb.h"
 
 namespace tutti::state_manager {
 
+// What the services share.
+struct RpcDeps {
+  ServerEnv& env;
+  Access& access;
+  WatchHub& hub;
+};
+
 class JournalRpc final : public v1::JournalService::CallbackService {
  public:
-  JournalRpc(ServerEnv& env, Store& store, WatchHub& hub) : env_(env), store_(store), hub_(hub) {}
+  JournalRpc(const RpcDeps& deps, Journal& journal, const Runs& runs)
+      : env_(deps.env), access_(deps.access), hub_(deps.hub), journal_(journal), runs_(runs) {}
   grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* Append(grpc::CallbackServerContext* context) override;
   grpc::ServerWriteReactor<v1::ReadJournalResponse>* ReadJournal(grpc::CallbackServerContext* context,
                                                                  const v1::ReadJournalRequest* request) override;
@@ -27,22 +41,19 @@ class JournalRpc final : public v1::JournalService::CallbackService {
                                 StreamWriter<v1::ReadJournalResponse>& writer);
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchJournalRequest& request,
                                  StreamWriter<v1::WatchJournalResponse>& writer);
+  Task<absl::StatusOr<v1::ReadJournalResponse>> ReadPage(CallContext& call, std::string run_id, int64_t after);
+  Task<absl::Status> SendSnapshot(CallContext& call, std::string run_id, int64_t& after,
+                                  StreamWriter<v1::ReadJournalResponse>& writer);
   ServerEnv& env_;
-  Store& store_;
+  Access& access_;
   WatchHub& hub_;
+  Journal& journal_;
+  const Runs& runs_;
 };
-
-#define TUTTI_STORE_METHOD(Name)                                                                         \
- public:                                                                                                 \
-  grpc::ServerUnaryReactor* Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
-                                 v1::Name##Response* response) override;                                 \
-                                                                                                         \
- private:                                                                                                \
-  Task<absl::Status> Handle##Name(CallContext& call, const v1::Name##Request& request, v1::Name##Response& response)
 
 class RunStoreRpc final : public v1::RunStoreService::CallbackService {
  public:
-  RunStoreRpc(ServerEnv& env, Store& store) : env_(env), store_(store) {}
+  RunStoreRpc(const RpcDeps& deps, const Runs& runs) : env_(deps.env), access_(deps.access), area_(runs) {}
   TUTTI_STORE_METHOD(CreateRun);
   TUTTI_STORE_METHOD(GetRun);
   TUTTI_STORE_METHOD(ListRuns);
@@ -51,24 +62,28 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
 
  private:
   ServerEnv& env_;
-  Store& store_;
+  Access& access_;
+  const Runs& area_;
 };
 
 class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService {
  public:
-  WorkflowStoreRpc(ServerEnv& env, Store& store) : env_(env), store_(store) {}
+  WorkflowStoreRpc(const RpcDeps& deps, const Workflows& workflows)
+      : env_(deps.env), access_(deps.access), area_(workflows) {}
   TUTTI_STORE_METHOD(PutWorkflow);
   TUTTI_STORE_METHOD(GetWorkflow);
   TUTTI_STORE_METHOD(ListWorkflows);
 
  private:
   ServerEnv& env_;
-  Store& store_;
+  Access& access_;
+  const Workflows& area_;
 };
 
 class LeaseRpc final : public v1::LeaseService::CallbackService {
  public:
-  LeaseRpc(ServerEnv& env, Store& store, WatchHub& hub) : env_(env), store_(store), hub_(hub) {}
+  LeaseRpc(const RpcDeps& deps, const Leases& leases)
+      : env_(deps.env), access_(deps.access), hub_(deps.hub), area_(leases) {}
   grpc::ServerWriteReactor<v1::WatchInstanceResponse>* WatchInstance(grpc::CallbackServerContext* context,
                                                                      const v1::WatchInstanceRequest* request) override;
   TUTTI_STORE_METHOD(RegisterInstance);
@@ -80,10 +95,113 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchInstanceRequest& request,
                                  StreamWriter<v1::WatchInstanceResponse>& writer);
   ServerEnv& env_;
-  Store& store_;
+  Access& access_;
   WatchHub& hub_;
+  const Leases& area_;
 };
 
-#undef TUTTI_STORE_METHOD
+class ContextRpc final : public v1::ContextService::CallbackService {
+ public:
+  ContextRpc(const RpcDeps& deps, const Contexts& contexts)
+      : env_(deps.env), access_(deps.access), hub_(deps.hub), area_(contexts) {}
+  grpc::ServerWriteReactor<v1::WatchContextResponse>* WatchContext(grpc::CallbackServerContext* context,
+                                                                   const v1::WatchContextRequest* request) override;
+  TUTTI_STORE_METHOD(CreateContext);
+  TUTTI_STORE_METHOD(GetContext);
+  TUTTI_STORE_METHOD(ListContexts);
+  TUTTI_STORE_METHOD(UpdateContext);
+  TUTTI_STORE_METHOD(DiffContext);
+  TUTTI_STORE_METHOD(ListContextVersions);
+  TUTTI_STORE_METHOD(SetContextView);
+  TUTTI_STORE_METHOD(DeleteContext);
+
+ private:
+  Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchContextRequest& request,
+                                 StreamWriter<v1::WatchContextResponse>& writer);
+  ServerEnv& env_;
+  Access& access_;
+  WatchHub& hub_;
+  const Contexts& area_;
+};
+
+class MemoryRpc final : public v1::MemoryService::CallbackService {
+ public:
+  MemoryRpc(const RpcDeps& deps, const Memories& memories) : env_(deps.env), access_(deps.access), area_(memories) {}
+  TUTTI_STORE_METHOD(StoreMemory);
+  TUTTI_STORE_METHOD(GetMemory);
+  TUTTI_STORE_METHOD(ListMemories);
+  TUTTI_STORE_METHOD(SearchMemories);
+  TUTTI_STORE_METHOD(DeleteMemory);
+  TUTTI_STORE_METHOD(ForgetMemories);
+
+ private:
+  ServerEnv& env_;
+  Access& access_;
+  const Memories& area_;
+};
+
+class ConversationRpc final : public v1::ConversationService::CallbackService {
+ public:
+  ConversationRpc(const RpcDeps& deps, const Conversations& conversations)
+      : env_(deps.env), access_(deps.access), area_(conversations) {}
+  TUTTI_STORE_METHOD(CreateConversation);
+  TUTTI_STORE_METHOD(GetConversation);
+  TUTTI_STORE_METHOD(ListConversations);
+  TUTTI_STORE_METHOD(DeleteConversation);
+  TUTTI_STORE_METHOD(AppendMessages);
+  TUTTI_STORE_METHOD(ListMessages);
+  TUTTI_STORE_METHOD(GetWindow);
+  TUTTI_STORE_METHOD(SummarizeMessages);
+
+ private:
+  ServerEnv& env_;
+  Access& access_;
+  const Conversations& area_;
+};
+
+class SessionRpc final : public v1::SessionService::CallbackService {
+ public:
+  SessionRpc(const RpcDeps& deps, const Sessions& sessions) : env_(deps.env), access_(deps.access), area_(sessions) {}
+  TUTTI_STORE_METHOD(CreateSession);
+  TUTTI_STORE_METHOD(AuthenticateSession);
+  TUTTI_STORE_METHOD(ListSessions);
+  TUTTI_STORE_METHOD(RevokeSessions);
+
+ private:
+  ServerEnv& env_;
+  Access& access_;
+  const Sessions& area_;
+};
+
+class AuditRpc final : public v1::AuditService::CallbackService {
+ public:
+  AuditRpc(const RpcDeps& deps, const AuditLog& audit) : env_(deps.env), access_(deps.access), area_(audit) {}
+  TUTTI_STORE_METHOD(AppendAuditRecord);
+  TUTTI_STORE_METHOD(ListAuditRecords);
+  TUTTI_STORE_METHOD(VerifyAuditLog);
+
+ private:
+  ServerEnv& env_;
+  Access& access_;
+  const AuditLog& area_;
+};
+
+class BudgetRpc final : public v1::BudgetService::CallbackService {
+ public:
+  BudgetRpc(const RpcDeps& deps, const Ledger& ledger) : env_(deps.env), access_(deps.access), area_(ledger) {}
+  TUTTI_STORE_METHOD(SetBudget);
+  TUTTI_STORE_METHOD(GetBudget);
+  TUTTI_STORE_METHOD(ListBudgets);
+  TUTTI_STORE_METHOD(DeleteBudget);
+  TUTTI_STORE_METHOD(Reserve);
+  TUTTI_STORE_METHOD(Settle);
+  TUTTI_STORE_METHOD(Release);
+  TUTTI_STORE_METHOD(ReportSpending);
+
+ private:
+  ServerEnv& env_;
+  Access& access_;
+  const Ledger& area_;
+};
 
 }  // namespace tutti::state_manager

@@ -1,32 +1,69 @@
-// The unary methods: all have one shape.
-#include "runtime/status/macros.h"
+// The unary methods of all services but those with streams. Hot rows have one lane each (the ledger, the audit log's end,
+// a tenant's memories): what waits for them is committed together instead of waiting for each other's commits.
 #include "services/state-manager/rpc/services.h"
 
 namespace tutti::state_manager {
 
-#define TUTTI_STORE_METHOD(Class, Service, Name)                                                                \
-  grpc::ServerUnaryReactor* Class::Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
-                                        v1::Name##Response* response) {                                         \
-    return ServeUnary(env_, context, request, response, *this, "tutti.state.v1." #Service "/" #Name,            \
-                      &Class::Handle##Name);                                                                    \
-  }                                                                                                             \
-  Task<absl::Status> Class::Handle##Name(CallContext& call, const v1::Name##Request& request,                   \
-                                         v1::Name##Response& response) {                                        \
-    TUTTI_CO_ASSIGN_OR_RETURN(response, co_await store_.Name(*call.executor, request));                         \
-    co_return absl::OkStatus();                                                                                 \
-  }
+TUTTI_WRITE_METHOD(RunStoreRpc, RunStoreService, CreateRun, request.run().run_id())
+TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, GetRun, false)
+TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, ListRuns, true)
+TUTTI_WRITE_METHOD(RunStoreRpc, RunStoreService, RequestCancel, request.run_id())
+TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, ListUsage, true)
 
-TUTTI_STORE_METHOD(RunStoreRpc, RunStoreService, CreateRun)
-TUTTI_STORE_METHOD(RunStoreRpc, RunStoreService, GetRun)
-TUTTI_STORE_METHOD(RunStoreRpc, RunStoreService, ListRuns)
-TUTTI_STORE_METHOD(RunStoreRpc, RunStoreService, RequestCancel)
-TUTTI_STORE_METHOD(RunStoreRpc, RunStoreService, ListUsage)
-TUTTI_STORE_METHOD(WorkflowStoreRpc, WorkflowStoreService, PutWorkflow)
-TUTTI_STORE_METHOD(WorkflowStoreRpc, WorkflowStoreService, GetWorkflow)
-TUTTI_STORE_METHOD(WorkflowStoreRpc, WorkflowStoreService, ListWorkflows)
-TUTTI_STORE_METHOD(LeaseRpc, LeaseService, RegisterInstance)
-TUTTI_STORE_METHOD(LeaseRpc, LeaseService, Heartbeat)
-TUTTI_STORE_METHOD(LeaseRpc, LeaseService, ClaimRuns)
-TUTTI_STORE_METHOD(LeaseRpc, LeaseService, ReleaseInstance)
+TUTTI_WRITE_METHOD(WorkflowStoreRpc, WorkflowStoreService, PutWorkflow, request.workflow().name())
+TUTTI_READ_METHOD(WorkflowStoreRpc, WorkflowStoreService, GetWorkflow, false)
+TUTTI_READ_METHOD(WorkflowStoreRpc, WorkflowStoreService, ListWorkflows, true)
+
+TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, CreateConversation, request.conversation().conversation_id())
+TUTTI_READ_METHOD(ConversationRpc, ConversationService, GetConversation, false)
+TUTTI_READ_METHOD(ConversationRpc, ConversationService, ListConversations, true)
+TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, DeleteConversation, request.conversation_id())
+TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, AppendMessages, request.conversation_id())
+TUTTI_READ_METHOD(ConversationRpc, ConversationService, ListMessages, false)
+TUTTI_READ_METHOD(ConversationRpc, ConversationService, GetWindow, false)
+TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, SummarizeMessages, request.conversation_id())
+
+TUTTI_WRITE_METHOD(SessionRpc, SessionService, CreateSession, request.session().user_id())
+TUTTI_WRITE_METHOD(SessionRpc, SessionService, AuthenticateSession, request.token())
+TUTTI_READ_METHOD(SessionRpc, SessionService, ListSessions, false)
+TUTTI_WRITE_METHOD(SessionRpc, SessionService, RevokeSessions, request.user_id())
+
+TUTTI_WRITE_METHOD(AuditRpc, AuditService, AppendAuditRecord, "audit")
+TUTTI_READ_METHOD(AuditRpc, AuditService, ListAuditRecords, true)
+TUTTI_READ_METHOD(AuditRpc, AuditService, VerifyAuditLog, false)
+
+TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, SetBudget, "ledger")
+TUTTI_READ_METHOD(BudgetRpc, BudgetService, GetBudget, false)
+TUTTI_READ_METHOD(BudgetRpc, BudgetService, ListBudgets, true)
+TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, DeleteBudget, "ledger")
+TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Reserve, "ledger")
+TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Settle, "ledger")
+TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Release, "ledger")
+TUTTI_READ_METHOD(BudgetRpc, BudgetService, ReportSpending, true)
+
+TUTTI_WRITE_METHOD(MemoryRpc, MemoryService, StoreMemory, request.memory().tenant())
+TUTTI_READ_METHOD(MemoryRpc, MemoryService, GetMemory, false)
+TUTTI_READ_METHOD(MemoryRpc, MemoryService, ListMemories, true)
+TUTTI_WRITE_METHOD(MemoryRpc, MemoryService, DeleteMemory, request.memory_id())
+TUTTI_WRITE_METHOD(MemoryRpc, MemoryService, ForgetMemories, request.filter().tenant())
+
+// A search is a read; that it brought what it brought is noted by a write nobody waits for.
+TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, SearchMemories) {
+  auto body = [&area = area_, request](Transaction& tx, v1::SearchMemoriesResponse& out) {
+    return area.SearchMemories(tx, request, out);
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(response, co_await access_.Read<v1::SearchMemoriesResponse>(*call.executor, call.deadline,
+                                                                                        false, std::move(body)));
+  std::vector<std::string> brought;
+  for (const auto& hit : response.hits()) brought.push_back(hit.memory().memory_id());
+  if (!brought.empty()) {
+    WriteOp touch;
+    touch.lane = LaneOf(request.filter().tenant());
+    touch.apply = [&area = area_, brought = std::move(brought)](Transaction& tx) { return area.Touch(tx, brought); };
+    touch.finish = [](const absl::Status&) {};  // at the worst a memory looks a little older than it is
+    access_.database().Write(std::move(touch));
+  }
+  co_return absl::OkStatus();
+}
 
 }  // namespace tutti::state_manager

@@ -252,6 +252,7 @@ Task<absl::StatusOr<History>> RunHost::LoadHistory(CallContext& call, const std:
   ClientReadStream<state::ReadJournalResponse> stream(call, absl::Seconds(60));
   state::ReadJournalRequest request;
   request.set_run_id(run_id);
+  request.set_condensed(true);
   state_.journal().async()->ReadJournal(stream.context(), &request, &stream);
   stream.Start();
   absl::Status status;

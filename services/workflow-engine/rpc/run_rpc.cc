@@ -97,6 +97,7 @@ Task<absl::Status> RunRpc::HandleStart(CallContext& call, const v1::StartRunRequ
                                  "; pass large documents by reference"))
         .Metadata("limit", absl::StrCat(max_input_bytes_));
   }
+  run.set_pattern(spec.steps_size() == 1 ? KindOf(spec.steps(0)) : "graph");
   run.set_run_id(ids_.NewUlid());
   run.set_request_id(request.request_id());
   run.set_traceparent(call.trace.ToTraceparent());

@@ -1,0 +1,176 @@
+#include "services/state-manager/adapters/group_commit.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+
+namespace tutti::state_manager {
+namespace {
+
+constexpr int kMaxTries = 5;
+
+// What one attempt at a transaction came to.
+struct Attempt {
+  // OK: committed. Otherwise nothing was written.
+  absl::Status status;
+  // An op refused after it had written: the others are repeated without it.
+  bool refused_late = false;
+  std::vector<absl::Status> refusals;
+};
+
+Attempt Try(WriteSession& session, std::vector<WriteOp*>& batch, std::vector<News>& news) {
+  Attempt out;
+  out.refusals.resize(batch.size());
+  auto transaction = session.Begin();
+  if (!transaction.ok()) {
+    out.status = transaction.status();
+    return out;
+  }
+  Transaction& tx = **transaction;
+  std::map<BatchWriter*, std::vector<void*>> sets;
+  for (WriteOp* op : batch) {
+    if (op->batch) sets[op->batch].push_back(op->item);
+  }
+  for (auto& [writer, items] : sets) {
+    out.status = writer->ApplyAll(tx, items);
+    if (out.status.ok()) out.status = tx.failure();
+    if (!out.status.ok()) break;
+  }
+  for (size_t i = 0; i < batch.size() && out.status.ok(); ++i) {
+    if (batch[i]->batch) continue;
+    int64_t before = tx.rows_written();
+    absl::Status answer = batch[i]->apply(tx);
+    if (!tx.failure().ok()) {
+      out.status = tx.failure();
+    } else if (!answer.ok()) {
+      out.refusals[i] = answer;
+      if (tx.rows_written() != before) {
+        out.refused_late = true;
+        out.status = answer;
+      }
+    }
+  }
+  if (out.status.ok()) {
+    news = tx.TakeNews();
+    out.status = session.Commit();
+  }
+  if (!out.status.ok()) {
+    session.Rollback();
+    news.clear();
+  }
+  return out;
+}
+
+// Errors that say nothing about the ops: the whole database is away, full, or damaged.
+bool ConcernsAll(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) || absl::IsDataLoss(status) ||
+         absl::IsFailedPrecondition(status);
+}
+
+}  // namespace
+
+absl::Status Busy(absl::string_view what) {
+  return Error(absl::StatusCode::kResourceExhausted, "STORE_BUSY",
+               absl::StrCat("too many ", what, " wait for the database"))
+      .RetryAfter(absl::Milliseconds(200));
+}
+
+absl::Status Away(absl::string_view why) {
+  return Error(absl::StatusCode::kUnavailable, "DATABASE_AWAY",
+               absl::StrCat("the database cannot be reached (", why,
+                            "); nothing is lost, the same request may be sent again"))
+      .RetryAfter(absl::Seconds(1));
+}
+
+void CommitBatch(WriteSession& session, std::vector<WriteOp>& batch, DatabaseMetrics& metrics,
+                 const std::function<void(std::vector<News>)>& announce) {
+  metrics.ObserveBatch(batch.size());
+  std::vector<WriteOp*> all;
+  all.reserve(batch.size());
+  for (auto& op : batch) all.push_back(&op);
+  auto commit = [&](std::vector<WriteOp*>& ops) {
+    std::vector<News> news;
+    Attempt attempt = Try(session, ops, news);
+    for (int tries = 1; absl::IsAborted(attempt.status) && !attempt.refused_late && tries < kMaxTries; ++tries) {
+      attempt = Try(session, ops, news);
+    }
+    if (attempt.status.ok()) {
+      for (size_t i = 0; i < ops.size(); ++i) ops[i]->finish(attempt.refusals[i]);
+      if (!news.empty()) announce(std::move(news));
+    }
+    return attempt;
+  };
+  Attempt attempt = commit(all);
+  if (attempt.status.ok()) return;
+  bool all_alike = !attempt.refused_late && ConcernsAll(attempt.status);
+  if (all.size() == 1 || all_alike) {
+    for (auto* op : all) op->finish(attempt.status);
+    return;
+  }
+  // One of them is at fault: each for itself.
+  for (auto* op : all) {
+    std::vector<WriteOp*> alone = {op};
+    Attempt single = commit(alone);
+    if (!single.status.ok()) op->finish(single.status);
+  }
+}
+
+GroupCommit::GroupCommit(Options options, Commit commit) : options_(std::move(options)), commit_(std::move(commit)) {
+  for (int i = 0; i < options_.lanes; ++i) {
+    lanes_.push_back(std::make_unique<Lane>());
+    Lane& lane = *lanes_.back();
+    lane.thread = std::thread([this, &lane] { Run(lane); });
+    pthread_setname_np(lane.thread.native_handle(), absl::StrCat(options_.name, i).substr(0, 15).c_str());
+  }
+}
+
+GroupCommit::~GroupCommit() {
+  for (auto& lane : lanes_) {
+    {
+      MutexLock lock(lane->mutex);
+      lane->stopping = true;
+    }
+    lane->wake.NotifyAll();
+  }
+  for (auto& lane : lanes_) lane->thread.join();
+}
+
+void GroupCommit::Enqueue(WriteOp op) {
+  Lane& lane = *lanes_[op.lane % lanes_.size()];
+  {
+    MutexLock lock(lane.mutex);
+    if (!lane.stopping && lane.queue.size() < options_.max_queue / lanes_.size()) {
+      lane.queue.push_back(std::move(op));
+      lane.wake.NotifyOne();
+      return;
+    }
+  }
+  op.finish(Busy("writes"));
+}
+
+void GroupCommit::Run(Lane& lane) {
+  std::vector<WriteOp> batch;
+  for (;;) {
+    {
+      MutexLock lock(lane.mutex);
+      while (lane.queue.empty() && !lane.stopping) lane.wake.Wait(lane.mutex);
+      if (lane.queue.empty()) return;
+      if (lane.queue.size() <= options_.max_batch) {
+        batch.swap(lane.queue);
+      } else {
+        auto end = lane.queue.begin() + static_cast<int64_t>(options_.max_batch);
+        std::move(lane.queue.begin(), end, std::back_inserter(batch));
+        lane.queue.erase(lane.queue.begin(), end);
+      }
+    }
+    commit_(batch);
+    batch.clear();
+  }
+}
+
+}  // namespace tutti::state_manager

@@ -1,0 +1,68 @@
+// Group commit: writes of all callers that wait are applied and committed as one transaction, on one thread a lane.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "runtime/sync/mutex.h"
+#include "services/state-manager/adapters/database_metrics.h"
+#include "services/state-manager/ports/database.h"
+
+namespace tutti::state_manager {
+
+// A connection that can write. Begin, then either Commit or Rollback.
+class WriteSession {
+ public:
+  virtual ~WriteSession() = default;
+  virtual absl::StatusOr<Transaction*> Begin() = 0;
+  virtual absl::Status Commit() = 0;
+  virtual void Rollback() = 0;
+};
+
+absl::Status Busy(absl::string_view what);
+// The store cannot be reached now: UNAVAILABLE with RetryInfo.
+absl::Status Away(absl::string_view why);
+
+// Applies and commits `batch`, and answers it. An op that fails by itself fails alone; a deadlock or a serialization
+// failure (ABORTED) is tried again.
+void CommitBatch(WriteSession& session, std::vector<WriteOp>& batch, DatabaseMetrics& metrics,
+                 const std::function<void(std::vector<News>)>& announce);
+
+class GroupCommit {
+ public:
+  struct Options {
+    std::string name;
+    int lanes = 1;
+    size_t max_batch = 4096;  // ops of one transaction
+    size_t max_queue = 65536;  // ops that wait, in all lanes
+  };
+  // Borrows a session for one batch; its error answers the whole batch.
+  using Commit = std::function<void(std::vector<WriteOp>& batch)>;
+
+  GroupCommit(Options options, Commit commit);
+  // Commits what waits.
+  ~GroupCommit();
+  void Enqueue(WriteOp op);
+
+ private:
+  struct Lane {
+    Mutex mutex;
+    CondVar wake;
+    std::vector<WriteOp> queue ABSL_GUARDED_BY(mutex);
+    bool stopping ABSL_GUARDED_BY(mutex) = false;
+    std::thread thread;
+  };
+  void Run(Lane& lane);
+
+  const Options options_;
+  const Commit commit_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+};
+
+}  // namespace tutti::state_manager

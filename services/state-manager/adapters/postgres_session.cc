@@ -1,0 +1,345 @@
+#include "services/state-manager/adapters/postgres_session.h"
+
+#include <optional>
+#include <pqxx/pqxx>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_replace.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+
+namespace tutti::state_manager {
+
+// A parameter in text form.
+struct PgParam {
+  bool null = true;
+  std::string text;
+};
+
+}  // namespace tutti::state_manager
+
+namespace pqxx {
+template <>
+struct string_traits<tutti::state_manager::PgParam> {
+  static constexpr const char* name() noexcept { return "parameter"; }
+  static constexpr bool has_null() noexcept { return true; }
+  static bool is_null(const tutti::state_manager::PgParam& param) { return param.null; }
+  static std::string to_string(const tutti::state_manager::PgParam& param) { return param.text; }
+};
+}  // namespace pqxx
+
+namespace tutti::state_manager {
+namespace {
+
+// SQLSTATE classes: https://www.postgresql.org/docs/15/errcodes-appendix.html
+absl::Status FromSqlState(const std::string& state, const std::string& text) {
+  if (state == "40001" || state == "40P01") return absl::AbortedError(text);
+  if (absl::StartsWith(state, "53") && state != "53300") {
+    return Error(absl::StatusCode::kResourceExhausted, "DISK_FULL",
+                 absl::StrCat("the database has no room (", text, "); nothing was written. Free space and try again"))
+        .RetryAfter(absl::Seconds(5));
+  }
+  if (absl::StartsWith(state, "08") || absl::StartsWith(state, "57") || absl::StartsWith(state, "58") ||
+      state == "53300" || state == "25006") {  // 25006: the server has become a standby
+    return Away(text);
+  }
+  if (state == "XX001" || state == "XX002") {
+    return Error(absl::StatusCode::kDataLoss, "DATABASE_DAMAGED", absl::StrCat("the database is damaged: ", text));
+  }
+  if (absl::StartsWith(state, "28") || state == "3D000") {
+    return Error(absl::StatusCode::kFailedPrecondition, "DATABASE_REFUSES",
+                 absl::StrCat("the database refuses the connection: ", text, ". Check --state-manager.postgres.dsn"));
+  }
+  if (absl::StartsWith(state, "22")) {
+    return Error(absl::StatusCode::kInvalidArgument, "VALUE_REFUSED",
+                 absl::StrCat("the database refuses a value: ", text));
+  }
+  return Error(absl::StatusCode::kInternal, "DATABASE_ERROR", absl::StrCat(text, " (SQLSTATE ", state, ")"));
+}
+
+std::string OneLine(absl::string_view text) {
+  return absl::StrReplaceAll(absl::StripAsciiWhitespace(text), {{"\n", "; "}, {"\t", " "}});
+}
+
+}  // namespace
+
+struct PostgresSession::Connection {
+  explicit Connection(const std::string& dsn) : link(dsn), quiet(link) {}
+  pqxx::connection link;
+  pqxx::quiet_errorhandler quiet;
+  std::optional<pqxx::work> work;
+  std::optional<pqxx::nontransaction> single;
+  std::optional<pqxx::transaction<pqxx::repeatable_read, pqxx::read_only>> snapshot;
+  pqxx::transaction_base* current = nullptr;
+};
+
+PostgresSession::PostgresSession(const PostgresOptions& options) : options_(options) {}
+
+template <class Body>
+absl::Status PostgresSession::Guard(Body body) {
+  try {
+    body();
+    return absl::OkStatus();
+  } catch (const pqxx::in_doubt_error& e) {
+    broken_ = true;
+    return Keep(Away(OneLine(e.what())));
+  } catch (const pqxx::broken_connection& e) {
+    broken_ = true;
+    return Keep(Away(OneLine(e.what())));
+  } catch (const pqxx::sql_error& e) {
+    absl::Status status = FromSqlState(e.sqlstate(), OneLine(e.what()));
+    if (absl::IsUnavailable(status)) broken_ = true;
+    return Keep(status);
+  } catch (const std::exception& e) {
+    if (connection_ && !connection_->link.is_open()) {
+      broken_ = true;
+      return Keep(Away(OneLine(e.what())));
+    }
+    return Keep(Error(absl::StatusCode::kInternal, "DATABASE_ERROR", OneLine(e.what())));
+  }
+}
+
+absl::Status PostgresSession::Keep(absl::Status status) {
+  if (failure_.ok()) failure_ = status;
+  return status;
+}
+
+class PostgresSession::StatementOfPostgres final : public StatementImpl {
+ public:
+  StatementOfPostgres(PostgresSession& session, std::string sql, std::string name)
+      : session_(session), sql_(std::move(sql)), name_(std::move(name)) {}
+
+  void Bind(int position, const SqlArg& arg) override {
+    PgParam& param = At(position);
+    param.null = false;
+    switch (arg.kind) {
+      case SqlArg::Kind::kNull:
+        param.null = true;
+        break;
+      case SqlArg::Kind::kInt:
+        param.text = absl::StrCat(arg.integer);
+        break;
+      case SqlArg::Kind::kDouble:
+        param.text = pqxx::to_string(arg.real);
+        break;
+      case SqlArg::Kind::kText:
+        param.text = std::string(arg.text);
+        if (arg.text.find('\0') != absl::string_view::npos) {
+          status_ = Error(absl::StatusCode::kInvalidArgument, "VALUE_REFUSED",
+                          "text with a NUL character cannot be stored; remove it");
+        }
+        break;
+      case SqlArg::Kind::kBytes:
+        param.text = absl::StrCat("\\x", absl::BytesToHexString(arg.text));
+        break;
+    }
+  }
+  void BindList(int position, const std::vector<std::string>& values) override {
+    PgParam& param = At(position);
+    param.null = false;
+    param.text = "{";
+    for (const auto& value : values) {
+      absl::StrAppend(&param.text, param.text.size() > 1 ? "," : "", "\"",
+                      absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
+    }
+    param.text += "}";
+  }
+  bool Step() override {
+    if (!ran_) {
+      ran_ = true;
+      if (!status_.ok()) {
+        (void)session_.Keep(status_);
+        return false;
+      }
+      if (!session_.failure_.ok()) {
+        status_ = session_.failure_;
+        return false;
+      }
+      if (session_.connection_->current == nullptr) {
+        status_ = session_.Keep(absl::InternalError("a statement outside of a transaction"));
+        return false;
+      }
+      status_ = session_.Guard([this] { Execute(); });
+      if (!status_.ok()) return false;
+      row_ = -1;
+    }
+    if (!status_.ok()) return false;
+    return ++row_ < static_cast<int>(result_.size());
+  }
+  int64_t Changes() const override { return changes_; }
+  bool IsNull(int column) const override { return Field(column).is_null(); }
+  int64_t Int(int column) const override {
+    int64_t value = 0;
+    (void)absl::SimpleAtoi(View(column), &value);
+    return value;
+  }
+  double Double(int column) const override {
+    double value = 0;
+    (void)absl::SimpleAtod(View(column), &value);
+    return value;
+  }
+  std::string Text(int column) const override { return std::string(View(column)); }
+  std::string Bytes(int column) const override {
+    absl::string_view hex = View(column);
+    return absl::StartsWith(hex, "\\x") ? absl::HexStringToBytes(hex.substr(2)) : std::string(hex);
+  }
+  const absl::Status& status() const override { return status_; }
+  void Release() override {
+    result_ = pqxx::result();
+    ran_ = false;
+    status_ = absl::OkStatus();
+    for (auto& param : params_) param = PgParam();
+  }
+
+ private:
+  PgParam& At(int position) {
+    if (static_cast<int>(params_.size()) < position) params_.resize(static_cast<size_t>(position));
+    return params_[static_cast<size_t>(position - 1)];
+  }
+  void Execute() {
+    auto& transaction = *session_.connection_->current;
+    pqxx::internal::dynamic_params<std::vector<PgParam>::const_iterator> params(params_.begin(), params_.end());
+    if (!session_.options_.prepared_statements) {
+      result_ = transaction.exec_params(sql_, params);
+    } else {
+      if (!prepared_) {
+        session_.connection_->link.prepare(name_, sql_);
+        prepared_ = true;
+      }
+      result_ = transaction.exec_prepared(name_, params);
+    }
+    changes_ = result_.columns() > 0 ? static_cast<int64_t>(result_.size()) : 0;
+    if (auto affected = result_.affected_rows(); affected > 0) changes_ = static_cast<int64_t>(affected);
+    if (!absl::StartsWithIgnoreCase(sql_, "SELECT")) session_.rows_written_ += changes_;
+  }
+  pqxx::field Field(int column) const { return result_[static_cast<pqxx::result::size_type>(row_)][column]; }
+  absl::string_view View(int column) const {
+    auto field = Field(column);
+    return absl::string_view(field.c_str(), field.size());
+  }
+
+  PostgresSession& session_;
+  const std::string sql_, name_;
+  bool prepared_ = false;
+  bool ran_ = false;
+  std::vector<PgParam> params_;
+  pqxx::result result_;
+  int row_ = -1;
+  int64_t changes_ = 0;
+  absl::Status status_;
+};
+
+std::string WithParameter(const std::string& dsn, absl::string_view key, absl::string_view value) {
+  if (absl::StrContains(dsn, "://")) {
+    std::string escaped;
+    for (char c : value) {
+      bool plain = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+      if (plain) {
+        escaped.push_back(c);
+      } else {
+        absl::StrAppend(&escaped, "%", absl::BytesToHexString(absl::string_view(&c, 1)));
+      }
+    }
+    return absl::StrCat(dsn, absl::StrContains(dsn, "?") ? "&" : "?", key, "=", escaped);
+  }
+  return absl::StrCat(dsn, " ", key, "='", absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"'", "\\'"}}), "'");
+}
+
+absl::StatusOr<std::unique_ptr<PostgresSession>> PostgresSession::Connect(const std::string& dsn,
+                                                                          const PostgresOptions& options) {
+  std::unique_ptr<PostgresSession> out(new PostgresSession(options));
+  std::string full = WithParameter(
+      dsn, "connect_timeout", absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(options.connect_timeout))));
+  if (!absl::StrContains(dsn, "application_name")) full = WithParameter(full, "application_name", "tutti");
+  full = WithParameter(full, "tcp_user_timeout", absl::StrCat(absl::ToInt64Milliseconds(options.statement_timeout)));
+  absl::Status status = out->Guard([&] {
+    out->connection_ = std::make_unique<Connection>(full);
+    out->socket_ = out->connection_->link.sock();
+  });
+  if (!status.ok()) {
+    // libpqxx gives no SQLSTATE here; only a server that answers says FATAL.
+    if (absl::StrContains(status.message(), "authentication failed") ||
+        absl::StrContains(status.message(), "does not exist") || absl::StrContains(status.message(), "no pg_hba")) {
+      return FromSqlState("28000", std::string(status.message()));
+    }
+    return Away(status.message());
+  }
+  return out;
+}
+
+PostgresSession::~PostgresSession() {
+  prepared_.clear();
+  if (connection_) (void)Guard([this] { connection_.reset(); });
+}
+
+Statement PostgresSession::Prepare(absl::string_view sql) {
+  auto it = prepared_.find(sql);
+  if (it == prepared_.end()) {
+    auto statement =
+        std::make_unique<StatementOfPostgres>(*this, std::string(sql), absl::StrCat("s", prepared_.size()));
+    it = prepared_.emplace(std::string(sql), std::move(statement)).first;
+  }
+  return Statement(it->second.get());
+}
+
+int64_t PostgresSession::NowMicros() {
+  if (transaction_time_ == 0) {
+    Statement now = Prepare("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
+    if (now.Step()) transaction_time_ = now.Int(0);
+    if (options_.time_shift) transaction_time_ += absl::ToInt64Microseconds(options_.time_shift());
+  }
+  return transaction_time_;
+}
+
+absl::Status PostgresSession::Execute(const std::string& script) {
+  TUTTI_RETURN_IF_ERROR(failure_);
+  return Guard([&] { connection_->current->exec(script); });
+}
+
+absl::StatusOr<Transaction*> PostgresSession::Begin() {
+  Rollback();
+  TUTTI_RETURN_IF_ERROR(Guard([this] { connection_->current = &connection_->work.emplace(connection_->link); }));
+  return this;
+}
+
+absl::Status PostgresSession::Commit() {
+  absl::Status status = Guard([this] { connection_->work->commit(); });
+  return status;
+}
+
+void PostgresSession::Rollback() {
+  (void)Guard([this] {
+    connection_->current = nullptr;
+    connection_->work.reset();
+    connection_->single.reset();
+    connection_->snapshot.reset();
+  });
+  failure_ = absl::OkStatus();
+  transaction_time_ = 0;
+  rows_written_ = 0;
+  TakeNews();
+}
+
+absl::Status PostgresSession::BeginRead(bool snapshot) {
+  Rollback();
+  return Guard([&] {
+    if (snapshot) {
+      connection_->current = &connection_->snapshot.emplace(connection_->link);
+    } else {
+      connection_->current = &connection_->single.emplace(connection_->link);
+    }
+  });
+}
+
+void PostgresSession::EndRead() { Rollback(); }
+
+bool PostgresSession::Ping() {
+  bool alive = BeginRead(/*snapshot=*/false).ok() && Execute("SELECT 1").ok();
+  EndRead();
+  return alive && !broken_;
+}
+
+}  // namespace tutti::state_manager

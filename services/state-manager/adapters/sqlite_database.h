@@ -1,0 +1,56 @@
+// SQLite as the state-manager's database: one writer thread with group commit, and reader connections beside it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/async/executor.h"
+#include "runtime/time/clock.h"
+#include "services/state-manager/adapters/group_commit.h"
+#include "services/state-manager/adapters/sqlite_db.h"
+
+namespace tutti::state_manager {
+
+class SqliteDatabase final : public Database {
+ public:
+  struct Options {
+    // The folder of tutti.db; empty is a database in memory, gone with the object (tests, simulation).
+    std::string data_dir;
+    size_t max_batch = 4096;
+    size_t max_queue = 65536;
+  };
+  // Creates the folder and the database when they are missing, and migrates it. FAILED_PRECONDITION: the folder is in
+  // use, not writable, or the database is newer than this program. DATA_LOSS: the database is damaged.
+  static absl::StatusOr<std::unique_ptr<SqliteDatabase>> Open(Options options, const Clock& clock,
+                                                              NewsListener& listener);
+  ~SqliteDatabase() override;
+
+  Dialect dialect() const override { return Dialect::kSqlite; }
+  void Write(WriteOp op) override;
+  void Read(ReadOp op) override;
+  DatabaseMetrics& metrics() { return metrics_; }
+  // Writes a consistent copy of the database to `file`, while others write on.
+  absl::Status CopyTo(const std::string& file);
+
+ private:
+  SqliteDatabase(Options options, const Clock& clock, NewsListener& listener);
+
+  const Options options_;
+  const Clock& clock_;
+  NewsListener& listener_;
+  DatabaseMetrics metrics_;
+  int lock_file_ = -1;
+  std::unique_ptr<SqliteDb> writer_;
+  Mutex readers_mutex_;
+  std::vector<std::unique_ptr<SqliteDb>> readers_ ABSL_GUARDED_BY(readers_mutex_);
+  std::unique_ptr<WorkerPool> reader_pool_;
+  std::unique_ptr<GroupCommit> group_commit_;
+};
+
+// Locks a data folder for this process, creating it when it is missing; the file descriptor to close.
+// FAILED_PRECONDITION: in use, or not writable.
+absl::StatusOr<int> LockDataDir(const std::string& dir);
+
+}  // namespace tutti::state_manager

@@ -1,0 +1,12 @@
+# cmake -DOUT=file.cc -DDIR=folder -P embed.cmake: the migrations as one source file.
+file(GLOB files ${DIR}/*.sql)
+list(SORT files)
+set(text "// Generated from services/state-manager/migrations by embed.cmake.\n#include \"services/state-manager/adapters/migrator.h\"\n\nnamespace tutti::state_manager {\n\nconst std::vector<Migration>& Migrations() {\n  static const auto* migrations = new std::vector<Migration>{\n")
+foreach(file ${files})
+  file(READ ${file} sql)
+  get_filename_component(name ${file} NAME_WE)
+  string(REGEX MATCH "^0*([0-9]+)_(.*)$" ignored ${name})
+  string(APPEND text "      {${CMAKE_MATCH_1}, \"${CMAKE_MATCH_2}\", R\"migration(${sql})migration\"},\n")
+endforeach()
+string(APPEND text "  };\n  return *migrations;\n}\n\n}  // namespace tutti::state_manager\n")
+file(WRITE ${OUT} "${text}")

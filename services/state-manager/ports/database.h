@@ -1,0 +1,205 @@
+// What the state-manager needs of a database engine: transactions, statements, and a queue that commits many callers'
+// writes as one. Everything that is stored is written once, in the SQL below, in store/; an engine is an adapter of this
+// header (docs/adr/0007).
+//
+// The SQL is PostgreSQL's, within what every engine can be made to speak: parameters are $1, $2 …; lists are
+// `x = ANY($1)` bound with BindList; row locks are FOR UPDATE and FOR SHARE; casts are `::type`; upserts are ON CONFLICT.
+// Where two engines have no common form (JSON operators, full text) Transaction::dialect() chooses. Times are
+// microseconds since 1970 UTC, money is integer nano-units, in BIGINT columns.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace tutti::state_manager {
+
+enum class Dialect { kSqlite, kPostgres };
+
+// A value on its way into a statement; borrows text and bytes.
+class SqlArg {
+ public:
+  enum class Kind { kNull, kInt, kDouble, kText, kBytes };
+  SqlArg(int64_t value) : kind(Kind::kInt), integer(value) {}               // NOLINT: arguments convert
+  SqlArg(int value) : SqlArg(static_cast<int64_t>(value)) {}                // NOLINT
+  SqlArg(bool value) : SqlArg(static_cast<int64_t>(value ? 1 : 0)) {}       // NOLINT
+  SqlArg(double value) : kind(Kind::kDouble), real(value) {}                // NOLINT
+  SqlArg(absl::string_view value) : kind(Kind::kText), text(value) {}       // NOLINT
+  SqlArg(const std::string& value) : kind(Kind::kText), text(value) {}      // NOLINT
+  SqlArg(const char* value) : kind(Kind::kText), text(value) {}             // NOLINT
+  static SqlArg Bytes(absl::string_view value) { return SqlArg(Kind::kBytes, value); }
+  static SqlArg Null() { return SqlArg(Kind::kNull, ""); }
+  // Empty text as NULL.
+  static SqlArg TextOrNull(absl::string_view value) { return value.empty() ? Null() : SqlArg(value); }
+
+  Kind kind;
+  int64_t integer = 0;
+  double real = 0;
+  absl::string_view text;
+
+ private:
+  SqlArg(Kind kind, absl::string_view value) : kind(kind), text(value) {}
+};
+
+// The engine's half of a statement.
+class StatementImpl {
+ public:
+  virtual ~StatementImpl() = default;
+  virtual void Bind(int position, const SqlArg& arg) = 0;  // from 1
+  virtual void BindList(int position, const std::vector<std::string>& values) = 0;
+  virtual bool Step() = 0;
+  virtual int64_t Changes() const = 0;
+  virtual bool IsNull(int column) const = 0;
+  virtual int64_t Int(int column) const = 0;
+  virtual double Double(int column) const = 0;
+  virtual std::string Text(int column) const = 0;
+  virtual std::string Bytes(int column) const = 0;
+  virtual const absl::Status& status() const = 0;
+  virtual void Release() = 0;  // the user has done with it
+};
+
+// A statement in use: bind in order, then Step or Run. Use of the same text within itself is not allowed.
+class Statement {
+ public:
+  explicit Statement(StatementImpl* impl) : impl_(impl) {}
+  Statement(const Statement&) = delete;
+  Statement& operator=(const Statement&) = delete;
+  Statement(Statement&& other) noexcept : impl_(std::exchange(other.impl_, nullptr)), next_(other.next_) {}
+  ~Statement() {
+    if (impl_) impl_->Release();
+  }
+
+  Statement& Bind(const SqlArg& arg) {
+    impl_->Bind(next_++, arg);
+    return *this;
+  }
+  template <class... Args>
+  Statement& BindAll(const Args&... args) {
+    (Bind(SqlArg(args)), ...);
+    return *this;
+  }
+  Statement& BindBytes(absl::string_view bytes) { return Bind(SqlArg::Bytes(bytes)); }
+  // For `= ANY($n)`.
+  Statement& BindList(const std::vector<std::string>& values) {
+    impl_->BindList(next_++, values);
+    return *this;
+  }
+  // True: a row is there. Errors are kept: see status().
+  bool Step() { return impl_->Step(); }
+  // For statements whose rows nobody reads.
+  absl::Status Run() {
+    impl_->Step();
+    return impl_->status();
+  }
+  // Rows written, after Run or the first Step.
+  int64_t Changes() const { return impl_->Changes(); }
+  const absl::Status& status() const { return impl_->status(); }
+  bool IsNull(int column) const { return impl_->IsNull(column); }
+  int64_t Int(int column) const { return impl_->Int(column); }
+  double Double(int column) const { return impl_->Double(column); }
+  std::string Text(int column) const { return impl_->Text(column); }
+  std::string Bytes(int column) const { return impl_->Bytes(column); }
+
+ private:
+  StatementImpl* impl_;
+  int next_ = 1;
+};
+
+// What others are told after a commit, in this process and in its replicas. News say where to look, never what is there.
+struct News {
+  enum class Kind { kRun, kClaimable, kCancel, kContext };
+  Kind kind;
+  std::string id;        // the run's or context's
+  std::string instance;  // of kCancel: whom it concerns
+  friend bool operator==(const News&, const News&) = default;
+};
+
+// One transaction, or one read. Used by one thread at a time.
+class Transaction {
+ public:
+  virtual ~Transaction() = default;
+  virtual Dialect dialect() const = 0;
+  bool sqlite() const { return dialect() == Dialect::kSqlite; }
+  // Prepared once per text and connection: texts come from a bounded set.
+  virtual Statement Prepare(absl::string_view sql) = 0;
+  // The database's time (so that the clocks of replicas do not matter), the same within a transaction.
+  virtual int64_t NowMicros() = 0;
+  // Several statements, no parameters.
+  virtual absl::Status Execute(const std::string& script) = 0;
+  // The first error of the engine in this transaction: whatever was written is undone.
+  virtual const absl::Status& failure() const = 0;
+  // Rows written so far.
+  virtual int64_t rows_written() const = 0;
+
+  void Announce(News news) { news_.push_back(std::move(news)); }
+  std::vector<News> TakeNews() { return std::exchange(news_, {}); }
+
+ private:
+  std::vector<News> news_;
+};
+
+struct WriteOp;
+
+// The lane of what belongs together: writes of one run, one context …
+inline uint64_t LaneOf(absl::string_view key) { return std::hash<std::string_view>()({key.data(), key.size()}); }
+
+// Applies writes of one kind set by set instead of one by one; see WriteOp::batch.
+class BatchWriter {
+ public:
+  virtual ~BatchWriter() = default;
+  // Answers each op in its own `item`; a status that is not OK is an error of the database.
+  virtual absl::Status ApplyAll(Transaction& transaction, const std::vector<void*>& items) = 0;
+};
+
+// A write that waits for a commit.
+struct WriteOp {
+  // Writes with an equal lane are committed in the order given; lanes may commit beside each other.
+  uint64_t lane = 0;
+  // May run more than once, when a transaction was undone. Its own refusal of the request is a status too: what it has
+  // written is then undone, and nobody else's.
+  absl::AnyInvocable<absl::Status(Transaction&)> apply;
+  // Instead of `apply`: the ops of one transaction with the same writer are applied in one call, before the others.
+  BatchWriter* batch = nullptr;
+  void* item = nullptr;
+  // After the commit (OK), or the error: the op's own, or the database's (UNAVAILABLE: nothing is known to be written,
+  // and an idempotent request may be repeated).
+  absl::AnyInvocable<void(const absl::Status&)> finish;
+};
+
+struct ReadOp {
+  // May be answered from a replica that lags behind.
+  bool allow_stale = false;
+  // All statements see one state.
+  bool snapshot = false;
+  absl::AnyInvocable<absl::Status(Transaction&)> query;
+  absl::AnyInvocable<void(const absl::Status&)> finish;
+};
+
+// Told after commits, here or in another replica. Called on a database thread: it must only hand over.
+class NewsListener {
+ public:
+  virtual ~NewsListener() = default;
+  virtual void OnNews(const std::vector<News>& news) = 0;
+  // News may have been missed (the connection for them was away): everybody looks again.
+  virtual void OnNewsLost() = 0;
+};
+
+// Thread safe. Ends by destruction, after which everything queued has been answered.
+class Database {
+ public:
+  virtual ~Database() = default;
+  virtual Dialect dialect() const = 0;
+  // RESOURCE_EXHAUSTED at once when too many wait.
+  virtual void Write(WriteOp op) = 0;
+  virtual void Read(ReadOp op) = 0;
+};
+
+}  // namespace tutti::state_manager

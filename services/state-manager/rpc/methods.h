@@ -1,0 +1,53 @@
+// The one shape of a unary method: its request goes to an area of the store, within a transaction or a read, and its
+// answer comes back.
+#pragma once
+
+#include "runtime/rpc/server_calls.h"
+#include "runtime/status/macros.h"
+#include "services/state-manager/store/access.h"
+
+namespace tutti::state_manager {
+
+// In a service's class.
+#define TUTTI_STORE_METHOD(Name)                                                                         \
+ public:                                                                                                 \
+  grpc::ServerUnaryReactor* Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
+                                 v1::Name##Response* response) override;                                 \
+                                                                                                         \
+ private:                                                                                                \
+  Task<absl::Status> Handle##Name(CallContext& call, const v1::Name##Request& request, v1::Name##Response& response)
+
+#define TUTTI_STORE_ENTRY_(Class, Service, Name)                                                                \
+  grpc::ServerUnaryReactor* Class::Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
+                                        v1::Name##Response* response) {                                         \
+    return ServeUnary(env_, context, request, response, *this, "tutti.state.v1." #Service "/" #Name,            \
+                      &Class::Handle##Name);                                                                    \
+  }                                                                                                             \
+  Task<absl::Status> Class::Handle##Name(CallContext& call, const v1::Name##Request& request,                   \
+                                         v1::Name##Response& response)
+
+// In its .cc. `area_` has a method of this name; writes with an equal `lane` (text) are committed in order.
+#define TUTTI_WRITE_METHOD(Class, Service, Name, lane)                                                        \
+  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                  \
+    auto body = [&area = area_, request](Transaction& tx, v1::Name##Response& out) {                          \
+      return area.Name(tx, request, out);                                                                     \
+    };                                                                                                        \
+    TUTTI_CO_ASSIGN_OR_RETURN(                                                                                \
+        response, co_await access_.Write<v1::Name##Response>(*call.executor, call.deadline, LaneOf(lane),     \
+                                                             std::move(body)));                               \
+    co_return absl::OkStatus();                                                                               \
+  }
+
+// Answered from a replica of the database when `allow_stale`.
+#define TUTTI_READ_METHOD(Class, Service, Name, allow_stale)                                                 \
+  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                 \
+    auto body = [&area = area_, request](Transaction& tx, v1::Name##Response& out) {                         \
+      return area.Name(tx, request, out);                                                                    \
+    };                                                                                                       \
+    TUTTI_CO_ASSIGN_OR_RETURN(                                                                               \
+        response,                                                                                            \
+        co_await access_.Read<v1::Name##Response>(*call.executor, call.deadline, allow_stale, std::move(body))); \
+    co_return absl::OkStatus();                                                                              \
+  }
+
+}  // namespace tutti::state_manager

@@ -1,0 +1,81 @@
+// Journals: the append with its checks and projections, reads, snapshots.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/sync/mutex.h"
+#include "services/state-manager/ports/database.h"
+#include "services/state-manager/store/ledger.h"
+#include "services/state-manager/store/payloads.h"
+#include "tutti/state/v1/journal_service.pb.h"
+
+namespace tutti::state_manager {
+
+namespace v1 = tutti::state::v1;
+
+class Journal final : public BatchWriter {
+ public:
+  // A run gets a snapshot when this many entries came after the last one, and a quarter of what that one stands for: the
+  // work of making snapshots stays in proportion to the journal's length.
+  Journal(const Payloads& payloads, Ledger& ledger, int64_t snapshot_every)
+      : payloads_(payloads), ledger_(ledger), snapshot_every_(snapshot_every) {}
+
+  // `done` runs on a database thread after the commit, in the order of appends of one run.
+  void Append(Database& database, v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done);
+
+  // At most `limit` entries after `after_seq`, with their payloads; fewer only at the end or when the page is full (1
+  // MiB). NOT_FOUND: no such run.
+  absl::StatusOr<v1::ReadJournalResponse> ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
+                                                   int limit) const;
+  // The run's snapshot, without large payloads; `seq` is the entry up to which it stands for the journal, 0 without one.
+  struct Snapshot {
+    int64_t seq = 0;
+    std::vector<v1::JournalEntry> entries;
+  };
+  absl::StatusOr<Snapshot> ReadSnapshot(Transaction& tx, const std::string& run_id) const;
+  // Puts payloads back into entries of a snapshot.
+  absl::Status Fill(Transaction& tx, v1::JournalEntry& entry) const;
+
+  // Runs that want a snapshot, each once.
+  std::vector<std::string> TakeLongRuns();
+  // A snapshot of a run's journal as it is now, made from the last one and what came after; `seq` 0: that one is recent
+  // enough. Made by a read, so that writers do not wait for it, then stored by a write.
+  struct SnapshotCell {
+    int64_t seq = 0;
+    std::string cell;
+  };
+  absl::StatusOr<SnapshotCell> BuildSnapshot(Transaction& tx, const std::string& run_id) const;
+  absl::Status StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot) const;
+
+  absl::Status ApplyAll(Transaction& transaction, const std::vector<void*>& items) override;
+
+ private:
+  struct Item;
+  struct Head;
+  struct Batch;
+
+  absl::Status Check(Transaction& tx, const v1::AppendRequest& request, Head& head, v1::AppendResponse& response,
+                     bool& write);
+  absl::Status Write(Transaction& tx, const v1::AppendRequest& request, Head& head, Batch& batch);
+  absl::Status WriteEntry(Transaction& tx, const std::string& run_id, v1::JournalEntry& entry, Head& head,
+                          Batch& batch);
+  bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
+    return last_seq - snapshot_seq >= std::max(snapshot_every_, snapshot_seq / 4);
+  }
+  void NoteLong(const std::string& run_id);
+
+  const Payloads& payloads_;
+  Ledger& ledger_;
+  const int64_t snapshot_every_;
+  Mutex mutex_;
+  std::vector<std::string> long_runs_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A cancel request as the journal's next entry, for the run store.
+absl::Status AppendCancel(Transaction& tx, const Payloads& payloads, const std::string& run_id, int64_t seq,
+                          int64_t time, int progress_percent, const std::string& reason);
+
+}  // namespace tutti::state_manager

@@ -1,0 +1,28 @@
+// Instances and leases. A run is free when it has not ended and its owner is no living incarnation.
+#pragma once
+
+#include "services/state-manager/ports/database.h"
+#include "services/state-manager/store/runs.h"
+#include "tutti/state/v1/lease_service.pb.h"
+
+namespace tutti::state_manager {
+
+class Leases {
+ public:
+  explicit Leases(const Runs& runs) : runs_(runs) {}
+
+  absl::Status RegisterInstance(Transaction& tx, const v1::RegisterInstanceRequest& request,
+                                v1::RegisterInstanceResponse& response) const;
+  absl::Status Heartbeat(Transaction& tx, const v1::HeartbeatRequest& request, v1::HeartbeatResponse& response) const;
+  absl::Status ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& request, v1::ClaimRunsResponse& response) const;
+  absl::Status ReleaseInstance(Transaction& tx, const v1::ReleaseInstanceRequest& request,
+                               v1::ReleaseInstanceResponse& response) const;
+
+ private:
+  // Runs without a living owner, counted up to a bound.
+  static absl::StatusOr<int64_t> CountFree(Transaction& tx, int64_t most);
+
+  const Runs& runs_;
+};
+
+}  // namespace tutti::state_manager

@@ -1,0 +1,608 @@
+#include "services/state-manager/store/memories.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "runtime/json/json.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "runtime/text/page_token.h"
+#include "services/state-manager/domain/memory_score.h"
+#include "services/state-manager/store/rows.h"
+
+namespace tutti::state_manager {
+namespace {
+
+constexpr size_t kMaxContent = 65536;
+constexpr int kMaxTags = 32;
+constexpr int kMinDimensions = 8, kMaxDimensions = 4096;
+constexpr int64_t kMinute = int64_t{60} * 1000 * 1000;
+constexpr int64_t kDefaultShortTerm = int64_t{24} * 60 * kMinute;
+// Candidates of each half of a search.
+constexpr size_t kCandidates = 200;
+constexpr size_t kMaxQueryTerms = 24;
+constexpr int kForgetBatch = 500;
+// Replicas look at least this often.
+constexpr int64_t kKeepChanges = int64_t{60} * 60 * 1000 * 1000;
+
+#define TUTTI_MEMORY_COLUMNS                                                                                       \
+  "memory_id, tenant, agent, kind, scope, content, importance, tags, create_time, access_time, expire_time, number, " \
+  "embedder"
+
+absl::string_view NameOf(v1::MemoryKind kind) {
+  switch (kind) {
+    case v1::MEMORY_KIND_WORKING:
+      return "working";
+    case v1::MEMORY_KIND_SHORT_TERM:
+      return "short_term";
+    default:
+      return "long_term";
+  }
+}
+
+v1::MemoryKind KindOf(absl::string_view name) {
+  if (name == "working") return v1::MEMORY_KIND_WORKING;
+  if (name == "short_term") return v1::MEMORY_KIND_SHORT_TERM;
+  return v1::MEMORY_KIND_LONG_TERM;
+}
+
+absl::Status NotFound(absl::string_view id) {
+  return Error(absl::StatusCode::kNotFound, "MEMORY_NOT_FOUND", absl::StrCat("memory ", id, " does not exist"))
+      .Metadata("memory_id", id);
+}
+
+std::string PlaceOf(absl::string_view id, absl::string_view field) { return absl::StrCat("memories/", id, "/", field); }
+
+std::string ToBytes(const std::vector<float>& vector) {
+  std::string out(vector.size() * sizeof(float), '\0');
+  std::memcpy(out.data(), vector.data(), out.size());
+  return out;
+}
+
+std::vector<float> ToVector(absl::string_view bytes) {
+  std::vector<float> out(bytes.size() / sizeof(float));
+  std::memcpy(out.data(), bytes.data(), out.size() * sizeof(float));
+  return out;
+}
+
+void Normalize(std::vector<float>& vector) {
+  double norm = 0;
+  for (float x : vector) norm += static_cast<double>(x) * x;
+  if (norm <= 0) return;
+  for (float& x : vector) x = static_cast<float>(x / std::sqrt(norm));
+}
+
+absl::StatusOr<std::vector<float>> CheckEmbedding(const google::protobuf::RepeatedField<float>& given,
+                                                  absl::string_view embedder) {
+  std::vector<float> out(given.begin(), given.end());
+  if (given.size() < kMinDimensions || given.size() > kMaxDimensions) {
+    return Invalid("embedding", absl::StrCat("has ", given.size(), " numbers; ", kMinDimensions, " to ", kMaxDimensions));
+  }
+  for (float x : out) {
+    if (!std::isfinite(x)) return Invalid("embedding", "has a number that is not finite");
+  }
+  TUTTI_RETURN_IF_ERROR(CheckText("embedder", embedder, 100, /*required=*/true));
+  Normalize(out);
+  return out;
+}
+
+// Words of a query, lower case, each once.
+std::vector<std::string> Terms(absl::string_view query) {
+  std::vector<std::string> out;
+  std::set<std::string> seen;
+  std::string word;
+  auto end = [&] {
+    if (!word.empty() && seen.insert(word).second && out.size() < kMaxQueryTerms) out.push_back(word);
+    word.clear();
+  };
+  for (char c : query) {
+    auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x80 || absl::ascii_isalnum(byte)) {
+      word.push_back(absl::ascii_tolower(byte));
+    } else {
+      end();
+    }
+  }
+  end();
+  return out;
+}
+
+}  // namespace
+
+// A filter as SQL.
+struct Memories::Condition {
+  std::string sql;
+  std::vector<std::string> texts;
+  std::vector<int64_t> numbers;
+  std::vector<bool> is_text;
+  int next;
+
+  void Add(absl::string_view before, const std::string& text, absl::string_view after = "") {
+    absl::StrAppend(&sql, before, "$", next++, after);
+    texts.push_back(text);
+    is_text.push_back(true);
+  }
+  void Add(absl::string_view before, int64_t number) {
+    absl::StrAppend(&sql, before, "$", next++);
+    numbers.push_back(number);
+    is_text.push_back(false);
+  }
+  void Bind(Statement& statement) const {
+    size_t text = 0, number = 0;
+    for (bool t : is_text) {
+      if (t) {
+        statement.Bind(texts[text++]);
+      } else {
+        statement.Bind(numbers[number++]);
+      }
+    }
+  }
+};
+
+Memories::Condition Memories::Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter) {
+  Condition out;
+  out.next = first_parameter;
+  out.Add(" m.tenant = ", filter.tenant());
+  out.Add(" AND (m.expire_time = 0 OR m.expire_time > ", tx.NowMicros());
+  out.sql += ")";
+  if (!filter.agent().empty()) out.Add(" AND (m.agent = '' OR m.agent = ", filter.agent(), ")");
+  if (!filter.kinds().empty()) {
+    std::vector<std::string> kinds;
+    for (int kind : filter.kinds()) kinds.push_back(absl::StrCat("'", NameOf(static_cast<v1::MemoryKind>(kind)), "'"));
+    std::sort(kinds.begin(), kinds.end());
+    absl::StrAppend(&out.sql, " AND m.kind IN (", absl::StrJoin(kinds, ", "), ")");
+  }
+  if (!filter.run_id().empty()) out.Add(" AND m.kind = 'working' AND m.scope = ", filter.run_id());
+  if (!filter.session_id().empty()) out.Add(" AND m.kind = 'short_term' AND m.scope = ", filter.session_id());
+  for (const auto& tag : filter.tags()) {
+    if (tx.sqlite()) {
+      out.Add(" AND EXISTS (SELECT 1 FROM json_each(m.tags) AS tag WHERE tag.value = ", tag, ")");
+    } else {
+      out.Add(" AND m.tags @> jsonb_build_array(", tag, "::text)");
+    }
+  }
+  if (filter.has_created_before()) out.Add(" AND m.create_time < ", ToMicros(filter.created_before()));
+  if (filter.has_created_after()) out.Add(" AND m.create_time >= ", ToMicros(filter.created_after()));
+  return out;
+}
+
+absl::StatusOr<v1::Memory> Memories::FromRow(const Statement& row) const {
+  v1::Memory out;
+  out.set_memory_id(row.Text(0));
+  out.set_tenant(row.Text(1));
+  out.set_agent(row.Text(2));
+  out.set_kind(KindOf(row.Text(3)));
+  if (out.kind() == v1::MEMORY_KIND_WORKING) out.set_run_id(row.Text(4));
+  if (out.kind() == v1::MEMORY_KIND_SHORT_TERM) out.set_session_id(row.Text(4));
+  TUTTI_ASSIGN_OR_RETURN(*out.mutable_content(),
+                         payloads_.codec().Open(row.Bytes(5), PlaceOf(out.memory_id(), "content")));
+  out.set_importance(row.Double(6));
+  Json tags = Json::parse(row.Text(7), nullptr, false);
+  for (const auto& tag : tags) out.add_tags(tag.get<std::string>());
+  SetMicros(row.Int(8), out.mutable_create_time());
+  SetMicros(row.Int(9), out.mutable_access_time());
+  if (row.Int(10) != 0) SetMicros(row.Int(10), out.mutable_expire_time());
+  out.set_embedder(row.Text(12));
+  return out;
+}
+
+absl::Status Memories::Count(Transaction& tx, const std::string& tenant, int64_t by) const {
+  return tx
+      .Prepare("INSERT INTO memory_tenants (tenant, memories) VALUES ($1, $2) ON CONFLICT (tenant) DO UPDATE SET memories = "
+               "memory_tenants.memories + $2")
+      .BindAll(tenant, by)
+      .Run();
+}
+
+absl::Status Memories::Remove(Transaction& tx,
+                              const std::vector<std::pair<int64_t, std::string>>& numbers_and_tenants) const {
+  if (numbers_and_tenants.empty()) return absl::OkStatus();
+  std::map<std::string, int64_t> by_tenant;
+  for (const auto& [number, tenant] : numbers_and_tenants) {
+    TUTTI_RETURN_IF_ERROR(tx.Prepare("DELETE FROM memories WHERE number = $1").BindAll(number).Run());
+    TUTTI_RETURN_IF_ERROR(tx.Prepare("INSERT INTO memory_changes (number, removed, time) VALUES ($1, 1, $2)")
+                              .BindAll(number, tx.NowMicros())
+                              .Run());
+    ++by_tenant[tenant];
+  }
+  for (const auto& [tenant, count] : by_tenant) TUTTI_RETURN_IF_ERROR(Count(tx, tenant, -count));
+  return absl::OkStatus();
+}
+
+absl::Status Memories::MakeRoom(Transaction& tx, const std::string& tenant) const {
+  {
+    Statement row = tx.Prepare("SELECT memories FROM memory_tenants WHERE tenant = $1 FOR UPDATE");
+    row.Bind(tenant);
+    int64_t count = row.Step() ? row.Int(0) : 0;
+    TUTTI_RETURN_IF_ERROR(row.status());
+    if (count < options_.max_per_tenant) return absl::OkStatus();
+    if (!options_.evict) {
+      std::string text = absl::StrCat("tenant \"", tenant, "\" has ", count, " memories, its limit; forget some, or raise "
+                                      "--state-manager.memory.max-per-tenant");
+      return Error(absl::StatusCode::kResourceExhausted, "MEMORY_LIMIT", text).Quota(absl::StrCat("tenants/", tenant), text);
+    }
+  }
+  std::vector<std::pair<int64_t, std::string>> least;
+  Statement rows = tx.Prepare("SELECT number FROM memories WHERE tenant = $1 ORDER BY importance, access_time LIMIT $2");
+  rows.BindAll(tenant, std::max<int64_t>(1, options_.max_per_tenant / 1000));
+  while (rows.Step()) least.emplace_back(rows.Int(0), tenant);
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  return Remove(tx, least);
+}
+
+absl::Status Memories::StoreMemory(Transaction& tx, const v1::StoreMemoryRequest& request,
+                                   v1::StoreMemoryResponse& response) const {
+  v1::Memory memory = request.memory();
+  if (memory.memory_id().empty()) memory.set_memory_id(ids_.NewUlid());
+  TUTTI_RETURN_IF_ERROR(CheckId("memory.memory_id", memory.memory_id(), "/"));
+  TUTTI_RETURN_IF_ERROR(CheckText("memory.tenant", memory.tenant(), 200));
+  TUTTI_RETURN_IF_ERROR(CheckText("memory.agent", memory.agent(), 200));
+  TUTTI_RETURN_IF_ERROR(CheckText("memory.content", memory.content(), kMaxContent, /*required=*/true));
+  if (memory.kind() == v1::MEMORY_KIND_UNSPECIFIED) memory.set_kind(v1::MEMORY_KIND_LONG_TERM);
+  if (!v1::MemoryKind_IsValid(memory.kind())) return Invalid("memory.kind", "is not known");
+  const bool working = memory.kind() == v1::MEMORY_KIND_WORKING;
+  const bool short_term = memory.kind() == v1::MEMORY_KIND_SHORT_TERM;
+  if (working != !memory.run_id().empty()) return Invalid("memory.run_id", "belongs to working memories, and they need it");
+  if (!short_term && !memory.session_id().empty()) return Invalid("memory.session_id", "belongs to short-term memories");
+  const std::string& scope = working ? memory.run_id() : memory.session_id();
+  TUTTI_RETURN_IF_ERROR(CheckText("memory.session_id", scope, 200));
+  double importance = memory.has_importance() ? memory.importance() : 0.5;
+  if (!(importance >= 0 && importance <= 1)) return Invalid("memory.importance", "must be 0 to 1");
+  if (memory.tags_size() > kMaxTags) return Invalid("memory.tags", absl::StrCat("has more than ", kMaxTags));
+  for (const auto& tag : memory.tags()) TUTTI_RETURN_IF_ERROR(CheckText("memory.tags", tag, 64, /*required=*/true));
+  if (memory.has_ttl()) TUTTI_RETURN_IF_ERROR(CheckDuration("memory.ttl", memory.ttl(), 1, int64_t{10} * 366 * 86400));
+  std::vector<float> embedding;
+  if (!memory.embedding().empty()) {
+    TUTTI_ASSIGN_OR_RETURN(embedding, CheckEmbedding(memory.embedding(), memory.embedder()));
+  } else {
+    embedding = embedder_.Embed(memory.content());
+    memory.set_embedder(embedder_.name());
+  }
+  const int64_t now = tx.NowMicros();
+  int64_t expire = memory.has_ttl() ? now + ToMicros(memory.ttl()) : short_term ? now + kDefaultShortTerm : 0;
+  std::vector<std::pair<int64_t, std::string>> replaced;
+  {
+    Statement old = tx.Prepare("SELECT number, tenant FROM memories WHERE memory_id = $1 FOR UPDATE");
+    old.Bind(memory.memory_id());
+    while (old.Step()) replaced.emplace_back(old.Int(0), old.Text(1));
+    TUTTI_RETURN_IF_ERROR(old.status());
+  }
+  if (!replaced.empty() && replaced[0].second != memory.tenant()) {
+    return Error(absl::StatusCode::kAlreadyExists, "MEMORY_EXISTS",
+                 absl::StrCat("memory id ", memory.memory_id(), " is taken; choose another"));
+  }
+  if (replaced.empty()) TUTTI_RETURN_IF_ERROR(MakeRoom(tx, memory.tenant()));
+  TUTTI_RETURN_IF_ERROR(Remove(tx, replaced));
+  int64_t number = 0;
+  {
+    const CellCodec& codec = payloads_.codec();
+    // The database's full text index would show what encryption hides.
+    std::string search_text = codec.encrypts() ? "" : memory.content();
+    Json tags = std::vector<std::string>(memory.tags().begin(), memory.tags().end());
+    Statement insert = tx.Prepare(
+        "INSERT INTO memories (memory_id, tenant, agent, kind, scope, content, search_text, embedding, embedder, "
+        "importance, tags, size, create_time, access_time, expire_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, "
+        "$11, $12, $13, $13, $14) RETURNING number");
+    insert.BindAll(memory.memory_id(), memory.tenant(), memory.agent(), NameOf(memory.kind()), scope,
+                   SqlArg::Bytes(codec.Seal(memory.content(), PlaceOf(memory.memory_id(), "content"))), search_text,
+                   SqlArg::Bytes(codec.Seal(ToBytes(embedding), PlaceOf(memory.memory_id(), "embedding"))),
+                   memory.embedder(), importance, DumpJson(tags), static_cast<int64_t>(memory.content().size()), now,
+                   expire);
+    if (insert.Step()) number = insert.Int(0);
+    TUTTI_RETURN_IF_ERROR(insert.status());
+  }
+  TUTTI_RETURN_IF_ERROR(tx.Prepare("INSERT INTO memory_changes (number, removed, time) VALUES ($1, 0, $2)")
+                            .BindAll(number, now)
+                            .Run());
+  TUTTI_RETURN_IF_ERROR(Count(tx, memory.tenant(), 1));
+  memory.clear_embedding();
+  memory.set_importance(importance);
+  SetMicros(now, memory.mutable_create_time());
+  SetMicros(now, memory.mutable_access_time());
+  if (expire != 0) SetMicros(expire, memory.mutable_expire_time());
+  *response.mutable_memory() = std::move(memory);
+  return absl::OkStatus();
+}
+
+absl::Status Memories::GetMemory(Transaction& tx, const v1::GetMemoryRequest& request,
+                                 v1::GetMemoryResponse& response) const {
+  Statement row = tx.Prepare("SELECT " TUTTI_MEMORY_COLUMNS
+                             " FROM memories WHERE memory_id = $1 AND (expire_time = 0 OR expire_time > $2)");
+  row.BindAll(request.memory_id(), tx.NowMicros());
+  if (!row.Step()) return row.status().ok() ? NotFound(request.memory_id()) : row.status();
+  TUTTI_ASSIGN_OR_RETURN(*response.mutable_memory(), FromRow(row));
+  return absl::OkStatus();
+}
+
+absl::Status Memories::ListMemories(Transaction& tx, const v1::ListMemoriesRequest& request,
+                                    v1::ListMemoriesResponse& response) const {
+  TUTTI_ASSIGN_OR_RETURN(int page, PageSize(request.page_size()));
+  std::string bound_to = request.filter().SerializeAsString();
+  TUTTI_ASSIGN_OR_RETURN(std::string cursor, DecodePageToken(request.page_token(), bound_to));
+  int64_t before = std::numeric_limits<int64_t>::max();
+  if (!cursor.empty() && !absl::SimpleAtoi(cursor, &before)) return Invalid("page_token", "is not one of ours");
+  Condition where = Where(tx, request.filter(), 3);
+  Statement rows = tx.Prepare(absl::StrCat("SELECT " TUTTI_MEMORY_COLUMNS " FROM memories AS m WHERE number < $1 AND",
+                                           where.sql, " ORDER BY number DESC LIMIT $2"));
+  rows.BindAll(before, page + 1);
+  where.Bind(rows);
+  int64_t last = 0;
+  while (rows.Step()) {
+    if (response.memories_size() == page) {
+      response.set_next_page_token(EncodePageToken(absl::StrCat(last), bound_to));
+      break;
+    }
+    last = rows.Int(11);
+    TUTTI_ASSIGN_OR_RETURN(*response.add_memories(), FromRow(rows));
+  }
+  return rows.status();
+}
+
+absl::Status Memories::LoadVectors(Transaction& tx, const std::vector<std::string>* numbers) const {
+  constexpr int kPage = 2000;
+  int64_t last = 0;
+  for (bool more = true; more;) {
+    int count = 0;
+    Statement rows = tx.Prepare(
+        numbers ? "SELECT number, memory_id, tenant, agent, embedder, embedding FROM memories WHERE number = ANY($1::bigint[])"
+                : "SELECT number, memory_id, tenant, agent, embedder, embedding FROM memories WHERE number > $1 ORDER BY "
+                  "number LIMIT $2");
+    if (numbers) {
+      rows.BindList(*numbers);
+    } else {
+      rows.BindAll(last, kPage);
+    }
+    while (rows.Step()) {
+      ++count;
+      last = rows.Int(0);
+      TUTTI_ASSIGN_OR_RETURN(std::string bytes, payloads_.codec().Open(rows.Bytes(5), PlaceOf(rows.Text(1), "embedding")));
+      index_.Add(rows.Text(2), rows.Text(3), rows.Text(4), last, ToVector(bytes));
+    }
+    TUTTI_RETURN_IF_ERROR(rows.status());
+    more = numbers == nullptr && count == kPage;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Memories::SyncIndex(Transaction& tx) const {
+  MutexLock lock(sync_mutex_);
+  return SyncLocked(tx);
+}
+
+absl::Status Memories::SyncIndexIfLoaded(Transaction& tx) const {
+  MutexLock lock(sync_mutex_);
+  return synced_change_ < 0 ? absl::OkStatus() : SyncLocked(tx);
+}
+
+absl::Status Memories::SyncLocked(Transaction& tx) const {
+  if (synced_change_ < 0) {
+    Statement newest = tx.Prepare("SELECT coalesce(max(change), 0) FROM memory_changes");
+    int64_t change = newest.Step() ? newest.Int(0) : 0;
+    TUTTI_RETURN_IF_ERROR(newest.status());
+    index_.Clear();
+    TUTTI_RETURN_IF_ERROR(LoadVectors(tx, nullptr));
+    synced_change_ = change;
+  }
+  // Numbers are given before commits: a transaction that was slow may show a smaller one later. A window behind is read
+  // again each time; taking a change over twice does no harm.
+  constexpr int64_t kWindow = 200;
+  std::vector<std::string> added;
+  Statement rows = tx.Prepare("SELECT change, number, removed FROM memory_changes WHERE change > $1 ORDER BY change");
+  rows.Bind(std::max<int64_t>(0, tx.sqlite() ? synced_change_ : synced_change_ - kWindow));
+  int64_t newest = synced_change_;
+  while (rows.Step()) {
+    newest = std::max(newest, rows.Int(0));
+    std::string number = absl::StrCat(rows.Int(1));
+    if (rows.Int(2) != 0) {
+      index_.Remove(rows.Int(1));
+      std::erase(added, number);
+    } else if (!index_.Contains(rows.Int(1))) {
+      added.push_back(number);
+    }
+  }
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  if (!added.empty()) TUTTI_RETURN_IF_ERROR(LoadVectors(tx, &added));
+  synced_change_ = newest;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
+                                                               const v1::SearchMemoriesRequest& request,
+                                                               size_t most) const {
+  std::map<int64_t, double> out;
+  std::vector<std::string> terms = Terms(request.query());
+  if (terms.empty() || payloads_.codec().encrypts()) return out;
+  // All terms first; any of them when that finds too few. A search for common words alone would else score half the
+  // database.
+  for (bool all : {true, false}) {
+    std::string query;
+    if (tx.sqlite()) {
+      for (const auto& term : terms) absl::StrAppend(&query, query.empty() ? "" : all ? " AND " : " OR ", "\"", term, "\"");
+    } else {
+      for (const auto& term : terms) absl::StrAppend(&query, query.empty() ? "" : all ? " & " : " | ", "'", term, "'");
+    }
+    Condition where = Where(tx, request.filter(), 3);
+    Statement rows = tx.Prepare(
+        tx.sqlite() ? absl::StrCat("SELECT m.number, -bm25(memories_text) FROM memories_text JOIN memories AS m ON m.number = "
+                                   "memories_text.rowid WHERE memories_text MATCH $1 AND",
+                                   where.sql, " ORDER BY bm25(memories_text) LIMIT $2")
+                    : absl::StrCat("SELECT m.number, ts_rank_cd(to_tsvector('simple', m.search_text), q.query, 1) AS rank FROM "
+                                   "memories AS m, to_tsquery('simple', $1) AS q(query) WHERE to_tsvector('simple', "
+                                   "m.search_text) @@ q.query AND",
+                                   where.sql, " ORDER BY rank DESC LIMIT $2"));
+    rows.BindAll(query, static_cast<int64_t>(most));
+    where.Bind(rows);
+    while (rows.Step()) out.emplace(rows.Int(0), rows.Double(1));
+    TUTTI_RETURN_IF_ERROR(rows.status());
+    if (out.size() >= static_cast<size_t>(std::max(10, request.max_results())) || terms.size() == 1) break;
+  }
+  double best = 0;
+  for (const auto& [number, rank] : out) best = std::max(best, rank);
+  for (auto& [number, rank] : out) rank = best > 0 ? rank / best : 1;
+  return out;
+}
+
+absl::Status Memories::SearchMemories(Transaction& tx, const v1::SearchMemoriesRequest& request,
+                                      v1::SearchMemoriesResponse& response) const {
+  TUTTI_RETURN_IF_ERROR(CheckText("query", request.query(), kMaxContent));
+  if (request.query().empty() && request.embedding().empty()) return Invalid("query", "must be given, or an embedding");
+  if (request.max_results() < 0 || request.max_results() > 100) return Invalid("max_results", "must be 1 to 100");
+  const size_t most = request.max_results() == 0 ? 10 : static_cast<size_t>(request.max_results());
+  ScoreWeights weights;
+  const v1::MemoryWeights& given = request.weights();
+  if (given.has_relevance()) weights.relevance = given.relevance();
+  if (given.has_recency()) weights.recency = given.recency();
+  if (given.has_importance()) weights.importance = given.importance();
+  if (given.has_text()) weights.text = given.text();
+  if (given.has_half_life()) {
+    TUTTI_RETURN_IF_ERROR(CheckDuration("weights.half_life", given.half_life(), 1, int64_t{100} * 366 * 86400));
+    weights.half_life_seconds = static_cast<double>(ToMicros(given.half_life())) / 1e6;
+  }
+  for (double exponent : {weights.relevance, weights.recency, weights.importance}) {
+    if (!(exponent >= 0 && exponent <= 10)) return Invalid("weights", "must be 0 to 10");
+  }
+  if (!(weights.text >= 0 && weights.text <= 1)) return Invalid("weights.text", "must be 0 to 1");
+  std::vector<float> query;
+  std::string embedder;
+  if (!request.embedding().empty()) {
+    TUTTI_ASSIGN_OR_RETURN(query, CheckEmbedding(request.embedding(), request.embedder()));
+    embedder = request.embedder();
+  } else {
+    query = embedder_.Embed(request.query());
+    embedder = embedder_.name();
+  }
+  TUTTI_RETURN_IF_ERROR(SyncIndex(tx));
+  std::map<int64_t, double> text, vector;
+  if (weights.text > 0 && !request.query().empty()) {
+    TUTTI_ASSIGN_OR_RETURN(text, SearchText(tx, request, kCandidates));
+  }
+  for (const auto& hit :
+       index_.Search(request.filter().tenant(), request.filter().agent(), embedder, query, kCandidates)) {
+    vector[hit.number] = std::max(0.0, static_cast<double>(hit.cosine));
+  }
+  std::vector<std::string> numbers;
+  for (const auto& [number, score] : vector) numbers.push_back(absl::StrCat(number));
+  for (const auto& [number, score] : text) {
+    if (!vector.contains(number)) numbers.push_back(absl::StrCat(number));
+  }
+  if (numbers.empty()) return absl::OkStatus();
+  struct Candidate {
+    int64_t number;
+    ScoreParts parts;
+  };
+  std::vector<Candidate> candidates;
+  const double now = static_cast<double>(tx.NowMicros());
+  {
+    Condition where = Where(tx, request.filter(), 2);
+    Statement rows = tx.Prepare(absl::StrCat(
+        "SELECT number, importance, access_time FROM memories AS m WHERE number = ANY($1::bigint[]) AND", where.sql));
+    rows.BindList(numbers);
+    where.Bind(rows);
+    while (rows.Step()) {
+      int64_t number = rows.Int(0);
+      auto t = text.find(number), v = vector.find(number);
+      candidates.push_back({number, Score(weights, t == text.end() ? 0 : t->second, v == vector.end() ? 0 : v->second,
+                                          (now - static_cast<double>(rows.Int(2))) / 1e6, rows.Double(1))});
+    }
+    TUTTI_RETURN_IF_ERROR(rows.status());
+  }
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return a.parts.score != b.parts.score ? a.parts.score > b.parts.score : a.number > b.number;
+  });
+  if (candidates.size() > most) candidates.resize(most);
+  for (const Candidate& candidate : candidates) {
+    Statement row = tx.Prepare("SELECT " TUTTI_MEMORY_COLUMNS " FROM memories WHERE number = $1");
+    row.Bind(candidate.number);
+    if (!row.Step()) {
+      TUTTI_RETURN_IF_ERROR(row.status());
+      continue;  // forgotten meanwhile
+    }
+    auto* hit = response.add_hits();
+    TUTTI_ASSIGN_OR_RETURN(*hit->mutable_memory(), FromRow(row));
+    hit->set_score(candidate.parts.score);
+    hit->set_relevance(candidate.parts.relevance);
+    hit->set_recency(candidate.parts.recency);
+    hit->set_importance(candidate.parts.importance);
+    hit->set_text_relevance(candidate.parts.text);
+    hit->set_vector_relevance(candidate.parts.vector);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Memories::DeleteMemory(Transaction& tx, const v1::DeleteMemoryRequest& request,
+                                    v1::DeleteMemoryResponse&) const {
+  std::vector<std::pair<int64_t, std::string>> found;
+  {
+    Statement row = tx.Prepare("SELECT number, tenant FROM memories WHERE memory_id = $1 FOR UPDATE");
+    row.Bind(request.memory_id());
+    while (row.Step()) found.emplace_back(row.Int(0), row.Text(1));
+    TUTTI_RETURN_IF_ERROR(row.status());
+  }
+  if (found.empty()) return NotFound(request.memory_id());
+  TUTTI_RETURN_IF_ERROR(Remove(tx, found));
+  return absl::OkStatus();
+}
+
+absl::Status Memories::ForgetMemories(Transaction& tx, const v1::ForgetMemoriesRequest& request,
+                                      v1::ForgetMemoriesResponse& response) const {
+  const v1::MemoryFilter& filter = request.filter();
+  bool any = !filter.agent().empty() || !filter.kinds().empty() || !filter.run_id().empty() ||
+             !filter.session_id().empty() || !filter.tags().empty() || filter.has_created_before() ||
+             filter.has_created_after();
+  if (!any && !request.all()) {
+    return Invalid("filter", "names no condition; to forget everything of the tenant set `all`");
+  }
+  for (bool more = true; more;) {
+    std::vector<std::pair<int64_t, std::string>> found;
+    Condition where = Where(tx, filter, 2);
+    {
+      Statement rows = tx.Prepare(absl::StrCat("SELECT number FROM memories AS m WHERE", where.sql, " LIMIT $1"));
+      rows.Bind(kForgetBatch);
+      where.Bind(rows);
+      while (rows.Step()) found.emplace_back(rows.Int(0), filter.tenant());
+      TUTTI_RETURN_IF_ERROR(rows.status());
+    }
+    TUTTI_RETURN_IF_ERROR(Remove(tx, found));
+    response.set_forgotten(response.forgotten() + static_cast<int64_t>(found.size()));
+    more = found.size() == kForgetBatch;
+  }
+  // Full text keeps removed words in old segments until they are merged.
+  if (tx.sqlite() && response.forgotten() > 0) {
+    TUTTI_RETURN_IF_ERROR(tx.Prepare("INSERT INTO memories_text (memories_text) VALUES ('optimize')").Run());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Memories::Touch(Transaction& tx, const std::vector<std::string>& memory_ids) const {
+  const int64_t minute = tx.NowMicros() / kMinute * kMinute;
+  Statement touch = tx.Prepare("UPDATE memories SET access_time = $1 WHERE access_time < $1 AND memory_id = ANY($2)");
+  touch.Bind(minute);
+  return touch.BindList(memory_ids).Run();
+}
+
+absl::StatusOr<int64_t> Memories::Expire(Transaction& tx, int64_t limit) const {
+  std::vector<std::pair<int64_t, std::string>> gone;
+  for (const char* sql :
+       {"SELECT number, tenant FROM memories WHERE expire_time > 0 AND expire_time <= $1 LIMIT $2",
+        "SELECT number, tenant FROM memories AS m WHERE kind = 'working' AND scope <> '' AND create_time < $1 AND NOT "
+        "EXISTS (SELECT 1 FROM runs WHERE run_id = m.scope AND status IN ('PENDING', 'RUNNING')) LIMIT $2"}) {
+    Statement rows = tx.Prepare(sql);
+    rows.BindAll(tx.NowMicros(), limit);
+    while (rows.Step()) gone.emplace_back(rows.Int(0), rows.Text(1));
+    TUTTI_RETURN_IF_ERROR(rows.status());
+  }
+  TUTTI_RETURN_IF_ERROR(Remove(tx, gone));
+  return static_cast<int64_t>(gone.size());
+}
+
+absl::Status Memories::TrimChanges(Transaction& tx) const {
+  return tx.Prepare("DELETE FROM memory_changes WHERE time < $1").BindAll(tx.NowMicros() - kKeepChanges).Run();
+}
+
+}  // namespace tutti::state_manager

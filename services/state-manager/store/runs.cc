@@ -1,0 +1,277 @@
+#include "services/state-manager/store/runs.h"
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "services/state-manager/store/journal.h"
+#include "services/state-manager/store/rows.h"
+
+namespace tutti::state_manager {
+namespace {
+
+#define TUTTI_RUN_COLUMNS                                                                                            \
+  "run_id, tenant, workflow, workflow_version, pattern, status, spec, input, output, error, create_time, start_time, " \
+  "end_time, labels, progress_percent, traceparent, cancel_requested, request_id, lease_epoch, calls, input_tokens, "  \
+  "output_tokens, cost_nano_units"
+
+absl::Status NotFound(const std::string& run_id) {
+  return Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND",
+               absl::StrCat("run ", run_id, " does not exist; `tutti runs list` shows those that do"))
+      .Metadata("run_id", run_id);
+}
+
+std::string OwnerOf(absl::string_view run_id) { return absl::StrCat("runs/", run_id); }
+
+v1::Outcome OutcomeOf(absl::string_view status) {
+  if (status == "SUCCEEDED") return v1::OUTCOME_SUCCEEDED;
+  if (status == "FAILED") return v1::OUTCOME_FAILED;
+  if (status == "CANCELLED") return v1::OUTCOME_CANCELLED;
+  return v1::OUTCOME_UNSPECIFIED;
+}
+
+bool IsLive(Transaction& tx, const v1::InstanceRef& instance) {
+  Statement row =
+      tx.Prepare("SELECT 1 FROM instances WHERE name = $1 AND incarnation = $2 AND expire_time > $3 FOR SHARE");
+  row.BindAll(instance.name(), instance.incarnation(), tx.NowMicros());
+  return row.Step();
+}
+
+}  // namespace
+
+const char* Runs::Columns() { return TUTTI_RUN_COLUMNS; }
+
+absl::StatusOr<v1::StoredRun> Runs::FromRow(Transaction& tx, const Statement& row, bool with_payloads) const {
+  v1::StoredRun run;
+  run.set_run_id(row.Text(0));
+  const std::string owner = OwnerOf(run.run_id());
+  run.set_tenant(row.Text(1));
+  run.set_workflow(row.Text(2));
+  run.set_workflow_version(row.Int(3));
+  run.set_pattern(row.Text(4));
+  run.set_outcome(OutcomeOf(row.Text(5)));
+  run.set_started(row.Int(11) != 0);
+  if (with_payloads) {
+    TUTTI_ASSIGN_OR_RETURN(*run.mutable_spec()->mutable_data(), payloads_.Get(tx, owner, "spec", row.Bytes(6)));
+    run.mutable_spec()->set_media_type("application/x-protobuf");
+    TUTTI_ASSIGN_OR_RETURN(*run.mutable_input()->mutable_data(), payloads_.Get(tx, owner, "input", row.Bytes(7)));
+    run.mutable_input()->set_media_type("application/json");
+    if (!row.IsNull(8)) {
+      TUTTI_ASSIGN_OR_RETURN(*run.mutable_output()->mutable_data(), payloads_.Get(tx, owner, "output", row.Bytes(8)));
+      run.mutable_output()->set_media_type("application/json");
+    }
+  }
+  if (!row.IsNull(9)) {
+    TUTTI_ASSIGN_OR_RETURN(std::string error, payloads_.Get(tx, owner, "error", row.Bytes(9)));
+    run.mutable_error()->ParseFromString(error);
+  }
+  SetMicros(row.Int(10), run.mutable_create_time());
+  if (row.Int(11) != 0) SetMicros(row.Int(11), run.mutable_start_time());
+  if (row.Int(12) != 0) SetMicros(row.Int(12), run.mutable_end_time());
+  FromJsonText(row.Text(13), run.mutable_labels());
+  run.set_progress_percent(static_cast<int>(row.Int(14)));
+  run.set_traceparent(row.Text(15));
+  run.set_cancel_requested(row.Int(16) != 0);
+  if (!row.IsNull(17)) run.set_request_id(row.Text(17));
+  run.set_lease_epoch(row.Int(18));
+  auto* usage = run.mutable_usage();
+  usage->set_calls(row.Int(19));
+  usage->set_input_tokens(row.Int(20));
+  usage->set_output_tokens(row.Int(21));
+  usage->set_cost_nano_units(row.Int(22));
+  usage->set_currency_code("USD");
+  return run;
+}
+
+absl::StatusOr<v1::StoredRun> Runs::Load(Transaction& tx, const std::string& run_id) const {
+  Statement row = tx.Prepare("SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE run_id = $1");
+  row.Bind(run_id);
+  if (!row.Step()) {
+    TUTTI_RETURN_IF_ERROR(row.status());
+    return NotFound(run_id);
+  }
+  return FromRow(tx, row, /*with_payloads=*/true);
+}
+
+absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& request,
+                             v1::CreateRunResponse& response) const {
+  const v1::StoredRun& run = request.run();
+  const std::string& run_id = run.run_id();
+  // Before anything is written: what was created before. The run's own id is known when a channel has repeated the
+  // request after a lost answer.
+  auto known = [&]() -> absl::StatusOr<bool> {
+    Statement row = tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
+                               " FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id = $3 AND $3 <> '') LIMIT 1");
+    row.BindAll(run_id, run.tenant(), run.request_id());
+    if (!row.Step()) {
+      TUTTI_RETURN_IF_ERROR(row.status());
+      return false;
+    }
+    TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), FromRow(tx, row, /*with_payloads=*/true));
+    response.set_created(response.run().run_id() == run_id);
+    return true;
+  };
+  TUTTI_ASSIGN_OR_RETURN(bool before, known());
+  if (before) return absl::OkStatus();
+  const bool owned = request.has_owner();
+  if (owned && !IsLive(tx, request.owner())) {
+    return Error(absl::StatusCode::kFailedPrecondition, "INSTANCE_UNKNOWN",
+                 absl::StrCat("instance ", request.owner().name(), " is not registered or has expired"));
+  }
+  const std::string owner = OwnerOf(run_id);
+  TUTTI_ASSIGN_OR_RETURN(std::string spec, payloads_.Put(tx, owner, "spec", run.spec().data()));
+  TUTTI_ASSIGN_OR_RETURN(std::string input, payloads_.Put(tx, owner, "input", run.input().data()));
+  const int64_t now = tx.NowMicros();
+  {
+    Statement insert = tx.Prepare(
+        "INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, create_time, labels, "
+        "traceparent, request_id, owner, owner_incarnation, lease_epoch) VALUES ($1, $2, $3, $4, $5, 'PENDING', $6, $7, "
+        "$8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING");
+    insert.BindAll(run_id, run.tenant(), run.workflow(), run.workflow_version(), run.pattern(), SqlArg::Bytes(spec),
+                   SqlArg::Bytes(input), now, ToJsonText(run.labels()), run.traceparent(),
+                   SqlArg::TextOrNull(run.request_id()), request.owner().name(), request.owner().incarnation(),
+                   owned ? 1 : 0);
+    TUTTI_RETURN_IF_ERROR(insert.Run());
+    if (insert.Changes() == 0) {  // another replica was first
+      TUTTI_RETURN_IF_ERROR(Payloads::Forget(tx, owner));
+      return known().status();
+    }
+  }
+  *response.mutable_run() = run;
+  SetMicros(now, response.mutable_run()->mutable_create_time());
+  response.mutable_run()->set_lease_epoch(owned ? 1 : 0);
+  response.mutable_run()->mutable_usage()->set_currency_code("USD");
+  response.set_created(true);
+  if (!owned) tx.Announce({News::Kind::kClaimable, "", ""});
+  return absl::OkStatus();
+}
+
+absl::Status Runs::GetRun(Transaction& tx, const v1::GetRunRequest& request, v1::GetRunResponse& response) const {
+  TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), Load(tx, request.run_id()));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Runs::HasEnded(Transaction& tx, const std::string& run_id) const {
+  Statement row = tx.Prepare("SELECT end_time FROM runs WHERE run_id = $1");
+  row.Bind(run_id);
+  if (!row.Step()) return row.status().ok() ? NotFound(run_id) : row.status();
+  return row.Int(0) != 0;
+}
+
+absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request,
+                            v1::ListRunsResponse& response) const {
+  // One statement for each set of conditions that are given, so that each can use its index.
+  std::string sql = "SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE 1 = 1";
+  std::vector<SqlArg> args;
+  auto where = [&](absl::string_view condition, SqlArg arg) {
+    args.push_back(arg);
+    absl::StrAppend(&sql, " AND ", condition, "$", args.size());
+  };
+  if (!request.before_run_id().empty()) where("run_id < ", request.before_run_id());
+  if (!request.state().empty()) where("status = ", request.state());
+  if (!request.workflow().empty()) where("workflow = ", request.workflow());
+  if (!request.tenant().empty()) where("tenant = ", request.tenant());
+  if (request.has_created_after()) where("create_time >= ", ToMicros(request.created_after()));
+  if (request.has_created_before()) where("create_time < ", ToMicros(request.created_before()));
+  std::string labels = ToJsonText(request.labels());
+  if (!request.labels().empty()) {
+    args.push_back(labels);
+    if (tx.sqlite()) {
+      absl::StrAppend(&sql, " AND NOT EXISTS (SELECT 1 FROM json_each($", args.size(),
+                      ") AS want WHERE NOT EXISTS (SELECT 1 FROM json_each(runs.labels) AS has WHERE has.key = want.key "
+                      "AND has.value = want.value))");
+    } else {
+      absl::StrAppend(&sql, " AND labels @> $", args.size());
+    }
+  }
+  args.push_back(static_cast<int64_t>(request.page_size()) + 1);
+  absl::StrAppend(&sql, " ORDER BY run_id DESC LIMIT $", args.size());
+  Statement rows = tx.Prepare(sql);
+  for (const SqlArg& arg : args) rows.Bind(arg);
+  while (rows.Step()) {
+    if (response.runs_size() == request.page_size()) {
+      response.set_has_more(true);
+      break;
+    }
+    TUTTI_ASSIGN_OR_RETURN(*response.add_runs(), FromRow(tx, rows, /*with_payloads=*/false));
+  }
+  return rows.status();
+}
+
+absl::Status Runs::RequestCancel(Transaction& tx, const v1::RequestCancelRequest& request,
+                                 v1::RequestCancelResponse& response) const {
+  int64_t seq = 0;
+  std::string instance;
+  {
+    Statement row = tx.Prepare("SELECT last_seq, owner FROM runs WHERE run_id = $1 FOR UPDATE");
+    row.Bind(request.run_id());
+    if (row.Step()) seq = row.Int(0) + 1, instance = row.Text(1);
+    TUTTI_RETURN_IF_ERROR(row.status());
+  }
+  TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), Load(tx, request.run_id()));
+  const v1::StoredRun& run = response.run();
+  if (run.outcome() != v1::OUTCOME_UNSPECIFIED || run.cancel_requested()) return absl::OkStatus();
+  TUTTI_RETURN_IF_ERROR(AppendCancel(tx, payloads_, request.run_id(), seq, tx.NowMicros(), run.progress_percent(),
+                                     request.reason()));
+  Statement update = tx.Prepare("UPDATE runs SET cancel_requested = 1, last_seq = $2 WHERE run_id = $1");
+  TUTTI_RETURN_IF_ERROR(update.BindAll(request.run_id(), seq).Run());
+  response.mutable_run()->set_cancel_requested(true);
+  tx.Announce({News::Kind::kRun, request.run_id(), ""});
+  tx.Announce({News::Kind::kCancel, request.run_id(), instance});
+  return absl::OkStatus();
+}
+
+absl::Status Runs::ListUsage(Transaction& tx, const v1::ListUsageRequest& request,
+                             v1::ListUsageResponse& response) const {
+  const char* key = nullptr;
+  if (request.group_by() == "run") key = "run_id";
+  if (request.group_by() == "step") key = "step_path";
+  if (request.group_by() == "agent") key = "agent";
+  if (request.group_by() == "model") key = "provider || '/' || model";
+  if (key == nullptr) {
+    return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_GROUPING",
+                 absl::StrCat("group_by must be run, step, agent or model, not \"", request.group_by(), "\""))
+        .Violation("group_by", "must be run, step, agent or model");
+  }
+  Statement rows = tx.Prepare(absl::StrCat(
+      "SELECT ", key, ", sum(calls)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint, "
+      "sum(cost_nano_units)::bigint, max(currency_code) FROM usage WHERE ($1 = '' OR run_id = $1) AND time >= $2 "
+      "GROUP BY 1 ORDER BY 5 DESC, 3 DESC, 1 LIMIT $3"));
+  rows.BindAll(request.run_id(), ToMicros(request.start_time()), request.page_size());
+  while (rows.Step()) {
+    auto* row = response.add_rows();
+    row->set_key(rows.Text(0));
+    row->mutable_totals()->set_calls(rows.Int(1));
+    row->mutable_totals()->set_input_tokens(rows.Int(2));
+    row->mutable_totals()->set_output_tokens(rows.Int(3));
+    row->mutable_totals()->set_cost_nano_units(rows.Int(4));
+    row->mutable_totals()->set_currency_code(rows.Text(5));
+  }
+  return rows.status();
+}
+
+absl::StatusOr<int64_t> Runs::RemoveEnded(Transaction& tx, absl::string_view status, int64_t before,
+                                          int64_t limit) const {
+  std::vector<std::string> ids, owners;
+  {
+    Statement rows = tx.Prepare(
+        "SELECT run_id FROM runs WHERE end_time > 0 AND end_time < $1 AND status = $2 ORDER BY end_time LIMIT $3 "
+        "FOR UPDATE SKIP LOCKED");
+    rows.BindAll(before, status, limit);
+    while (rows.Step()) {
+      ids.push_back(rows.Text(0));
+      owners.push_back(OwnerOf(ids.back()));
+    }
+    TUTTI_RETURN_IF_ERROR(rows.status());
+  }
+  if (ids.empty()) return 0;
+  for (const char* sql : {"DELETE FROM journal WHERE run_id = ANY($1)", "DELETE FROM usage WHERE run_id = ANY($1)",
+                          "DELETE FROM snapshots WHERE run_id = ANY($1)", "DELETE FROM runs WHERE run_id = ANY($1)"}) {
+    Statement remove = tx.Prepare(sql);
+    TUTTI_RETURN_IF_ERROR(remove.BindList(ids).Run());
+  }
+  Statement references = tx.Prepare("DELETE FROM payload_refs WHERE owner = ANY($1)");
+  TUTTI_RETURN_IF_ERROR(references.BindList(owners).Run());
+  return static_cast<int64_t>(ids.size());
+}
+
+}  // namespace tutti::state_manager

@@ -1,0 +1,41 @@
+// The runs' rows, and the usage table.
+#pragma once
+
+#include <string>
+
+#include "services/state-manager/ports/database.h"
+#include "services/state-manager/store/payloads.h"
+#include "tutti/state/v1/run_store_service.pb.h"
+
+namespace tutti::state_manager {
+
+namespace v1 = tutti::state::v1;
+
+class Runs {
+ public:
+  explicit Runs(const Payloads& payloads) : payloads_(payloads) {}
+
+  absl::Status CreateRun(Transaction& tx, const v1::CreateRunRequest& request, v1::CreateRunResponse& response) const;
+  absl::Status GetRun(Transaction& tx, const v1::GetRunRequest& request, v1::GetRunResponse& response) const;
+  absl::Status ListRuns(Transaction& tx, const v1::ListRunsRequest& request, v1::ListRunsResponse& response) const;
+  absl::Status RequestCancel(Transaction& tx, const v1::RequestCancelRequest& request,
+                             v1::RequestCancelResponse& response) const;
+  absl::Status ListUsage(Transaction& tx, const v1::ListUsageRequest& request, v1::ListUsageResponse& response) const;
+
+  // NOT_FOUND: no such run.
+  absl::StatusOr<bool> HasEnded(Transaction& tx, const std::string& run_id) const;
+  // Removes up to `limit` runs that ended with `status` before `before`, and all that belongs to them; how many.
+  absl::StatusOr<int64_t> RemoveEnded(Transaction& tx, absl::string_view status, int64_t before, int64_t limit) const;
+
+  // The columns of FromRow, in its order.
+  static const char* Columns();
+  absl::StatusOr<v1::StoredRun> FromRow(Transaction& tx, const Statement& row, bool with_payloads) const;
+
+ private:
+  // NOT_FOUND: no such run.
+  absl::StatusOr<v1::StoredRun> Load(Transaction& tx, const std::string& run_id) const;
+
+  const Payloads& payloads_;
+};
+
+}  // namespace tutti::state_manager

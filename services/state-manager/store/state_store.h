@@ -1,0 +1,57 @@
+// Everything that is stored, over one database.
+#pragma once
+
+#include <memory>
+
+#include "services/state-manager/domain/extractive_summarizer.h"
+#include "services/state-manager/domain/ngram_embedder.h"
+#include "services/state-manager/store/audit.h"
+#include "services/state-manager/store/contexts.h"
+#include "services/state-manager/store/conversations.h"
+#include "services/state-manager/store/journal.h"
+#include "services/state-manager/store/key_ring.h"
+#include "services/state-manager/store/leases.h"
+#include "services/state-manager/store/ledger.h"
+#include "services/state-manager/store/memories.h"
+#include "services/state-manager/store/runs.h"
+#include "services/state-manager/store/sessions.h"
+#include "services/state-manager/store/workflows.h"
+
+namespace tutti::state_manager {
+
+struct StateStore {
+  struct Options {
+    Keys keys;
+    int64_t snapshot_every = 1000;
+    Memories::Options memory;
+  };
+  StateStore(Options options, IdSource& ids)
+      : keys(std::move(options.keys)),
+        journal(payloads, ledger, options.snapshot_every),
+        contexts(payloads, ids),
+        memories(payloads, embedder, ids, options.memory),
+        conversations(payloads, summarizer, ids),
+        sessions(ids, SecretBytes) {}
+
+  KeyRing keys;
+  CellCodec codec{keys};
+  Payloads payloads{codec};
+  Ledger ledger;
+  Journal journal;
+  Runs runs{payloads};
+  Leases leases{runs};
+  Workflows workflows{payloads};
+  Contexts contexts;
+  NgramEmbedder embedder;
+  Memories memories;
+  ExtractiveSummarizer summarizer;
+  Conversations conversations;
+  Sessions sessions;
+  AuditLog audit;
+};
+
+// The database was written with the keys given: each has left a cell that it alone opens. Notes new keys.
+// FAILED_PRECONDITION: a key is wrong, missing, or none were given for an encrypted database.
+absl::Status CheckKeys(Transaction& tx, const KeyRing& keys);
+
+}  // namespace tutti::state_manager

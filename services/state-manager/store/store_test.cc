@@ -1,0 +1,207 @@
+// Runs, journals, leases and definitions, on every engine.
+#include "services/state-manager/store/testing/store_fixture.h"
+
+namespace tutti::state_manager::testing {
+namespace {
+
+class StoreTest : public StoreFixture {};
+TUTTI_ON_ALL_ENGINES(StoreTest);
+
+TEST_P(StoreTest, WhatIsAcknowledgedIsThereAfterReopening) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  ASSERT_THAT(Append("r1", 1, 1, 3), IsOk());
+  if (Persists()) Reopen();
+  EXPECT_EQ(JournalOf("r1").size(), 3u);
+  EXPECT_EQ(JournalOf("r1")[2].seq(), 3);
+  EXPECT_EQ(Get("r1").usage().input_tokens(), 30);
+  EXPECT_EQ(Get("r1").usage().cost_nano_units(), 9);
+}
+
+TEST_P(StoreTest, TheSameRequestIdStartsNothingTwice) {
+  auto first = Create("r1", nullptr, "abc");
+  auto second = Create("r2", nullptr, "abc");
+  ASSERT_THAT(second, IsOk());
+  EXPECT_TRUE(first->created());
+  EXPECT_FALSE(second->created());
+  EXPECT_EQ(second->run().run_id(), "r1");
+}
+
+TEST_P(StoreTest, RepeatedAppendIsAcceptedAndWrittenOnce) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  ASSERT_THAT(Append("r1", 1, 1, 2), IsOk());
+  ASSERT_THAT(Append("r1", 1, 1, 2), IsOk());
+  EXPECT_EQ(JournalOf("r1").size(), 2u);
+  EXPECT_EQ(Get("r1").usage().calls(), 2);
+  EXPECT_THAT(Append("r1", 1, 5), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "writer_seq 5 after 2"));
+}
+
+TEST_P(StoreTest, RefusesAppendFromAnOlderEpoch) {
+  auto old_engine = Register("e1", "1");
+  ASSERT_THAT(Create("r1", &old_engine), IsOk());
+  ASSERT_THAT(Append("r1", 1, 1), IsOk());
+  time_.Advance(absl::Seconds(6));  // no heartbeat came
+  auto new_engine = Register("e2", "1");
+  auto claimed = Claim(new_engine);
+  ASSERT_THAT(claimed, IsOk());
+  ASSERT_EQ(claimed->runs_size(), 1);
+  EXPECT_EQ(claimed->runs(0).lease_epoch(), 2);
+  EXPECT_THAT(Append("r1", 1, 2), HasCode(absl::StatusCode::kAborted));
+  EXPECT_THAT(Append("r1", 2, 1), IsOk());
+  EXPECT_EQ(JournalOf("r1").size(), 2u);
+}
+
+TEST_P(StoreTest, ALivingOwnersRunsAreNotClaimed) {
+  auto engine = Register("e1", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  auto other = Register("e2", "1");
+  time_.Advance(absl::Seconds(4));
+  v1::HeartbeatRequest beat;
+  *beat.mutable_instance() = engine;
+  ASSERT_THAT(Write(store_->leases, &Leases::Heartbeat, beat), IsOk());
+  *beat.mutable_instance() = other;
+  ASSERT_THAT(Write(store_->leases, &Leases::Heartbeat, beat), IsOk());
+  time_.Advance(absl::Seconds(4));
+  EXPECT_EQ(Claim(other)->runs_size(), 0);
+}
+
+TEST_P(StoreTest, ANewIncarnationTakesOverAtOnce) {
+  auto before = Register("e", "1");
+  ASSERT_THAT(Create("r1", &before), IsOk());
+  auto after = Register("e", "2");
+  EXPECT_EQ(Claim(after)->runs_size(), 1);
+  EXPECT_THAT(Claim(before), HasCode(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(Create("r2", &before), HasCode(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_P(StoreTest, AnEndedRunTakesNothingMore) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  ASSERT_THAT(Append("r1", 1, 1, 2, /*finish=*/true), IsOk());
+  EXPECT_EQ(Get("r1").outcome(), v1::OUTCOME_SUCCEEDED);
+  EXPECT_EQ(Get("r1").output().data(), "42");
+  EXPECT_THAT(Append("r1", 1, 3), HasCode(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(Append("none", 1, 1), HasCode(absl::StatusCode::kNotFound));
+}
+
+TEST_P(StoreTest, CancelIsJournalledOnce) {
+  ASSERT_THAT(Create("r1"), IsOk());
+  v1::RequestCancelRequest request;
+  request.set_run_id("r1");
+  request.set_reason("enough");
+  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, request), IsOk());
+  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, request), IsOk());
+  ASSERT_EQ(JournalOf("r1").size(), 1u);
+  EXPECT_EQ(JournalOf("r1")[0].cancel_requested().reason(), "enough");
+  EXPECT_TRUE(Get("r1").cancel_requested());
+}
+
+TEST_P(StoreTest, ManyWritersAreCommittedTogetherAndKeepTheirOrder) {
+  auto engine = Register("e", "1");
+  constexpr int kRuns = 50, kAppends = 40;
+  for (int r = 0; r < kRuns; ++r) ASSERT_THAT(Create(absl::StrCat("run", r), &engine), IsOk());
+  std::atomic<int> answered{0}, failed{0};
+  std::promise<void> all;
+  for (int i = 1; i <= kAppends; ++i) {
+    for (int r = 0; r < kRuns; ++r) {
+      v1::AppendRequest request;
+      request.set_run_id(absl::StrCat("run", r));
+      request.set_lease_epoch(1);
+      request.set_writer_seq(i);
+      request.add_entries()->mutable_step_started()->set_path(absl::StrCat("s", i));
+      store_->journal.Append(*database_, request, [&](v1::AppendResponse response) {
+        if (response.status().code() != 0) ++failed;
+        if (++answered == kRuns * kAppends) all.set_value();
+      });
+    }
+  }
+  all.get_future().wait();
+  EXPECT_EQ(failed, 0);
+  for (int r = 0; r < kRuns; ++r) {
+    auto journal = JournalOf(absl::StrCat("run", r));
+    ASSERT_EQ(journal.size(), static_cast<size_t>(kAppends));
+    for (int i = 0; i < kAppends; ++i)
+      EXPECT_EQ(journal[static_cast<size_t>(i)].step_started().path(), absl::StrCat("s", i + 1));
+  }
+}
+
+TEST_P(StoreTest, ListsByStateLabelAndPage) {
+  auto engine = Register("e", "1");
+  for (int i = 0; i < 5; ++i) ASSERT_THAT(Create(absl::StrCat("r", i), &engine), IsOk());
+  ASSERT_THAT(Append("r3", 1, 1, 1, /*finish=*/true), IsOk());
+  v1::ListRunsRequest request;
+  request.set_page_size(2);
+  auto page = Read(store_->runs, &Runs::ListRuns, request);
+  ASSERT_THAT(page, IsOk());
+  EXPECT_EQ(page->runs(0).run_id(), "r4");
+  EXPECT_TRUE(page->has_more());
+  request.set_state("SUCCEEDED");
+  page = Read(store_->runs, &Runs::ListRuns, request);
+  ASSERT_EQ(page->runs_size(), 1);
+  EXPECT_EQ(page->runs(0).run_id(), "r3");
+  EXPECT_FALSE(page->has_more());
+  request.clear_state();
+  (*request.mutable_labels())["team"] = "x";
+  EXPECT_EQ(Read(store_->runs, &Runs::ListRuns, request)->runs_size(), 0);
+}
+
+TEST_P(StoreTest, AWorkflowsVersionNeverChanges) {
+  v1::PutWorkflowRequest put;
+  put.mutable_workflow()->set_name("w");
+  put.mutable_workflow()->mutable_spec()->set_data("one");
+  EXPECT_EQ(Write(store_->workflows, &Workflows::PutWorkflow, put)->workflow().version(), 1);
+  EXPECT_EQ(Write(store_->workflows, &Workflows::PutWorkflow, put)->workflow().version(), 1) << "equal bytes store nothing";
+  put.mutable_workflow()->mutable_spec()->set_data("two");
+  EXPECT_EQ(Write(store_->workflows, &Workflows::PutWorkflow, put)->workflow().version(), 2);
+  v1::GetWorkflowRequest get;
+  get.set_name("w");
+  get.set_version(1);
+  EXPECT_EQ(Read(store_->workflows, &Workflows::GetWorkflow, get)->workflow().spec().data(), "one");
+  get.set_version(9);
+  EXPECT_THAT(Read(store_->workflows, &Workflows::GetWorkflow, get), HasCode(absl::StatusCode::kNotFound));
+}
+
+TEST_P(StoreTest, AClaimBringsBackWhatAnEarlierAnswerLost) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  ASSERT_THAT(Create("r2", &engine), IsOk());
+  ASSERT_THAT(Append("r2", 1, 1), IsOk());
+  // The engine works on r1 only: the answer that gave it r2 never arrived.
+  v1::ClaimRunsRequest request;
+  *request.mutable_instance() = engine;
+  request.set_max_runs(10);
+  request.add_held_run_ids("r1");
+  auto claimed = Write(store_->leases, &Leases::ClaimRuns, request);
+  ASSERT_THAT(claimed, IsOk());
+  ASSERT_EQ(claimed->runs_size(), 1);
+  EXPECT_EQ(claimed->runs(0).run_id(), "r2");
+  EXPECT_EQ(claimed->runs(0).lease_epoch(), 2);
+  EXPECT_THAT(Append("r2", 1, 2), HasCode(absl::StatusCode::kAborted)) << "the old epoch is over";
+}
+
+TEST_P(StoreTest, ARepeatedCreateOfTheSameRunIsTheFirstOne) {
+  auto engine = Register("e", "1");
+  ASSERT_TRUE(Create("r1", &engine)->created());
+  auto again = Create("r1", &engine);
+  ASSERT_THAT(again, IsOk());
+  EXPECT_TRUE(again->created()) << "the caller made it; only the answer was lost";
+}
+
+TEST_P(StoreTest, HeartbeatsTellOfCancelsThatNewsLost) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  v1::RequestCancelRequest cancel;
+  cancel.set_run_id("r1");
+  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, cancel), IsOk());
+  v1::HeartbeatRequest beat;
+  *beat.mutable_instance() = engine;
+  auto answer = Write(store_->leases, &Leases::Heartbeat, beat);
+  ASSERT_THAT(answer, IsOk());
+  ASSERT_EQ(answer->cancel_run_ids_size(), 1);
+  EXPECT_EQ(answer->cancel_run_ids(0), "r1");
+}
+
+
+}  // namespace
+}  // namespace tutti::state_manager::testing

@@ -1,0 +1,57 @@
+#include "services/state-manager/store_metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/registry.h>
+
+#include "services/state-manager/adapters/database_metrics.h"
+
+namespace tutti::state_manager {
+
+struct StoreMetrics::Impl {
+  Impl(prometheus::Registry& registry, const DatabaseMetrics& metrics) : database(metrics) {
+    auto counter = [&registry](const char* name, const char* help) -> prometheus::Counter& {
+      return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+    };
+    transactions = &counter("tutti_db_transactions_total", "Transactions with writes, of which each is one commit.");
+    writes = &counter("tutti_db_writes_total", "Writes that were committed in transactions, together.");
+    wait = &counter("tutti_db_pool_wait_seconds_total", "Time spent waiting for a connection.");
+    timeouts = &counter("tutti_db_pool_timeouts_total", "Waits for a connection that were given up.");
+    failures = &counter("tutti_db_connection_failures_total", "Connections that could not be made.");
+    auto& pool = prometheus::BuildGauge().Name("tutti_db_pool_connections").Help("Connections of the pool.").Register(registry);
+    max = &pool.Add({{"state", "max"}});
+    open = &pool.Add({{"state", "open"}});
+    in_use = &pool.Add({{"state", "in_use"}});
+    waiters = &prometheus::BuildGauge()
+                   .Name("tutti_db_pool_waiters")
+                   .Help("Calls waiting for a connection.")
+                   .Register(registry)
+                   .Add({});
+  }
+  static void Raise(prometheus::Counter& counter, double total) {
+    if (double more = total - counter.Value(); more > 0) counter.Increment(more);
+  }
+
+  const DatabaseMetrics& database;
+  prometheus::Counter *transactions, *writes, *wait, *timeouts, *failures;
+  prometheus::Gauge *max, *open, *in_use, *waiters;
+};
+
+StoreMetrics::StoreMetrics(prometheus::Registry& registry, const DatabaseMetrics& database)
+    : impl_(std::make_unique<Impl>(registry, database)) {}
+StoreMetrics::~StoreMetrics() = default;
+
+void StoreMetrics::Refresh() {
+  const DatabaseMetrics& from = impl_->database;
+  Impl::Raise(*impl_->transactions, static_cast<double>(from.transactions));
+  Impl::Raise(*impl_->writes, static_cast<double>(from.writes));
+  Impl::Raise(*impl_->wait, static_cast<double>(from.pool_wait_micros) / 1e6);
+  Impl::Raise(*impl_->timeouts, static_cast<double>(from.pool_timeouts));
+  Impl::Raise(*impl_->failures, static_cast<double>(from.connection_failures));
+  impl_->max->Set(static_cast<double>(from.pool_size));
+  impl_->open->Set(static_cast<double>(from.pool_open));
+  impl_->in_use->Set(static_cast<double>(from.pool_in_use));
+  impl_->waiters->Set(static_cast<double>(from.pool_waiters));
+}
+
+}  // namespace tutti::state_manager
