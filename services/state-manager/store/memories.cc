@@ -420,23 +420,24 @@ absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
   if (terms.empty() || payloads_.codec().encrypts()) return out;
   // All terms first; any of them when that finds too few. A search for common words alone would else score half the
   // database.
-  for (bool all : {true, false}) {
+  auto joined = [&](absl::string_view quote, absl::string_view with) {
     std::string query;
-    if (tx.sqlite()) {
-      for (const auto& term : terms) absl::StrAppend(&query, query.empty() ? "" : all ? " AND " : " OR ", "\"", term, "\"");
-    } else {
-      for (const auto& term : terms) absl::StrAppend(&query, query.empty() ? "" : all ? " & " : " | ", "'", term, "'");
-    }
-    Condition where = Where(tx, request.filter(), 3);
+    for (const auto& term : terms) absl::StrAppend(&query, query.empty() ? "" : with, quote, term, quote);
+    return query;
+  };
+  for (bool all : {true, false}) {
+    std::string query = tx.sqlite() ? joined("\"", all ? " AND " : " OR ") : joined("'", all ? " & " : " | ");
+    Condition where = Where(tx, request.filter(), tx.sqlite() ? 3 : 4);
     Statement rows = tx.Prepare(
         tx.sqlite() ? absl::StrCat("SELECT m.number, -bm25(memories_text) FROM memories_text JOIN memories AS m ON m.number = "
                                    "memories_text.rowid WHERE memories_text MATCH $1 AND",
                                    where.sql, " ORDER BY bm25(memories_text) LIMIT $2")
-                    : absl::StrCat("SELECT m.number, ts_rank_cd(to_tsvector('simple', m.search_text), q.query, 1) AS rank FROM "
+                    : absl::StrCat("SELECT m.number, ts_rank(to_tsvector('simple', m.search_text), to_tsquery('simple', $3), 1) AS rank FROM "
                                    "memories AS m, to_tsquery('simple', $1) AS q(query) WHERE to_tsvector('simple', "
                                    "m.search_text) @@ q.query AND",
                                    where.sql, " ORDER BY rank DESC LIMIT $2"));
     rows.BindAll(query, static_cast<int64_t>(most));
+    if (!tx.sqlite()) rows.Bind(joined("'", " | "));  // one scale of ranks for both rounds
     where.Bind(rows);
     while (rows.Step()) out.emplace(rows.Int(0), rows.Double(1));
     TUTTI_RETURN_IF_ERROR(rows.status());

@@ -7,12 +7,14 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/random/random.h"
+#include "runtime/status/error.h"
 #include "runtime/status/mapping.h"
 #include "runtime/status/testing/matchers.h"
 #include "runtime/time/testing/manual_time.h"
