@@ -35,6 +35,17 @@ int CallTool(Client& client, const std::string& tool, const std::string& paramet
 int Health(Client& client, Format format);
 int Usage(Client& client, const std::string& run_id, const std::string& group_by, Format format);
 int Trace(Client& client, const std::string& trace_id, Format format);
+// `known`: SEQ:HASH of a record noted earlier. kFailed when the log is not whole.
+int VerifyAudit(Client& client, const std::string& known, Format format);
+// Every record as a line of JSON.
+int ExportAudit(Client& client);
+struct BudgetOptions {
+  std::string scope, money, currency = "USD";
+  int64_t tokens = -1, calls = -1, window_seconds = 0;
+};
+int ListBudgets(Client& client, const std::string& scope, Format format);
+int SetBudget(Client& client, const BudgetOptions& options, Format format);
+int Spending(Client& client, const std::string& scope, int level, const std::string& label, Format format);
 // A completion script for bash, zsh or fish.
 int Completion(const std::string& shell);
 

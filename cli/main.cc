@@ -4,9 +4,11 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "absl/strings/str_cat.h"
 #include "cli/commands.h"
 #include "runtime/process/service_main.h"
 #include "services/standalone/standalone.h"
+#include "services/state-manager/admin.h"
 
 namespace {
 
@@ -21,11 +23,18 @@ struct Options {
   int page_size = 0;
   int64_t version = 0;
   bool validate_only = false;
+  BudgetOptions budget;
+  std::string known, label;
+  int level = 1;
 };
 
 int Main(int argc, char** argv) {
   // `up` has the services' own flags: one for each field of the configuration.
   if (argc >= 2 && std::string(argv[1]) == "up") return tutti::RunStandalone({argv + 2, argv + argc});
+  // So have the commands that work on the store itself.
+  if (argc >= 2 && tutti::state_manager::IsAdminCommand(argv[1])) {
+    return tutti::state_manager::AdminMain(argv[1], {argv + 2, argv + argc});
+  }
 
   Options o;
   if (const char* server = getenv("TUTTI_SERVER"); server && *server) o.server = server;
@@ -121,6 +130,38 @@ int Main(int argc, char** argv) {
   auto* trace = app.add_subcommand("trace", "the spans of a recent trace");
   trace->add_option("trace", o.id)->required();
   trace->callback(with([&o](Client& c, Format f) { return Trace(c, o.id, f); }));
+  auto* audit = app.add_subcommand("audit", "verify, export");
+  audit->require_subcommand(1);
+  auto* verify = audit->add_subcommand("verify", "find records that were altered, removed or reordered");
+  verify->add_option("--known", o.known, "SEQ:HASH of a record that was noted earlier");
+  verify->callback(with([&o](Client& c, Format f) { return VerifyAudit(c, o.known, f); }));
+  audit->add_subcommand("export", "every record as a line of JSON")->callback(with([](Client& c, Format) {
+    return ExportAudit(c);
+  }));
+  auto* budgets = app.add_subcommand("budgets", "list, set");
+  budgets->require_subcommand(1);
+  auto* budgets_list = budgets->add_subcommand("list", "limits, what is spent and what is reserved");
+  budgets_list->add_option("scope", o.budget.scope, "only this scope and below");
+  budgets_list->callback(with([&o](Client& c, Format f) { return ListBudgets(c, o.budget.scope, f); }));
+  auto* budgets_set = budgets->add_subcommand("set", "limit what a scope may spend");
+  budgets_set->add_option("scope", o.budget.scope, "for example tenants/acme/projects/web")->required();
+  budgets_set->add_option("--limit", o.budget.money, "money, for example 12.50");
+  budgets_set->add_option("--currency", o.budget.currency)->capture_default_str();
+  budgets_set->add_option("--tokens", o.budget.tokens, "most tokens");
+  budgets_set->add_option("--calls", o.budget.calls, "most calls");
+  budgets_set->add_option("--window", o.budget.window_seconds, "seconds after which the limits begin anew");
+  budgets_set->callback(with([&o](Client& c, Format f) { return SetBudget(c, o.budget, f); }));
+  auto* spending = app.add_subcommand("spending", "what was spent, by scope or label");
+  spending->add_option("scope", o.budget.scope, "only this scope and below");
+  spending->add_option("--level", o.level, "pairs of the scope that make a group")->capture_default_str();
+  spending->add_option("--label", o.label, "group by this label instead");
+  spending->callback(with([&o](Client& c, Format f) { return Spending(c, o.budget.scope, o.level, o.label, f); }));
+  for (const char* name : {"backup", "restore", "migrate"}) {
+    app.add_subcommand(name, absl::StrCat("of the store itself (tutti ", name, " --help)"))->callback([&code] {
+      std::cerr << "error: backup, restore and migrate come first and have flags of their own\n";
+      code = kUsage;
+    });
+  }
   auto* completion = app.add_subcommand("completion", "a script for your shell: source <(tutti completion bash)");
   completion->add_option("shell", o.shell, "bash or zsh")->required();
   completion->callback([&] { code = Completion(o.shell); });

@@ -16,8 +16,11 @@ absl::Status MigratePostgres(const PostgresOptions& options, const MigrationTarg
   TUTTI_ASSIGN_OR_RETURN(auto session, PostgresSession::Connect(options.dsn, options));
   // Reads the version of the database, under the lock of the transaction when there is one.
   auto version_of = [&](Transaction& tx) -> absl::StatusOr<int64_t> {
-    Statement exists = tx.Prepare("SELECT to_regclass('schema_migrations') IS NOT NULL AND 1 = 1");
-    bool there = exists.Step() && exists.Text(0) == "t";
+    // Not to_regclass: it answers from a cache that a transaction which waited for the lock has not renewed.
+    Statement exists = tx.Prepare(
+        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'schema_migrations' AND "
+        "n.nspname = current_schema()");
+    bool there = exists.Step();
     TUTTI_RETURN_IF_ERROR(exists.status());
     if (!there) return 0;
     Statement current = tx.Prepare("SELECT coalesce(max(version), 0) FROM schema_migrations");

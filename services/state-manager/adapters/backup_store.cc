@@ -1,0 +1,103 @@
+#include "services/state-manager/adapters/backup_store.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "services/state-manager/adapters/backup_file.h"
+#include "services/state-manager/adapters/open_database.h"
+#include "services/state-manager/adapters/postgres_database.h"
+#include "services/state-manager/adapters/sqlite_database.h"
+
+namespace tutti::state_manager {
+namespace {
+
+std::string FileOf(const tutti::config::v1::StateManager& config) { return absl::StrCat(config.data_dir(), "/tutti.db"); }
+bool UsesPostgres(const tutti::config::v1::StateManager& config) { return !config.postgres().dsn().empty(); }
+
+absl::Status ImportFile(Transaction& tx, const std::string& file, bool replace) {
+  TUTTI_RETURN_IF_ERROR(PrepareImport(tx, replace));
+  TUTTI_RETURN_IF_ERROR(ReadBackupFile(file, [&](const v1::BackupChunk& chunk) { return ImportChunk(tx, chunk); }));
+  return FinishImport(tx);
+}
+
+// Into a database of its own, to be thrown away.
+absl::StatusOr<RowCounts> RestoreIntoScratch(const std::string& file) {
+  const std::string scratch = file + ".check";
+  std::filesystem::remove(scratch);
+  auto restore = [&]() -> absl::StatusOr<RowCounts> {
+    TUTTI_ASSIGN_OR_RETURN(auto db, SqliteDb::Open(scratch, SqliteDb::Mode::kMemory, [] { return int64_t{1}; }));
+    TUTTI_RETURN_IF_ERROR(MigrateSqlite(*db, MigrationTarget()));
+    TUTTI_RETURN_IF_ERROR(db->Begin());
+    TUTTI_RETURN_IF_ERROR(ImportFile(*db, file, /*replace=*/true));
+    return CountRows(*db);
+  };
+  auto counts = restore();
+  for (const char* end : {"", "-journal"}) std::filesystem::remove(scratch + end);
+  return counts;
+}
+
+}  // namespace
+
+absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, const std::string& file) {
+  RowCounts saved;
+  auto fill = [&](Transaction& tx, const ChunkSink& sink) -> absl::Status {
+    TUTTI_ASSIGN_OR_RETURN(saved, ExportAll(tx, sink));
+    return absl::OkStatus();
+  };
+  if (UsesPostgres(config)) {
+    PostgresOptions options = ToPostgresOptions(config);
+    TUTTI_ASSIGN_OR_RETURN(auto session, PostgresSession::Connect(options.dsn, options));
+    TUTTI_RETURN_IF_ERROR(session->BeginRead(/*snapshot=*/true));
+    TUTTI_RETURN_IF_ERROR(WriteBackupFile(file, [&](const ChunkSink& sink) { return fill(*session, sink); }));
+    session->EndRead();
+  } else {
+    if (!std::filesystem::exists(FileOf(config))) {
+      return Error(absl::StatusCode::kNotFound, "NO_STORE",
+                   absl::StrCat("there is no store in ", config.data_dir(), "; name its folder with --state-manager.data-dir"));
+    }
+    TUTTI_ASSIGN_OR_RETURN(auto db, SqliteDb::Open(FileOf(config), SqliteDb::Mode::kRead, [] { return int64_t{1}; }));
+    TUTTI_RETURN_IF_ERROR(db->Execute("BEGIN"));
+    TUTTI_RETURN_IF_ERROR(WriteBackupFile(file, [&](const ChunkSink& sink) { return fill(*db, sink); }));
+    db->Rollback();
+  }
+  TUTTI_ASSIGN_OR_RETURN(RowCounts restored, RestoreIntoScratch(file));
+  if (restored == saved) return saved;
+  return Error(absl::StatusCode::kDataLoss, "BACKUP_DIFFERS",
+               absl::StrCat(file, " does not restore to what was saved; keep the last good one, and try again"));
+}
+
+absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config, const std::string& file, bool replace) {
+  if (UsesPostgres(config)) {
+    PostgresOptions options = ToPostgresOptions(config);
+    TUTTI_RETURN_IF_ERROR(MigratePostgres(options, MigrationTarget()));
+    TUTTI_ASSIGN_OR_RETURN(auto session, PostgresSession::Connect(options.dsn, options));
+    TUTTI_ASSIGN_OR_RETURN(Transaction * tx, session->Begin());
+    TUTTI_RETURN_IF_ERROR(ImportFile(*tx, file, replace));
+    TUTTI_ASSIGN_OR_RETURN(RowCounts counts, CountRows(*tx));
+    TUTTI_RETURN_IF_ERROR(session->Commit());
+    return counts;
+  }
+  TUTTI_ASSIGN_OR_RETURN(int lock, LockDataDir(config.data_dir()));
+  auto restore = [&]() -> absl::StatusOr<RowCounts> {
+    TUTTI_ASSIGN_OR_RETURN(auto db, SqliteDb::Open(FileOf(config), SqliteDb::Mode::kWrite, [] { return int64_t{1}; }));
+    TUTTI_RETURN_IF_ERROR(MigrateSqlite(*db, MigrationTarget()));
+    TUTTI_RETURN_IF_ERROR(db->Begin());
+    absl::Status status = ImportFile(*db, file, replace);
+    if (!status.ok()) {
+      db->Rollback();
+      return status;
+    }
+    TUTTI_ASSIGN_OR_RETURN(RowCounts counts, CountRows(*db));
+    TUTTI_RETURN_IF_ERROR(db->Commit());
+    return counts;
+  };
+  auto counts = restore();
+  close(lock);
+  return counts;
+}
+
+}  // namespace tutti::state_manager
