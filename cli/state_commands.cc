@@ -37,7 +37,8 @@ int VerifyAudit(Client& client, const std::string& known, Format format) {
     }
     if (response.findings().empty()) {
       std::cout << response.records() << " records, whole";
-      if (response.records() > 0) std::cout << "; note this elsewhere: " << response.records() << ":" << response.head_hash();
+      if (response.records() > 0)
+        std::cout << "; note this elsewhere: " << response.records() << ":" << response.head_hash();
       std::cout << "\n";
     }
   }
@@ -74,8 +75,7 @@ int ListBudgets(Client& client, const std::string& scope, Format format) {
   for (const auto& budget : response.budgets()) {
     const std::string& currency = budget.currency_code();
     auto count = [](bool limited, int64_t value) { return limited ? absl::StrCat(value) : std::string("-"); };
-    rows.push_back({budget.scope(),
-                    budget.has_limit_nano_units() ? ShowCost(budget.limit_nano_units(), currency) : "-",
+    rows.push_back({budget.scope(), budget.has_limit_nano_units() ? ShowCost(budget.limit_nano_units(), currency) : "-",
                     ShowCost(budget.spent().nano_units(), currency), ShowCost(budget.reserved().nano_units(), currency),
                     count(budget.has_limit_tokens(), budget.limit_tokens()), absl::StrCat(budget.spent().tokens()),
                     count(budget.has_limit_calls(), budget.limit_calls()), absl::StrCat(budget.spent().calls()),
@@ -96,7 +96,8 @@ int SetBudget(Client& client, const BudgetOptions& options, Format format) {
     std::pair<std::string, std::string> parts = absl::StrSplit(options.money, absl::MaxSplits('.', 1));
     parts.second.resize(9, '0');
     int64_t whole = 0, nano = 0;
-    if (!absl::SimpleAtoi(parts.first, &whole) || !absl::SimpleAtoi(parts.second, &nano) || whole < 0 || whole > 100000000) {
+    if (!absl::SimpleAtoi(parts.first, &whole) || !absl::SimpleAtoi(parts.second, &nano) || whole < 0 ||
+        whole > 100000000) {
       std::cerr << "error: --limit is an amount of money, for example 12.50\n";
       return kUsage;
     }

@@ -22,9 +22,9 @@ int Fail(const absl::Status& status, int code) {
 void Print(const char* what, const RowCounts& counts) {
   int64_t rows = 0;
   for (const auto& [table, count] : counts) rows += count;
-  std::cout << what << rows << " rows: " << counts.at("runs") << " runs, " << counts.at("journal") << " journal entries, "
-            << counts.at("memories") << " memories, " << counts.at("messages") << " messages, " << counts.at("audit_log")
-            << " audit records\n";
+  std::cout << what << rows << " rows: " << counts.at("runs") << " runs, " << counts.at("journal")
+            << " journal entries, " << counts.at("memories") << " memories, " << counts.at("messages") << " messages, "
+            << counts.at("audit_log") << " audit records\n";
 }
 
 int Migrate(const tutti::config::v1::Config& config, const MigrationTarget& given) {
@@ -47,10 +47,12 @@ bool IsAdminCommand(const std::string& command) {
 }
 
 std::string AdminHelp() {
-  return "  backup FILE             a consistent copy of the store, while it is in use or not; checked by restoring it\n"
+  return "  backup FILE             a consistent copy of the store, while it is in use or not; checked by restoring "
+         "it\n"
          "  restore FILE [--force]  into an empty store, or with --force in place of what it holds\n"
          "  migrate [--dry-run] [--to N]  bring the database to this program's version, or to version N\n"
-         "The store is named as for the service: --state-manager.data-dir, --state-manager.postgres.dsn, --config, TUTTI_*.\n";
+         "The store is named as for the service: --state-manager.data-dir, --state-manager.postgres.dsn, --config, "
+         "TUTTI_*.\n";
 }
 
 int AdminMain(const std::string& command, const std::vector<std::string>& args) {
@@ -82,15 +84,16 @@ int AdminMain(const std::string& command, const std::vector<std::string>& args) 
     }
   }
   if (names.size() != (command == "migrate" ? 0U : 1U)) {
-    std::cerr << "error: " << command << (command == "migrate" ? " takes no file\n" : " needs one file\n") << AdminHelp();
+    std::cerr << "error: " << command << (command == "migrate" ? " takes no file\n" : " needs one file\n")
+              << AdminHelp();
     return 2;
   }
   auto loaded = LoadConfig(flags, getenv, EnvironmentNames());
   if (!loaded.ok()) return Fail(loaded.status(), 2);
   const auto& config = loaded->config;
   if (command == "migrate") return Migrate(config, target);
-  auto counts = command == "backup" ? BackUp(config.state_manager(), names[0])
-                                    : Restore(config.state_manager(), names[0], force);
+  auto counts =
+      command == "backup" ? BackUp(config.state_manager(), names[0]) : Restore(config.state_manager(), names[0], force);
   if (!counts.ok()) return Fail(counts.status(), 1);
   Print(command == "backup" ? "saved and checked " : "restored ", *counts);
   return 0;

@@ -29,9 +29,9 @@ class StateManager final : public Module {
     const auto& options = config_.state_manager();
     Runtime& runtime = serving_.runtime();
     if (options.memory().at_limit() != "evict" && options.memory().at_limit() != "refuse") {
-      return Error(absl::StatusCode::kInvalidArgument, "CONFIG",
-                   absl::StrCat("--state-manager.memory.at-limit is \"", options.memory().at_limit(),
-                                "\"; evict or refuse"));
+      return Error(
+          absl::StatusCode::kInvalidArgument, "CONFIG",
+          absl::StrCat("--state-manager.memory.at-limit is \"", options.memory().at_limit(), "\"; evict or refuse"));
     }
     StateStore::Options store;
     TUTTI_ASSIGN_OR_RETURN(store.keys, ReadKeys());
@@ -61,9 +61,9 @@ class StateManager final : public Module {
     server.max_message_bytes = static_cast<int>(2 * config_.process().max_message_bytes());
     server.services = {journal_.get(),  runs_.get(),          workflows_.get(), leases_.get(), contexts_.get(),
                        memories_.get(), conversations_.get(), sessions_.get(),  audit_.get(),  budgets_.get()};
-    for (const char* name : {"JournalService", "RunStoreService", "WorkflowStoreService", "LeaseService",
-                             "ContextService", "MemoryService", "ConversationService", "SessionService", "AuditService",
-                             "BudgetService"}) {
+    for (const char* name :
+         {"JournalService", "RunStoreService", "WorkflowStoreService", "LeaseService", "ContextService",
+          "MemoryService", "ConversationService", "SessionService", "AuditService", "BudgetService"}) {
       server.reflected.push_back(absl::StrCat("tutti.state.v1.", name));
     }
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
@@ -78,8 +78,8 @@ class StateManager final : public Module {
     janitor_ = std::make_unique<Janitor>(std::move(janitor), *access_, *store_, hub_, runtime.timers, serving_.loop(),
                                          serving_.log());
     janitor_->Start();
-    serving_.log().Info("store open", {{"database", opened_.description},
-                                       {"encrypted", store_->codec.encrypts() ? "true" : "false"}});
+    serving_.log().Info(
+        "store open", {{"database", opened_.description}, {"encrypted", store_->codec.encrypts() ? "true" : "false"}});
     return absl::OkStatus();
   }
   std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }

@@ -18,7 +18,8 @@ struct StoreMetrics::Impl {
     wait = &counter("tutti_db_pool_wait_seconds_total", "Time spent waiting for a connection.");
     timeouts = &counter("tutti_db_pool_timeouts_total", "Waits for a connection that were given up.");
     failures = &counter("tutti_db_connection_failures_total", "Connections that could not be made.");
-    auto& pool = prometheus::BuildGauge().Name("tutti_db_pool_connections").Help("Connections of the pool.").Register(registry);
+    auto& pool =
+        prometheus::BuildGauge().Name("tutti_db_pool_connections").Help("Connections of the pool.").Register(registry);
     max = &pool.Add({{"state", "max"}});
     open = &pool.Add({{"state", "open"}});
     in_use = &pool.Add({{"state", "in_use"}});

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "runtime/status/grpc_status.h"
+#include "tests/support/postgres_server.h"
 #include "tests/support/suite_process.h"
 
 namespace tutti::testing {
@@ -59,7 +60,34 @@ std::vector<std::string> Lines(const std::string& file) {
 // A key without its attempt: `run/step`.
 std::string StepOf(const std::string& key) { return key.substr(0, key.rfind('/')); }
 
-TEST(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
+// On SQLite, and on a PostgreSQL of its own.
+class CrashTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    if (!GetParam()) return;
+    auto started = PostgresServer::Start();
+    if (!started.ok()) GTEST_SKIP() << started.status();
+    postgres_ = *std::move(started);
+    database_ = *postgres_->NewDatabase();
+  }
+  std::vector<std::string> Flags(const std::string& dir) const {
+    std::vector<std::string> flags = {"--config=" + dir + "/config.yaml"};
+    if (postgres_) flags.push_back("--state-manager.postgres.dsn=" + postgres_->Dsn(database_));
+    return flags;
+  }
+  std::set<std::string> Completed(const std::string& data_dir) const {
+    if (!postgres_) return CompletedKeys(data_dir);
+    auto rows = postgres_->Sql(database_, "SELECT run_id || '/' || path FROM journal WHERE kind = 'step_completed'");
+    if (!rows.ok()) return {};  // not migrated yet
+    return absl::StrSplit(*rows, '\n', absl::SkipEmpty());
+  }
+  std::unique_ptr<PostgresServer> postgres_;
+  std::string database_;
+};
+INSTANTIATE_TEST_SUITE_P(Stores, CrashTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "Postgres" : "Sqlite"; });
+
+TEST_P(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
   std::string dir = NewTempDir("crash");
   uint32_t seed = std::random_device()();
   if (const char* given = getenv("TUTTI_TEST_SEED")) seed = static_cast<uint32_t>(std::stoul(given));
@@ -75,7 +103,7 @@ TEST(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
       "/v1\", api_key: test-key, model: m}\n  agents:\n  - {name: counting, model: {provider: openai}}\ntool_service: "
       "{test_count_file: ",
       tool_counts, "}\n");
-  SuiteProcess suite({.data_dir = dir + "/data", .flags = {"--config=" + dir + "/config.yaml"}});
+  SuiteProcess suite({.data_dir = dir + "/data", .flags = Flags(dir)});
   std::set<std::string> acknowledged;
   // Steps that were done before a crash, with how often they had been called by then.
   std::map<std::string, int> done_before;
@@ -109,7 +137,7 @@ TEST(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
     starter.join();
     acknowledged.insert(mine.begin(), mine.end());
     auto counts = count();
-    for (const auto& step : CompletedKeys(dir + "/data")) done_before.emplace(step, counts[step]);
+    for (const auto& step : Completed(dir + "/data")) done_before.emplace(step, counts[step]);
   }
   ASSERT_TRUE(suite.Start());
   EXPECT_GT(acknowledged.size(), 20u);
@@ -131,15 +159,14 @@ TEST(CrashTest, EveryAcknowledgedRunEndsAndNoCompletedStepRunsAgain) {
 }
 
 // In six processes one after the other dies under load and comes back; the others go on.
-TEST(CrashTest, AnyServiceMayDieAloneAndEveryAcknowledgedRunEnds) {
+TEST_P(CrashTest, AnyServiceMayDieAloneAndEveryAcknowledgedRunEnds) {
   std::string dir = NewTempDir("crash6");
   uint32_t seed = std::random_device()();
   if (const char* given = getenv("TUTTI_TEST_SEED")) seed = static_cast<uint32_t>(std::stoul(given));
   SCOPED_TRACE(absl::StrCat("repeat with TUTTI_TEST_SEED=", seed));
   std::mt19937 random(seed);
   std::ofstream(dir + "/config.yaml") << "tool_service: {test_count_file: " << dir << "/tools}\n";
-  SuiteProcess suite(
-      {.form = Form::kSixProcesses, .data_dir = dir + "/data", .flags = {"--config=" + dir + "/config.yaml"}});
+  SuiteProcess suite({.form = Form::kSixProcesses, .data_dir = dir + "/data", .flags = Flags(dir)});
   ASSERT_TRUE(suite.Start());
   std::atomic<bool> stop{false};
   std::set<std::string> acknowledged;
@@ -165,6 +192,10 @@ steps:
     auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(300 + random() % 300);
     Eventually([&] { return std::chrono::steady_clock::now() > end; }, 5);
     suite.Replace(process);
+    if (postgres_ && process == 3) {  // and the database itself
+      ASSERT_TRUE(postgres_->Stop("immediate").ok());
+      ASSERT_TRUE(postgres_->StartAgain().ok());
+    }
   }
   stop = true;
   starter.join();

@@ -12,6 +12,7 @@
 #include "runtime/json/json.h"
 #include "runtime/status/error.h"
 #include "runtime/status/grpc_status.h"
+#include "tests/support/postgres_server.h"
 #include "tests/support/suite_process.h"
 #include "tutti/agent/v1/agent_service.grpc.pb.h"
 #include "tutti/monitoring/v1/monitoring_service.grpc.pb.h"
@@ -25,7 +26,13 @@ using ::testing::HasSubstr;
 
 std::string Corpus() { return SourceDir() + "/build/demo-corpus"; }
 
-class SuiteTest : public ::testing::TestWithParam<Form> {
+// The forms in which a suite runs, and what its state-manager stands on.
+struct Setup {
+  Form form;
+  bool postgres;
+};
+
+class SuiteTest : public ::testing::TestWithParam<Setup> {
  protected:
   static void SetUpTestSuite() { signal(SIGPIPE, SIG_IGN); }
   SuiteTest() : dir_(NewTempDir("e2e")) {
@@ -45,10 +52,12 @@ agent_manager:
   - {name: anthro, tools: [calculate], model: {provider: anthropic}}
   - {name: busy, model: {provider: openai, model: overloaded}}
 )");
-    suite_ = std::make_unique<SuiteProcess>(SuiteProcess::Options{
-        .form = GetParam(),
-        .data_dir = dir_ + "/data",
-        .flags = {"--config=" + config_, "--tool-service.document-roots=" + Corpus() + "," + dir_}});
+    std::vector<std::string> flags = {"--config=" + config_, "--tool-service.document-roots=" + Corpus() + "," + dir_};
+    if (GetParam().postgres && SharedPostgres() != nullptr) {
+      flags.push_back("--state-manager.postgres.dsn=" + SharedPostgres()->Dsn(*SharedPostgres()->NewDatabase()));
+    }
+    suite_ = std::make_unique<SuiteProcess>(
+        SuiteProcess::Options{.form = GetParam().form, .data_dir = dir_ + "/data", .flags = flags});
   }
   ~SuiteTest() override {
     suite_.reset();
@@ -95,9 +104,12 @@ agent_manager:
   std::unique_ptr<SuiteProcess> suite_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Forms, SuiteTest, ::testing::Values(Form::kOneProcess, Form::kSixProcesses),
+INSTANTIATE_TEST_SUITE_P(Forms, SuiteTest,
+                         ::testing::Values(Setup{Form::kOneProcess, false}, Setup{Form::kSixProcesses, false},
+                                           Setup{Form::kSixProcesses, true}),
                          [](const auto& info) {
-                           return info.param == Form::kOneProcess ? "OneProcess" : "SixProcesses";
+                           std::string name = info.param.form == Form::kOneProcess ? "OneProcess" : "SixProcesses";
+                           return name + (info.param.postgres ? "OnPostgres" : "");
                          });
 
 TEST_P(SuiteTest, DoesTheMainJobForClientsInThreeLanguages) {

@@ -13,17 +13,19 @@
 #include <fstream>
 #include <iostream>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_split.h"
 #include "runtime/status/macros.h"
 
 namespace tutti::testing {
 namespace {
 
-std::string Quote(const std::string& text) { return absl::StrCat("'", absl::StrReplaceAll(text, {{"'", "'\\''"}}), "'"); }
+std::string Quote(const std::string& text) {
+  return absl::StrCat("'", absl::StrReplaceAll(text, {{"'", "'\\''"}}), "'");
+}
 
 absl::StatusOr<std::string> Shell(const std::string& command) {
   std::string out;
@@ -101,7 +103,8 @@ absl::StatusOr<std::unique_ptr<PostgresServer>> PostgresServer::StartStandby() {
   }
   out->port_ = FreePort();
   TUTTI_RETURN_IF_ERROR(
-      out->Run(absl::StrCat("pg_basebackup -D data -R -c fast -X stream -h 127.0.0.1 -U postgres -p ", port_)).status());
+      out->Run(absl::StrCat("pg_basebackup -D data -R -c fast -X stream -h 127.0.0.1 -U postgres -p ", port_))
+          .status());
   std::ofstream(name + "/data/postgresql.conf", std::ios::app)
       << "port = " << out->port_ << "\nunix_socket_directories = '" << name << "'\nhot_standby = on\n";
   TUTTI_RETURN_IF_ERROR(out->Launch());
@@ -140,7 +143,8 @@ std::string PostgresServer::Dsn(const std::string& database) const {
 }
 
 absl::StatusOr<std::string> PostgresServer::Sql(const std::string& database, const std::string& sql) const {
-  return Shell(absl::StrCat(PostgresBinDir(), "/psql -qAtX -v ON_ERROR_STOP=1 -d ", Quote(Dsn(database)), " -c ", Quote(sql)));
+  return Shell(
+      absl::StrCat(PostgresBinDir(), "/psql -qAtX -v ON_ERROR_STOP=1 -d ", Quote(Dsn(database)), " -c ", Quote(sql)));
 }
 
 absl::StatusOr<std::string> PostgresServer::NewDatabase(const std::string& template_name) {

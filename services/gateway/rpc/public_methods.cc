@@ -3,9 +3,9 @@
 #include <google/protobuf/descriptor.h>
 
 #include "absl/strings/str_cat.h"
+#include "google/api/annotations.pb.h"
 #include "tutti/agent/v1/agent_service.pb.h"
 #include "tutti/monitoring/v1/monitoring_service.pb.h"
-#include "google/api/annotations.pb.h"
 #include "tutti/state/v1/audit_service.pb.h"
 #include "tutti/state/v1/budget_service.pb.h"
 #include "tutti/state/v1/context_service.pb.h"

@@ -15,7 +15,9 @@
 namespace tutti::state_manager {
 namespace {
 
-std::string FileOf(const tutti::config::v1::StateManager& config) { return absl::StrCat(config.data_dir(), "/tutti.db"); }
+std::string FileOf(const tutti::config::v1::StateManager& config) {
+  return absl::StrCat(config.data_dir(), "/tutti.db");
+}
 bool UsesPostgres(const tutti::config::v1::StateManager& config) { return !config.postgres().dsn().empty(); }
 
 absl::Status ImportFile(Transaction& tx, const std::string& file, bool replace) {
@@ -56,8 +58,9 @@ absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, 
     session->EndRead();
   } else {
     if (!std::filesystem::exists(FileOf(config))) {
-      return Error(absl::StatusCode::kNotFound, "NO_STORE",
-                   absl::StrCat("there is no store in ", config.data_dir(), "; name its folder with --state-manager.data-dir"));
+      return Error(
+          absl::StatusCode::kNotFound, "NO_STORE",
+          absl::StrCat("there is no store in ", config.data_dir(), "; name its folder with --state-manager.data-dir"));
     }
     TUTTI_ASSIGN_OR_RETURN(auto db, SqliteDb::Open(FileOf(config), SqliteDb::Mode::kRead, [] { return int64_t{1}; }));
     TUTTI_RETURN_IF_ERROR(db->Execute("BEGIN"));
@@ -70,7 +73,8 @@ absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, 
                absl::StrCat(file, " does not restore to what was saved; keep the last good one, and try again"));
 }
 
-absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config, const std::string& file, bool replace) {
+absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config, const std::string& file,
+                                  bool replace) {
   if (UsesPostgres(config)) {
     PostgresOptions options = ToPostgresOptions(config);
     TUTTI_RETURN_IF_ERROR(MigratePostgres(options, MigrationTarget()));

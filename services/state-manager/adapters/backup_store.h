@@ -1,5 +1,5 @@
-// Backup and restore of the store that the configuration names. Reads and writes the database itself, so that no service
-// has to run; beside running ones a backup is a snapshot.
+// Backup and restore of the store that the configuration names. Reads and writes the database itself, so that no
+// service has to run; beside running ones a backup is a snapshot.
 #pragma once
 
 #include <string>

@@ -39,7 +39,7 @@ class GroupCommit {
   struct Options {
     std::string name;
     int lanes = 1;
-    size_t max_batch = 4096;  // ops of one transaction
+    size_t max_batch = 4096;   // ops of one transaction
     size_t max_queue = 65536;  // ops that wait, in all lanes
   };
   // Borrows a session for one batch; its error answers the whole batch.

@@ -56,7 +56,8 @@ absl::StatusOr<OpenedDatabase> OpenDatabase(const tutti::config::v1::StateManage
 absl::Status MigrateDatabase(const tutti::config::v1::StateManager& config, const MigrationTarget& target) {
   if (!config.postgres().dsn().empty()) return MigratePostgres(ToPostgresOptions(config), target);
   TUTTI_ASSIGN_OR_RETURN(int lock, LockDataDir(config.data_dir()));
-  auto db = SqliteDb::Open(absl::StrCat(config.data_dir(), "/tutti.db"), SqliteDb::Mode::kWrite, [] { return int64_t{0}; });
+  auto db =
+      SqliteDb::Open(absl::StrCat(config.data_dir(), "/tutti.db"), SqliteDb::Mode::kWrite, [] { return int64_t{0}; });
   absl::Status status = db.status();
   if (status.ok()) status = MigrateSqlite(**db, target);
   if (db.ok()) db->reset();

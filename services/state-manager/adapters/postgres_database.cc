@@ -18,7 +18,8 @@ absl::Status MigratePostgres(const PostgresOptions& options, const MigrationTarg
   auto version_of = [&](Transaction& tx) -> absl::StatusOr<int64_t> {
     // Not to_regclass: it answers from a cache that a transaction which waited for the lock has not renewed.
     Statement exists = tx.Prepare(
-        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'schema_migrations' AND "
+        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'schema_migrations' "
+        "AND "
         "n.nspname = current_schema()");
     bool there = exists.Step();
     TUTTI_RETURN_IF_ERROR(exists.status());

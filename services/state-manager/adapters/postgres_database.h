@@ -15,8 +15,8 @@ namespace tutti::state_manager {
 
 class PostgresDatabase final : public Database {
  public:
-  // Migrates, then serves. UNAVAILABLE: the server cannot be reached. FAILED_PRECONDITION: it refuses, or its database is
-  // newer than this program.
+  // Migrates, then serves. UNAVAILABLE: the server cannot be reached. FAILED_PRECONDITION: it refuses, or its database
+  // is newer than this program.
   static absl::StatusOr<std::unique_ptr<PostgresDatabase>> Open(PostgresOptions options, NewsListener& listener);
   ~PostgresDatabase() override;
 

@@ -1,5 +1,5 @@
-// What PostgreSQL's adapter does when things go wrong, against a real server that the test starts, stops, freezes, fills
-// and cuts off.
+// What PostgreSQL's adapter does when things go wrong, against a real server that the test starts, stops, freezes,
+// fills and cuts off.
 #include <signal.h>
 
 #include <condition_variable>
@@ -70,7 +70,12 @@ class PostgresTest : public StoreFixture {
   // A replica that has just begun is heard of within a moment: until then nothing is sent to it.
   bool Listens(Ear& ear, Database& other) {
     for (int i = 0; i < 100; ++i) {
-      (void)Transact<int>([](Transaction& tx, int&) { tx.Announce({News::Kind::kClaimable, "", ""}); return absl::OkStatus(); }, &other);
+      (void)Transact<int>(
+          [](Transaction& tx, int&) {
+            tx.Announce({News::Kind::kClaimable, "", ""});
+            return absl::OkStatus();
+          },
+          &other);
       if (ear.Hears({News::Kind::kClaimable, "", ""}, std::chrono::milliseconds(200))) return true;
     }
     return false;
@@ -164,16 +169,19 @@ TEST_P(PostgresTest, SeveralMigrateAtOnce) {
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(applied, Migrations().size()) << "each once";
   ASSERT_THAT(SharedPostgres()->Sql(*name, "INSERT INTO schema_migrations VALUES (999, 'later')"), IsOk());
-  EXPECT_THAT(MigratePostgres(options, {}), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "use the newer program"));
+  EXPECT_THAT(MigratePostgres(options, {}),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "use the newer program"));
 }
 
 TEST_P(PostgresTest, AWrongAddressOrDatabaseIsAClearError) {
   WatchHub hub;
   PostgresOptions options;
   options.dsn = absl::StrCat("host=127.0.0.1 user=postgres dbname=x port=", FreePort());
-  EXPECT_THAT(PostgresDatabase::Open(options, hub), HasCodeAndText(absl::StatusCode::kUnavailable, "cannot be reached"));
+  EXPECT_THAT(PostgresDatabase::Open(options, hub),
+              HasCodeAndText(absl::StatusCode::kUnavailable, "cannot be reached"));
   options.dsn = SharedPostgres()->Dsn("no_such_database");
-  EXPECT_THAT(PostgresDatabase::Open(options, hub), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "--state-manager.postgres.dsn"));
+  EXPECT_THAT(PostgresDatabase::Open(options, hub),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "--state-manager.postgres.dsn"));
 }
 
 TEST_P(PostgresTest, NewsReachOtherReplicas) {
@@ -230,7 +238,10 @@ TEST_P(PostgresTest, ConnectionsCutInTheMiddleOfTransactionsLoseNothing) {
   StartLoad(load, 8);
   for (int i = 0; i < 15; ++i) {
     ASSERT_TRUE(More(load, 30));
-    ASSERT_THAT(own_->Sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tutti%'"), IsOk());
+    ASSERT_THAT(
+        own_->Sql("postgres",
+                  "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tutti%'"),
+        IsOk());
   }
   ASSERT_TRUE(More(load, 100));
   EndLoad(load);
@@ -301,9 +312,12 @@ TEST_P(PostgresTest, AFullDiskIsToldAndWorkGoesOnWhenThereIsRoom) {
   }
   {
     OwnServer();
-    // Only the tables lie on the small disk: a server whose WAL has no room stops altogether, and comes back by a restart.
+    // Only the tables lie on the small disk: a server whose WAL has no room stops altogether, and comes back by a
+    // restart.
     std::string space = disk + "/space";
-    ASSERT_EQ(system(absl::StrCat("mkdir '", space, "' && chown postgres '", space, "' && chmod 0700 '", space, "'").c_str()), 0);
+    ASSERT_EQ(
+        system(absl::StrCat("mkdir '", space, "' && chown postgres '", space, "' && chmod 0700 '", space, "'").c_str()),
+        0);
     ASSERT_THAT(own_->Sql("postgres", absl::StrCat("CREATE TABLESPACE small LOCATION '", space, "'")), IsOk());
     ASSERT_THAT(own_->Sql(dsn_.substr(dsn_.rfind('=') + 1), "ALTER TABLE journal SET TABLESPACE small"), IsOk());
     auto engine = Register("e", "1");
@@ -345,7 +359,9 @@ TEST_P(PostgresTest, ReadsThatMayLagGoToAReplicaAndComeBackWithoutOne) {
       if (row.Step()) *where = absl::StrCat(row.Text(0), row.Text(1));
       return row.status();
     };
-    op.finish = [&answer, where](const absl::Status& status) { answer.set_value(status.ok() ? *where : status.ToString()); };
+    op.finish = [&answer, where](const absl::Status& status) {
+      answer.set_value(status.ok() ? *where : status.ToString());
+    };
     database_->Read(std::move(op));
     return answer.get_future().get();
   };
@@ -367,14 +383,17 @@ TEST_P(PostgresTest, WorksThroughPgbouncerInTransactionMode) {
   int port = FreePort();
   std::string ini = own_->dir() + "/pgbouncer.ini";
   std::ofstream(own_->dir() + "/users.txt") << "\"postgres\" \"\"\n";
-  std::ofstream(ini) << "[databases]\n* = host=127.0.0.1 port=" << own_->port() << "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = "
-                     << port << "\nauth_type = any\nauth_file = " << own_->dir() << "/users.txt\npool_mode = transaction\nunix_socket_dir =\n"
+  std::ofstream(ini) << "[databases]\n* = host=127.0.0.1 port=" << own_->port()
+                     << "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = " << port
+                     << "\nauth_type = any\nauth_file = " << own_->dir()
+                     << "/users.txt\npool_mode = transaction\nunix_socket_dir =\n"
                      << "logfile = " << own_->dir() << "/pgbouncer.log\npidfile = " << own_->dir()
-                     << "/pgbouncer.pid\nserver_reset_query =\nignore_startup_parameters = extra_float_digits\nadmin_users = postgres\n"
+                     << "/pgbouncer.pid\nserver_reset_query =\nignore_startup_parameters = "
+                        "extra_float_digits\nadmin_users = postgres\n"
                      << "[users]\n";
-  ASSERT_EQ(system(absl::StrCat("sed -i 's/^\\* = .*/* = host=127.0.0.1 port=", own_->port(), " user=postgres/' ", ini, "; chmod -R a+rX ",
-                                own_->dir(), "/pgbouncer.ini ", own_->dir(), "/users.txt; runuser -u postgres -- /usr/sbin/pgbouncer -d ", ini,
-                                " >/dev/null 2>&1")
+  ASSERT_EQ(system(absl::StrCat("sed -i 's/^\\* = .*/* = host=127.0.0.1 port=", own_->port(), " user=postgres/' ", ini,
+                                "; chmod -R a+rX ", own_->dir(), "/pgbouncer.ini ", own_->dir(),
+                                "/users.txt; runuser -u postgres -- /usr/sbin/pgbouncer -d ", ini, " >/dev/null 2>&1")
                        .c_str()),
             0);
   std::string name = dsn_.substr(dsn_.rfind('=') + 1);
@@ -409,12 +428,15 @@ TEST_P(PostgresTest, SeveralReplicasWorkOnOneDatabase) {
   for (int t = 0; t < kRuns; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 1; i <= 20; ++i) {
-        EXPECT_THAT(Append(Entries(absl::StrCat("run", t), 1, i), nullptr, replicas[static_cast<size_t>(t + i) % kReplicas].get()), IsOk());
+        EXPECT_THAT(Append(Entries(absl::StrCat("run", t), 1, i), nullptr,
+                           replicas[static_cast<size_t>(t + i) % kReplicas].get()),
+                    IsOk());
       }
     });
   }
   for (auto& thread : threads) thread.join();
-  for (int r = 0; r < kRuns; ++r) EXPECT_EQ(JournalOf(absl::StrCat("run", r), replicas[static_cast<size_t>(r) % kReplicas].get()).size(), 20u);
+  for (int r = 0; r < kRuns; ++r)
+    EXPECT_EQ(JournalOf(absl::StrCat("run", r), replicas[static_cast<size_t>(r) % kReplicas].get()).size(), 20u);
 }
 
 TEST_P(PostgresTest, ClaimsOfSeveralEnginesAreFairAndDoNotOverlap) {

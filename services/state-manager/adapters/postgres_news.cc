@@ -163,7 +163,8 @@ void PostgresNews::Serve(Link& link) {
     if (absl::Now() >= recount) {
       pqxx::nontransaction work(link.link);
       auto row = work.exec1(
-          "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tutti-news' AND datname = current_database()");
+          "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tutti-news' AND datname = "
+          "current_database()");
       MutexLock lock(mutex_);
       peers_ = row[0].as<int64_t>() > 1;
       recount = absl::Now() + kRecount;

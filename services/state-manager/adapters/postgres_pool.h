@@ -21,8 +21,7 @@ class PostgresPool {
 
   class Lease {
    public:
-    Lease(PostgresPool& pool, std::unique_ptr<PostgresSession> session)
-        : pool_(&pool), session_(std::move(session)) {}
+    Lease(PostgresPool& pool, std::unique_ptr<PostgresSession> session) : pool_(&pool), session_(std::move(session)) {}
     Lease(Lease&& other) noexcept = default;
     Lease& operator=(Lease&& other) = delete;
     ~Lease() {

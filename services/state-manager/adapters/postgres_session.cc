@@ -3,10 +3,10 @@
 #include <optional>
 #include <pqxx/pqxx>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_replace.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
@@ -251,8 +251,8 @@ std::string WithParameter(const std::string& dsn, absl::string_view key, absl::s
 absl::StatusOr<std::unique_ptr<PostgresSession>> PostgresSession::Connect(const std::string& dsn,
                                                                           const PostgresOptions& options) {
   std::unique_ptr<PostgresSession> out(new PostgresSession(options));
-  std::string full = WithParameter(
-      dsn, "connect_timeout", absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(options.connect_timeout))));
+  std::string full = WithParameter(dsn, "connect_timeout",
+                                   absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(options.connect_timeout))));
   if (!absl::StrContains(dsn, "application_name")) full = WithParameter(full, "application_name", "tutti");
   full = WithParameter(full, "tcp_user_timeout", absl::StrCat(absl::ToInt64Milliseconds(options.statement_timeout)));
   absl::Status status = out->Guard([&] {

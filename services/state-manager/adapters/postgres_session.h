@@ -18,7 +18,8 @@ struct PostgresOptions {
   std::string dsn;
   // For reads that allow staleness; empty: none.
   std::string replica_dsn;
-  // For LISTEN, which needs a session of its own: past a pooler in transaction mode, name the server itself. Empty: dsn.
+  // For LISTEN, which needs a session of its own: past a pooler in transaction mode, name the server itself. Empty:
+  // dsn.
   std::string listen_dsn;
   int pool_size = 10;
   // Connections that commit beside each other.

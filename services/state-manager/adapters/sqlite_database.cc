@@ -87,8 +87,7 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(Options opt
       GroupCommit::Options{.name = "db-write", .lanes = 1, .max_batch = o.max_batch, .max_queue = o.max_queue},
       [raw = out.get()](std::vector<WriteOp>& batch) {
         SqliteWriteSession session(*raw->writer_);
-        CommitBatch(session, batch, raw->metrics_,
-                    [raw](std::vector<News> news) { raw->listener_.OnNews(news); });
+        CommitBatch(session, batch, raw->metrics_, [raw](std::vector<News> news) { raw->listener_.OnNews(news); });
       });
   return out;
 }

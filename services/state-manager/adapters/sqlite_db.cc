@@ -131,8 +131,8 @@ absl::Status SqliteDb::ErrorOf(absl::string_view what) const {
 
 absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file, Mode mode, Now now) {
   std::unique_ptr<SqliteDb> out(new SqliteDb(std::move(now)));
-  int flags = (mode == Mode::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) |
-              SQLITE_OPEN_NOMUTEX;
+  int flags =
+      (mode == Mode::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX;
   if (sqlite3_open_v2(file.c_str(), &out->db_, flags, nullptr) != SQLITE_OK) return out->ErrorOf("cannot open");
   sqlite3_busy_timeout(out->db_, 5000);
   std::string pragmas;

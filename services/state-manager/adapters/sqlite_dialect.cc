@@ -50,7 +50,8 @@ void ReplaceTimes(std::string& sql) {
       if (sql[end] == '(') ++depth;
       if (sql[end] == ')' && --depth == 0) break;
     }
-    std::string time = "strftime('%Y-%m-%dT%H:%M:%fZ', (" + sql.substr(begin, end - begin) + ") / 1000000.0, 'unixepoch')";
+    std::string time =
+        "strftime('%Y-%m-%dT%H:%M:%fZ', (" + sql.substr(begin, end - begin) + ") / 1000000.0, 'unixepoch')";
     sql.replace(at, end + 1 - at, time);
     at += time.size();
   }

@@ -17,7 +17,7 @@ Json AppendMerge(Json target, const Json& patch);
 enum class OnConflict { kFail, kOurs, kTheirs, kKeepBoth };
 
 struct Conflict {
-  std::string path;  // RFC 6901
+  std::string path;         // RFC 6901
   Json base, ours, theirs;  // null: absent
 };
 

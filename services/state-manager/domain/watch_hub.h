@@ -48,7 +48,9 @@ class WatchHub final : public NewsListener {
  private:
   using Watchers = std::vector<std::weak_ptr<WakeUp>>;
 
-  static std::string KeyOf(News::Kind kind, const std::string& id) { return (kind == News::Kind::kRun ? "r" : "d") + id; }
+  static std::string KeyOf(News::Kind kind, const std::string& id) {
+    return (kind == News::Kind::kRun ? "r" : "d") + id;
+  }
   void WakeOne(News::Kind kind, const std::string& id);
   void TellClaimable();
   void TellCancel(const std::string& instance, const std::string& run_id);

@@ -47,8 +47,8 @@ Task<absl::Status> Janitor::MakeSnapshots() {
       out = memories.MaintainIndex();
       return absl::OkStatus();
     };
-    TUTTI_CO_ASSIGN_OR_RETURN(
-        more, co_await access_.Read<bool>(executor_, absl::InfiniteFuture(), false, std::move(slice)));
+    TUTTI_CO_ASSIGN_OR_RETURN(more,
+                              co_await access_.Read<bool>(executor_, absl::InfiniteFuture(), false, std::move(slice)));
   }
   co_return absl::OkStatus();
 }
@@ -73,9 +73,8 @@ Task<absl::Status> Janitor::Sweep() {
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.ledger.Expire(tx, limit); });
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.memories.Expire(tx, limit); });
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.sessions.RemoveEnded(tx, limit); });
-  const std::pair<const char*, absl::Duration> kept[] = {{"SUCCEEDED", options_.keep_succeeded},
-                                                         {"FAILED", options_.keep_failed},
-                                                         {"CANCELLED", options_.keep_cancelled}};
+  const std::pair<const char*, absl::Duration> kept[] = {
+      {"SUCCEEDED", options_.keep_succeeded}, {"FAILED", options_.keep_failed}, {"CANCELLED", options_.keep_cancelled}};
   for (const auto& [status, keep] : kept) {
     if (keep <= absl::ZeroDuration()) continue;
     work.push_back([this, status = status, keep = keep](Transaction& tx, int64_t limit) {
@@ -84,7 +83,8 @@ Task<absl::Status> Janitor::Sweep() {
   }
   if (options_.keep_reservations > absl::ZeroDuration()) {
     work.push_back([this](Transaction& tx, int64_t limit) {
-      return store_.ledger.RemoveEnded(tx, tx.NowMicros() - absl::ToInt64Microseconds(options_.keep_reservations), limit);
+      return store_.ledger.RemoveEnded(tx, tx.NowMicros() - absl::ToInt64Microseconds(options_.keep_reservations),
+                                       limit);
     });
   }
   work.push_back([](Transaction& tx, int64_t limit) { return Payloads::Collect(tx, limit); });

@@ -1,10 +1,10 @@
 // What the state-manager needs of a database engine: transactions, statements, and a queue that commits many callers'
-// writes as one. Everything that is stored is written once, in the SQL below, in store/; an engine is an adapter of this
-// header (docs/adr/0007).
+// writes as one. Everything that is stored is written once, in the SQL below, in store/; an engine is an adapter of
+// this header (docs/adr/0007).
 //
 // The SQL is PostgreSQL's, within what every engine can be made to speak: parameters are $1, $2 …; lists are
-// `x = ANY($1)` bound with BindList; row locks are FOR UPDATE and FOR SHARE; casts are `::type`; upserts are ON CONFLICT.
-// Where two engines have no common form (JSON operators, full text) Transaction::dialect() chooses. Times are
+// `x = ANY($1)` bound with BindList; row locks are FOR UPDATE and FOR SHARE; casts are `::type`; upserts are ON
+// CONFLICT. Where two engines have no common form (JSON operators, full text) Transaction::dialect() chooses. Times are
 // microseconds since 1970 UTC, money is integer nano-units, in BIGINT columns.
 #pragma once
 
@@ -28,13 +28,13 @@ enum class Dialect { kSqlite, kPostgres };
 class SqlArg {
  public:
   enum class Kind { kNull, kInt, kDouble, kText, kBytes };
-  SqlArg(int64_t value) : kind(Kind::kInt), integer(value) {}               // NOLINT: arguments convert
-  SqlArg(int value) : SqlArg(static_cast<int64_t>(value)) {}                // NOLINT
-  SqlArg(bool value) : SqlArg(static_cast<int64_t>(value ? 1 : 0)) {}       // NOLINT
-  SqlArg(double value) : kind(Kind::kDouble), real(value) {}                // NOLINT
-  SqlArg(absl::string_view value) : kind(Kind::kText), text(value) {}       // NOLINT
-  SqlArg(const std::string& value) : kind(Kind::kText), text(value) {}      // NOLINT
-  SqlArg(const char* value) : kind(Kind::kText), text(value) {}             // NOLINT
+  SqlArg(int64_t value) : kind(Kind::kInt), integer(value) {}           // NOLINT: arguments convert
+  SqlArg(int value) : SqlArg(static_cast<int64_t>(value)) {}            // NOLINT
+  SqlArg(bool value) : SqlArg(static_cast<int64_t>(value ? 1 : 0)) {}   // NOLINT
+  SqlArg(double value) : kind(Kind::kDouble), real(value) {}            // NOLINT
+  SqlArg(absl::string_view value) : kind(Kind::kText), text(value) {}   // NOLINT
+  SqlArg(const std::string& value) : kind(Kind::kText), text(value) {}  // NOLINT
+  SqlArg(const char* value) : kind(Kind::kText), text(value) {}         // NOLINT
   static SqlArg Bytes(absl::string_view value) { return SqlArg(Kind::kBytes, value); }
   static SqlArg Null() { return SqlArg(Kind::kNull, ""); }
   // Empty text as NULL.
@@ -113,7 +113,8 @@ class Statement {
   int next_ = 1;
 };
 
-// What others are told after a commit, in this process and in its replicas. News say where to look, never what is there.
+// What others are told after a commit, in this process and in its replicas. News say where to look, never what is
+// there.
 struct News {
   enum class Kind { kRun, kClaimable, kCancel, kContext };
   Kind kind;

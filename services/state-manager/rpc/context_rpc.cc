@@ -35,9 +35,9 @@ Task<absl::Status> ContextRpc::HandleWatch(CallContext& call, const v1::WatchCon
       if (versions.ok()) out = *std::move(versions);
       return versions.status();
     };
-    TUTTI_CO_ASSIGN_OR_RETURN(
-        std::vector<v1::Context> versions,
-        co_await access_.Read<std::vector<v1::Context>>(*call.executor, absl::InfiniteFuture(), false, std::move(body)));
+    TUTTI_CO_ASSIGN_OR_RETURN(std::vector<v1::Context> versions,
+                              co_await access_.Read<std::vector<v1::Context>>(*call.executor, absl::InfiniteFuture(),
+                                                                              false, std::move(body)));
     for (auto& version : versions) {
       after = version.version();
       v1::WatchContextResponse out;

@@ -91,8 +91,8 @@ Task<absl::StatusOr<v1::ReadJournalResponse>> JournalRpc::ReadPage(CallContext& 
     if (page.ok()) out = *std::move(page);
     return page.status();
   };
-  auto page =
-      co_await access_.Read<v1::ReadJournalResponse>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body));
+  auto page = co_await access_.Read<v1::ReadJournalResponse>(*call.executor, call.deadline, /*allow_stale=*/false,
+                                                             std::move(body));
   co_return std::move(page);
 }
 
@@ -104,9 +104,9 @@ Task<absl::Status> JournalRpc::SendSnapshot(CallContext& call, std::string run_i
     if (snapshot.ok()) out = *std::move(snapshot);
     return snapshot.status();
   };
-  TUTTI_CO_ASSIGN_OR_RETURN(Journal::Snapshot snapshot,
-                            co_await access_.Read<Journal::Snapshot>(*call.executor, call.deadline, /*allow_stale=*/false,
-                                                                     std::move(body)));
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      Journal::Snapshot snapshot,
+      co_await access_.Read<Journal::Snapshot>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body)));
   auto entries = std::make_shared<std::vector<v1::JournalEntry>>(std::move(snapshot.entries));
   for (size_t next = 0; next < entries->size();) {
     auto fill = [&journal = journal_, entries, next](Transaction& tx, v1::ReadJournalResponse& out) -> absl::Status {

@@ -27,27 +27,25 @@ namespace tutti::state_manager {
                                          v1::Name##Response& response)
 
 // In its .cc. `area_` has a method of this name; writes with an equal `lane` (text) are committed in order.
-#define TUTTI_WRITE_METHOD(Class, Service, Name, lane)                                                        \
-  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                  \
-    auto body = [&area = area_, request](Transaction& tx, v1::Name##Response& out) {                          \
-      return area.Name(tx, request, out);                                                                     \
-    };                                                                                                        \
-    TUTTI_CO_ASSIGN_OR_RETURN(                                                                                \
-        response, co_await access_.Write<v1::Name##Response>(*call.executor, call.deadline, LaneOf(lane),     \
-                                                             std::move(body)));                               \
-    co_return absl::OkStatus();                                                                               \
+#define TUTTI_WRITE_METHOD(Class, Service, Name, lane)                                                              \
+  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                        \
+    auto body = [&area = area_, request](Transaction& tx, v1::Name##Response& out) {                                \
+      return area.Name(tx, request, out);                                                                           \
+    };                                                                                                              \
+    TUTTI_CO_ASSIGN_OR_RETURN(response, co_await access_.Write<v1::Name##Response>(*call.executor, call.deadline,   \
+                                                                                   LaneOf(lane), std::move(body))); \
+    co_return absl::OkStatus();                                                                                     \
   }
 
 // Answered from a replica of the database when `allow_stale`.
-#define TUTTI_READ_METHOD(Class, Service, Name, allow_stale)                                                 \
-  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                 \
-    auto body = [&area = area_, request](Transaction& tx, v1::Name##Response& out) {                         \
-      return area.Name(tx, request, out);                                                                    \
-    };                                                                                                       \
-    TUTTI_CO_ASSIGN_OR_RETURN(                                                                               \
-        response,                                                                                            \
-        co_await access_.Read<v1::Name##Response>(*call.executor, call.deadline, allow_stale, std::move(body))); \
-    co_return absl::OkStatus();                                                                              \
+#define TUTTI_READ_METHOD(Class, Service, Name, allow_stale)                                                      \
+  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                      \
+    auto body = [&area = area_, request](Transaction& tx, v1::Name##Response& out) {                              \
+      return area.Name(tx, request, out);                                                                         \
+    };                                                                                                            \
+    TUTTI_CO_ASSIGN_OR_RETURN(response, co_await access_.Read<v1::Name##Response>(*call.executor, call.deadline,  \
+                                                                                  allow_stale, std::move(body))); \
+    co_return absl::OkStatus();                                                                                   \
   }
 
 }  // namespace tutti::state_manager

@@ -1,5 +1,5 @@
-// The unary methods of all services but those with streams. Hot rows have one lane each (the ledger, the audit log's end,
-// a tenant's memories): what waits for them is committed together instead of waiting for each other's commits.
+// The unary methods of all services but those with streams. Hot rows have one lane each (the ledger, the audit log's
+// end, a tenant's memories): what waits for them is committed together instead of waiting for each other's commits.
 #include "services/state-manager/rpc/services.h"
 
 namespace tutti::state_manager {

@@ -6,7 +6,8 @@
 
 namespace tutti::state_manager {
 
-// A reader that leaves one message lying for this long is sent away: it comes again with its token and has lost nothing.
+// A reader that leaves one message lying for this long is sent away: it comes again with its token and has lost
+// nothing.
 inline constexpr absl::Duration kSlowestReader = absl::Seconds(30);
 
 inline absl::Status TooManyWatchers(absl::string_view what) {

@@ -19,9 +19,9 @@ class Access {
 
   Database& database() { return database_; }
 
-  // Runs `body(tx, response)` in a transaction and answers when it is committed; writes with an equal lane are committed
-  // in order. `body` may run more than once and owns what it needs. UNAVAILABLE with RetryInfo when the deadline comes
-  // first: whether it was committed is then not known.
+  // Runs `body(tx, response)` in a transaction and answers when it is committed; writes with an equal lane are
+  // committed in order. `body` may run more than once and owns what it needs. UNAVAILABLE with RetryInfo when the
+  // deadline comes first: whether it was committed is then not known.
   template <class Response, class Body>
   Task<absl::StatusOr<Response>> Write(Executor& executor, absl::Time deadline, uint64_t lane, Body body) {
     auto call = std::make_shared<Call<Response>>();

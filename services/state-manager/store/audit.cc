@@ -18,7 +18,8 @@ constexpr size_t kMaxDetails = 16384;
 constexpr int kVerifyPage = 5000;
 constexpr int kMaxFindings = 100;
 
-#define TUTTI_AUDIT_COLUMNS "SELECT seq, time, tenant, actor, action, resource, origin, outcome, details, hash FROM audit_log "
+#define TUTTI_AUDIT_COLUMNS \
+  "SELECT seq, time, tenant, actor, action, resource, origin, outcome, details, hash FROM audit_log "
 
 std::string ZeroHash() { return std::string(SHA256_DIGEST_LENGTH, '\0'); }
 
@@ -58,7 +59,8 @@ std::string AuditHash(absl::string_view previous, const v1::AuditRecord& record,
   field(record.outcome());
   field(details);
   std::string out = ZeroHash();
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), reinterpret_cast<unsigned char*>(out.data()));
+  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(),
+         reinterpret_cast<unsigned char*>(out.data()));
   return out;
 }
 
@@ -72,7 +74,8 @@ absl::Status AuditLog::AppendAuditRecord(Transaction& tx, const v1::AppendAuditR
   TUTTI_RETURN_IF_ERROR(CheckText("record.origin", record.origin(), kMaxText));
   TUTTI_RETURN_IF_ERROR(CheckText("record.outcome", record.outcome(), kMaxText, /*required=*/true));
   std::string details = DumpJson(ToJson(record.details()));
-  if (details.size() > kMaxDetails) return Invalid("record.details", absl::StrCat("has more than ", kMaxDetails, " bytes"));
+  if (details.size() > kMaxDetails)
+    return Invalid("record.details", absl::StrCat("has more than ", kMaxDetails, " bytes"));
   std::string previous;
   int64_t seq = 0;
   {
@@ -86,8 +89,9 @@ absl::Status AuditLog::AppendAuditRecord(Transaction& tx, const v1::AppendAuditR
   SetMicros(now, record.mutable_time());
   std::string hash = AuditHash(previous, record, now, details);
   TUTTI_RETURN_IF_ERROR(
-      tx.Prepare("INSERT INTO audit_log (seq, time, tenant, actor, action, resource, origin, outcome, details, hash) VALUES "
-                 "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+      tx.Prepare(
+            "INSERT INTO audit_log (seq, time, tenant, actor, action, resource, origin, outcome, details, hash) VALUES "
+            "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
           .BindAll(seq, now, record.tenant(), record.actor(), record.action(), record.resource(), record.origin(),
                    record.outcome(), details, SqlArg::Bytes(hash))
           .Run());
@@ -101,10 +105,11 @@ absl::Status AuditLog::AppendAuditRecord(Transaction& tx, const v1::AppendAuditR
 absl::Status AuditLog::ListAuditRecords(Transaction& tx, const v1::ListAuditRecordsRequest& request,
                                         v1::ListAuditRecordsResponse& response) const {
   TUTTI_ASSIGN_OR_RETURN(int page, PageSize(request.page_size()));
-  Statement rows = tx.Prepare(TUTTI_AUDIT_COLUMNS
-                              "WHERE seq > $1 AND ($2 = '' OR tenant = $2) AND ($3 = '' OR actor = $3) AND ($4 = '' OR action "
-                              "= $4) AND ($5 = '' OR resource = $5) AND time >= $6 AND ($7::bigint = 0 OR time < $7::bigint) "
-                              "ORDER BY seq LIMIT $8");
+  Statement rows =
+      tx.Prepare(TUTTI_AUDIT_COLUMNS
+                 "WHERE seq > $1 AND ($2 = '' OR tenant = $2) AND ($3 = '' OR actor = $3) AND ($4 = '' OR action "
+                 "= $4) AND ($5 = '' OR resource = $5) AND time >= $6 AND ($7::bigint = 0 OR time < $7::bigint) "
+                 "ORDER BY seq LIMIT $8");
   rows.BindAll(request.after_seq(), request.tenant(), request.actor(), request.action(), request.resource(),
                ToMicros(request.start_time()), ToMicros(request.end_time()), page);
   while (rows.Step()) *response.add_records() = FromRow(rows);
@@ -137,7 +142,8 @@ absl::Status AuditLog::VerifyAuditLog(Transaction& tx, const v1::VerifyAuditLogR
         find(record.seq(), "the record was altered, or put in another one's place");
       }
       if (rows.Int(1) < last_time) find(record.seq(), "the record is older than the one before it");
-      if (request.known_seq() == record.seq() && !request.known_hash().empty() && request.known_hash() != record.hash()) {
+      if (request.known_seq() == record.seq() && !request.known_hash().empty() &&
+          request.known_hash() != record.hash()) {
         find(record.seq(), "the record does not have the hash that was noted: the log was written anew up to here");
       }
       // The chain goes on from what is stored: one altered record is one finding.

@@ -1,6 +1,6 @@
-// The audit log. Each record's hash is SHA-256 over the hash of the record before it (32 zero bytes before the first) and
-// the record's fields, each preceded by its length as 8 bytes, big endian: seq and time as decimal digits, then tenant,
-// actor, action, resource, origin, outcome, details. Records are verified from outside by this rule alone.
+// The audit log. Each record's hash is SHA-256 over the hash of the record before it (32 zero bytes before the first)
+// and the record's fields, each preceded by its length as 8 bytes, big endian: seq and time as decimal digits, then
+// tenant, actor, action, resource, origin, outcome, details. Records are verified from outside by this rule alone.
 #pragma once
 
 #include <string>

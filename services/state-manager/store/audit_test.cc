@@ -78,7 +78,9 @@ TEST_P(AuditTest, ALogWrittenAnewIsToldByAHashThatWasNoted) {
   EXPECT_EQ(Verify(noted).findings_size(), 0);
   ASSERT_THAT(Sql("DELETE FROM audit_log"), IsOk());
   ASSERT_THAT(Sql("DELETE FROM audit_head"), IsOk());
-  ASSERT_THAT(Sql(GetParam() == Engine::kPostgres ? "INSERT INTO audit_head VALUES (1, 0, '\\x')" : "INSERT INTO audit_head VALUES (1, 0, x'')"), IsOk());
+  ASSERT_THAT(Sql(GetParam() == Engine::kPostgres ? "INSERT INTO audit_head VALUES (1, 0, '\\x')"
+                                                  : "INSERT INTO audit_head VALUES (1, 0, x'')"),
+              IsOk());
   for (int i = 1; i <= 9; ++i) Note("users/forged");
   EXPECT_EQ(Verify().findings_size(), 0) << "by itself it is whole";
   auto answer = Verify(noted);

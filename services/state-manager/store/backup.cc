@@ -11,10 +11,10 @@ namespace tutti::state_manager {
 namespace {
 
 // In the order of import. Not here: instances (leases), memory_changes (news for replicas' indexes).
-constexpr const char* kTables[] = {"meta",          "workflows",  "runs",         "journal",          "snapshots",
-                                   "usage",         "payloads",   "payload_refs", "contexts",         "context_versions",
-                                   "memories",      "memory_tenants", "conversations", "messages",    "sessions",
-                                   "audit_log",     "audit_head", "budgets",      "reservations"};
+constexpr const char* kTables[] = {"meta",      "workflows",      "runs",          "journal",     "snapshots",
+                                   "usage",     "payloads",       "payload_refs",  "contexts",    "context_versions",
+                                   "memories",  "memory_tenants", "conversations", "messages",    "sessions",
+                                   "audit_log", "audit_head",     "budgets",       "reservations"};
 constexpr int kFetch = 500;
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
@@ -33,9 +33,10 @@ SqlArg::Kind KindOf(const std::string& type) {
 
 absl::StatusOr<std::vector<Column>> ColumnsOf(Transaction& tx, absl::string_view table) {
   std::vector<Column> out;
-  Statement rows = tx.Prepare(tx.sqlite() ? "SELECT name, type FROM pragma_table_info($1) ORDER BY cid"
-                                          : "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = "
-                                            "$1 AND table_schema = current_schema() ORDER BY ordinal_position");
+  Statement rows =
+      tx.Prepare(tx.sqlite() ? "SELECT name, type FROM pragma_table_info($1) ORDER BY cid"
+                             : "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = "
+                               "$1 AND table_schema = current_schema() ORDER BY ordinal_position");
   rows.Bind(table);
   while (rows.Step()) out.push_back({rows.Text(0), KindOf(rows.Text(1))});
   TUTTI_RETURN_IF_ERROR(rows.status());
@@ -162,12 +163,13 @@ absl::Status ImportChunk(Transaction& tx, const v1::BackupChunk& chunk) {
     bool there = false;
     for (const auto& column : columns) there |= column.name == chunk.columns(i);
     if (!there) {
-      return absl::DataLossError(absl::StrCat("the backup's table ", chunk.table(), " has an unknown column, ", chunk.columns(i)));
+      return absl::DataLossError(
+          absl::StrCat("the backup's table ", chunk.table(), " has an unknown column, ", chunk.columns(i)));
     }
     absl::StrAppend(&parameters, i ? ", " : "", "$", i + 1);
   }
-  std::string sql = absl::StrCat("INSERT INTO ", chunk.table(), " (", absl::StrJoin(chunk.columns(), ", "), ") VALUES (",
-                                 parameters, ")");
+  std::string sql = absl::StrCat("INSERT INTO ", chunk.table(), " (", absl::StrJoin(chunk.columns(), ", "),
+                                 ") VALUES (", parameters, ")");
   for (const auto& row : chunk.rows()) {
     if (row.values_size() != chunk.columns_size()) return absl::DataLossError("a row of the backup is cut off");
     Statement insert = tx.Prepare(sql);
@@ -200,8 +202,9 @@ absl::Status FinishImport(Transaction& tx) {
                             .Run());
   if (tx.sqlite()) return absl::OkStatus();  // SQLite's numbers go on after the largest by themselves
   return tx
-      .Prepare("SELECT setval(pg_get_serial_sequence('memories', 'number'), (SELECT coalesce(max(number), 0) + 1 FROM "
-               "memories), false)")
+      .Prepare(
+          "SELECT setval(pg_get_serial_sequence('memories', 'number'), (SELECT coalesce(max(number), 0) + 1 FROM "
+          "memories), false)")
       .Run();
 }
 

@@ -25,7 +25,8 @@ absl::StatusOr<RowCounts> ExportAll(Transaction& tx, const ChunkSink& sink);
 // FAILED_PRECONDITION: something is stored. With `replace` it is removed first.
 absl::Status PrepareImport(Transaction& tx, bool replace);
 absl::Status ImportChunk(Transaction& tx, const v1::BackupChunk& chunk);
-// After the last chunk: numbering goes on after what was imported, and open runs wait for a new owner under a new epoch.
+// After the last chunk: numbering goes on after what was imported, and open runs wait for a new owner under a new
+// epoch.
 absl::Status FinishImport(Transaction& tx);
 absl::StatusOr<RowCounts> CountRows(Transaction& tx);
 

@@ -80,7 +80,8 @@ absl::StatusOr<std::string> Decrypt(const Keys& keys, absl::string_view sealed, 
   EVP_DecryptUpdate(cipher.get(), Raw(out, 0), &length, Raw(body), static_cast<int>(body.size()));
   EVP_CIPHER_CTX_ctrl(cipher.get(), EVP_CTRL_GCM_SET_TAG, kTag, tag.data());
   if (EVP_DecryptFinal_ex(cipher.get(), Raw(out, 0) + out.size(), &length) != 1) {
-    return Damaged(place, absl::StrCat("it was altered, moved, or key \"", id, "\" is not the key it was written with"));
+    return Damaged(place,
+                   absl::StrCat("it was altered, moved, or key \"", id, "\" is not the key it was written with"));
   }
   return out;
 }
@@ -99,7 +100,8 @@ std::string CellCodec::Seal(absl::string_view plain, absl::string_view place) co
   std::string compressed;
   if (plain.size() >= kWorthCompressing) {
     compressed.resize(ZSTD_compressBound(plain.size()));
-    size_t size = ZSTD_compressCCtx(Compressor(), compressed.data(), compressed.size(), plain.data(), plain.size(), kLevel);
+    size_t size =
+        ZSTD_compressCCtx(Compressor(), compressed.data(), compressed.size(), plain.data(), plain.size(), kLevel);
     if (ZSTD_isError(size) == 0 && size + size / 8 < plain.size()) {
       compressed.resize(size);
       flags |= kCompressed;

@@ -2,8 +2,10 @@
 //   plain       the bytes
 //   compressed  a zstd frame
 //   reference   SHA-256 of the content, in table payloads
-//   encrypted   length of the key's id (1 byte), the id, nonce (12), AES-256-GCM of one of the above without flags, tag (16)
-// A cell knows what it belongs to (its `place`, authenticated by the encryption): one moved to another row does not open.
+//   encrypted   length of the key's id (1 byte), the id, nonce (12), AES-256-GCM of one of the above without flags, tag
+//   (16)
+// A cell knows what it belongs to (its `place`, authenticated by the encryption): one moved to another row does not
+// open.
 #pragma once
 
 #include <string>

@@ -30,7 +30,8 @@ class ContextTest : public StoreFixture {
     ToProto(*ParseJson(document), request.mutable_document());
     return Write(store_->contexts, &Contexts::UpdateContext, request);
   }
-  absl::StatusOr<v1::Context> Get(int64_t version = 0, const v1::ContextView* view = nullptr, const std::string& agent = "") {
+  absl::StatusOr<v1::Context> Get(int64_t version = 0, const v1::ContextView* view = nullptr,
+                                  const std::string& agent = "") {
     v1::GetContextRequest request;
     request.set_context_id("c");
     request.set_version(version);
@@ -93,9 +94,11 @@ TEST_P(ContextTest, AThreeWayMergeKeepsBothSidesAndReportsConflictsFieldByField)
   ASSERT_EQ(ours->conflicts_size(), 1);
   EXPECT_EQ(ours->conflicts(0).path(), "/title");
   EXPECT_EQ(ours->conflicts(0).theirs().string_value(), "theirs");
-  auto both = Update(R"({"title":"third","plan":{"one":1,"two":2}})", v1::MERGE_STRATEGY_THREE_WAY, 1, v1::CONFLICT_POLICY_KEEP_BOTH);
+  auto both = Update(R"({"title":"third","plan":{"one":1,"two":2}})", v1::MERGE_STRATEGY_THREE_WAY, 1,
+                     v1::CONFLICT_POLICY_KEEP_BOTH);
   EXPECT_EQ(Text(both->context()), R"({"plan":{"one":1,"three":3,"two":22},"title":{"ours":"ours","theirs":"third"}})");
-  auto theirs_wins = Update(R"({"plan":{"one":1,"two":2}})", v1::MERGE_STRATEGY_THREE_WAY, 1, v1::CONFLICT_POLICY_THEIRS);
+  auto theirs_wins =
+      Update(R"({"plan":{"one":1,"two":2}})", v1::MERGE_STRATEGY_THREE_WAY, 1, v1::CONFLICT_POLICY_THEIRS);
   EXPECT_EQ(Text(theirs_wins->context()), R"({"plan":{"one":1,"three":3,"two":22}})") << "a removal is a change";
 }
 
@@ -123,7 +126,8 @@ TEST_P(ContextTest, DiffsAsJsonPatch) {
 TEST_P(ContextTest, ViewsShowFieldsAndTagsWithinABudget) {
   v1::CreateContextRequest request;
   request.set_context_id("c");
-  ToProto(*ParseJson(R"({"facts":"0123456789","plan":{"goal":"g","steps":[1]},"notes":"n","secret":1})"), request.mutable_document());
+  ToProto(*ParseJson(R"({"facts":"0123456789","plan":{"goal":"g","steps":[1]},"notes":"n","secret":1})"),
+          request.mutable_document());
   (*request.mutable_field_tags())["facts"].add_tags("research");
   (*request.mutable_field_tags())["secret"].add_tags("finance");
   ASSERT_THAT(Write(store_->contexts, &Contexts::CreateContext, request), IsOk());
@@ -138,7 +142,8 @@ TEST_P(ContextTest, ViewsShowFieldsAndTagsWithinABudget) {
   stored.mutable_view()->set_max_bytes(45);
   ASSERT_THAT(Write(store_->contexts, &Contexts::SetContextView, stored), IsOk());
   auto seen = Get(0, nullptr, "writer");
-  EXPECT_EQ(Text(*seen), R"({"facts":"0123456789","notes":"n"})") << "tagged first, then the small; secret is for others";
+  EXPECT_EQ(Text(*seen), R"({"facts":"0123456789","notes":"n"})")
+      << "tagged first, then the small; secret is for others";
   ASSERT_EQ(seen->omitted_fields_size(), 1);
   EXPECT_EQ(seen->omitted_fields(0), "plan");
   EXPECT_EQ(ToJson(Get(0, nullptr, "other")->document()).size(), 4u);
@@ -146,7 +151,8 @@ TEST_P(ContextTest, ViewsShowFieldsAndTagsWithinABudget) {
 
 TEST_P(ContextTest, WatchersReadEveryVersionOnce) {
   Create("c", "{}");
-  for (int i = 0; i < 5; ++i) ASSERT_THAT(Update(absl::StrCat("{\"n\":", i, "}"), v1::MERGE_STRATEGY_DEEP_MERGE), IsOk());
+  for (int i = 0; i < 5; ++i)
+    ASSERT_THAT(Update(absl::StrCat("{\"n\":", i, "}"), v1::MERGE_STRATEGY_DEEP_MERGE), IsOk());
   int64_t after = 1;
   std::vector<int64_t> seen;
   for (int i = 0; i < 5; ++i) {
@@ -166,7 +172,8 @@ TEST_P(ContextTest, BadInputIsRefusedBeforeAnythingIsStored) {
   EXPECT_THAT(Write(store_->contexts, &Contexts::CreateContext, request), HasCode(absl::StatusCode::kInvalidArgument));
   request.set_context_id("c");
   request.set_author(std::string("nul\0", 4));
-  EXPECT_THAT(Write(store_->contexts, &Contexts::CreateContext, request), HasCodeAndText(absl::StatusCode::kInvalidArgument, "NUL"));
+  EXPECT_THAT(Write(store_->contexts, &Contexts::CreateContext, request),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "NUL"));
   Create("c", R"({"a":1})");
   Create("c", R"({"a":1})");  // the same again is the same
   request.clear_author();

@@ -24,7 +24,8 @@ std::string FieldOf(int64_t version) { return absl::StrCat("versions/", version)
 std::string EtagOf(int64_t version) { return absl::StrCat("v", version); }
 
 absl::Status NotFound(absl::string_view context_id) {
-  return Error(absl::StatusCode::kNotFound, "CONTEXT_NOT_FOUND", absl::StrCat("context ", context_id, " does not exist"))
+  return Error(absl::StatusCode::kNotFound, "CONTEXT_NOT_FOUND",
+               absl::StrCat("context ", context_id, " does not exist"))
       .Metadata("context_id", context_id);
 }
 
@@ -39,7 +40,8 @@ absl::Status Stale(absl::string_view context_id, absl::string_view what, int64_t
 using TagMap = google::protobuf::Map<std::string, v1::Tags>;
 
 absl::Status CheckTags(const TagMap& tags) {
-  if (tags.size() > kMaxTaggedFields) return Invalid("field_tags", absl::StrCat("has more than ", kMaxTaggedFields, " fields"));
+  if (tags.size() > kMaxTaggedFields)
+    return Invalid("field_tags", absl::StrCat("has more than ", kMaxTaggedFields, " fields"));
   for (const auto& [field, list] : tags) {
     std::string name = absl::StrCat("field_tags.", field);
     TUTTI_RETURN_IF_ERROR(CheckText(name, field, 200, /*required=*/true));
@@ -121,8 +123,9 @@ struct Contexts::Row {
 };
 
 absl::StatusOr<Contexts::Row> Contexts::Load(Transaction& tx, const std::string& context_id, bool lock) const {
-  Statement row = tx.Prepare(absl::StrCat(
-      "SELECT tenant, version, labels, field_tags, views FROM contexts WHERE context_id = $1", lock ? " FOR UPDATE" : ""));
+  Statement row =
+      tx.Prepare(absl::StrCat("SELECT tenant, version, labels, field_tags, views FROM contexts WHERE context_id = $1",
+                              lock ? " FOR UPDATE" : ""));
   row.Bind(context_id);
   if (!row.Step()) return row.status().ok() ? NotFound(context_id) : row.status();
   Row out;
@@ -168,10 +171,12 @@ absl::Status Contexts::InsertVersion(Transaction& tx, const v1::Context& context
                                      const Json& document) const {
   std::string text = DumpJson(document);
   TUTTI_RETURN_IF_ERROR(CheckDocument(text));
-  TUTTI_ASSIGN_OR_RETURN(std::string cell, payloads_.Put(tx, OwnerOf(context.context_id()), FieldOf(context.version()), text));
+  TUTTI_ASSIGN_OR_RETURN(std::string cell,
+                         payloads_.Put(tx, OwnerOf(context.context_id()), FieldOf(context.version()), text));
   return tx
-      .Prepare("INSERT INTO context_versions (context_id, version, author, time, message, strategy, size, document) VALUES "
-               "($1, $2, $3, $4, $5, $6, $7, $8)")
+      .Prepare(
+          "INSERT INTO context_versions (context_id, version, author, time, message, strategy, size, document) VALUES "
+          "($1, $2, $3, $4, $5, $6, $7, $8)")
       .BindAll(context.context_id(), context.version(), context.author(), tx.NowMicros(), context.message(), strategy,
                static_cast<int64_t>(text.size()), SqlArg::Bytes(cell))
       .Run();
@@ -193,7 +198,8 @@ absl::Status Contexts::CreateContext(Transaction& tx, const v1::CreateContextReq
   bool made = false;
   {
     Statement insert = tx.Prepare(
-        "INSERT INTO contexts (context_id, tenant, version, create_time, update_time, labels, field_tags, views) VALUES "
+        "INSERT INTO contexts (context_id, tenant, version, create_time, update_time, labels, field_tags, views) "
+        "VALUES "
         "($1, $2, 1, $3, $3, $4, $5, '{}') ON CONFLICT DO NOTHING");
     insert.BindAll(id, request.tenant(), now, ToJsonText(request.labels()), DumpJson(tags));
     TUTTI_RETURN_IF_ERROR(insert.Run());
@@ -223,7 +229,8 @@ absl::Status Contexts::GetContext(Transaction& tx, const v1::GetContextRequest& 
                                   v1::GetContextResponse& response) const {
   TUTTI_ASSIGN_OR_RETURN(Row row, Load(tx, request.context_id(), /*lock=*/false));
   if (request.version() < 0) return Invalid("version", "must not be negative");
-  TUTTI_ASSIGN_OR_RETURN(Version version, LoadVersion(tx, row, request.version() == 0 ? row.version : request.version()));
+  TUTTI_ASSIGN_OR_RETURN(Version version,
+                         LoadVersion(tx, row, request.version() == 0 ? row.version : request.version()));
   *response.mutable_context() = std::move(version.proto);
   Json view;
   if (request.has_view()) {
@@ -289,8 +296,7 @@ absl::Status Contexts::UpdateContext(Transaction& tx, const v1::UpdateContextReq
     case v1::MERGE_STRATEGY_THREE_WAY: {
       if (request.base_version() < 1) return Invalid("base_version", "must be given for a three-way merge");
       TUTTI_ASSIGN_OR_RETURN(Version base, LoadVersion(tx, row, request.base_version()));
-      ThreeWayResult result =
-          ThreeWayMerge(base.document, newest.document, given, PolicyOf(request.conflict_policy()));
+      ThreeWayResult result = ThreeWayMerge(base.document, newest.document, given, PolicyOf(request.conflict_policy()));
       if (!result.conflicts.empty() && PolicyOf(request.conflict_policy()) == OnConflict::kFail) {
         Error error(absl::StatusCode::kAborted, "MERGE_CONFLICT",
                     absl::StrCat("context ", row.context_id, ": ", result.conflicts.size(),
@@ -299,7 +305,8 @@ absl::Status Contexts::UpdateContext(Transaction& tx, const v1::UpdateContextReq
         int shown = 0;
         for (const auto& conflict : result.conflicts) {
           if (++shown > kMaxConflictsInError) break;
-          error.Violation(conflict.path, absl::StrCat("ours ", DumpJson(conflict.ours), ", theirs ", DumpJson(conflict.theirs)));
+          error.Violation(conflict.path,
+                          absl::StrCat("ours ", DumpJson(conflict.ours), ", theirs ", DumpJson(conflict.theirs)));
         }
         return error;
       }
@@ -337,11 +344,14 @@ absl::Status Contexts::DiffContext(Transaction& tx, const v1::DiffContextRequest
                                    v1::DiffContextResponse& response) const {
   TUTTI_ASSIGN_OR_RETURN(Row row, Load(tx, request.context_id(), /*lock=*/false));
   TUTTI_ASSIGN_OR_RETURN(Version from, LoadVersion(tx, row, request.from_version()));
-  TUTTI_ASSIGN_OR_RETURN(Version to, LoadVersion(tx, row, request.to_version() == 0 ? row.version : request.to_version()));
+  TUTTI_ASSIGN_OR_RETURN(Version to,
+                         LoadVersion(tx, row, request.to_version() == 0 ? row.version : request.to_version()));
   for (const auto& change : DiffJson(from.document, to.document)) {
     auto* out = response.add_changes();
     out->set_path(change.path);
-    out->set_op(change.op == JsonChange::Op::kAdd ? "add" : change.op == JsonChange::Op::kRemove ? "remove" : "replace");
+    out->set_op(change.op == JsonChange::Op::kAdd      ? "add"
+                : change.op == JsonChange::Op::kRemove ? "remove"
+                                                       : "replace");
     if (change.op != JsonChange::Op::kAdd) tutti::ToProto(change.old_value, out->mutable_old_value());
     if (change.op != JsonChange::Op::kRemove) tutti::ToProto(change.new_value, out->mutable_new_value());
   }
@@ -356,7 +366,8 @@ absl::Status Contexts::ListContextVersions(Transaction& tx, const v1::ListContex
   int64_t before = row.version + 1;
   if (!cursor.empty() && !absl::SimpleAtoi(cursor, &before)) return Invalid("page_token", "is not one of ours");
   Statement rows = tx.Prepare(
-      "SELECT version, author, time, message, size FROM context_versions WHERE context_id = $1 AND version < $2 ORDER BY "
+      "SELECT version, author, time, message, size FROM context_versions WHERE context_id = $1 AND version < $2 ORDER "
+      "BY "
       "version DESC LIMIT $3");
   rows.BindAll(row.context_id, before, page + 1);
   while (rows.Step()) {
@@ -392,7 +403,9 @@ absl::Status Contexts::SetContextView(Transaction& tx, const v1::SetContextViewR
     row.views.erase(request.agent());
   }
   if (row.views.size() > kMaxViews) return Invalid("agent", absl::StrCat("is one more than ", kMaxViews, " views"));
-  return tx.Prepare("UPDATE contexts SET views = $2 WHERE context_id = $1").BindAll(row.context_id, DumpJson(row.views)).Run();
+  return tx.Prepare("UPDATE contexts SET views = $2 WHERE context_id = $1")
+      .BindAll(row.context_id, DumpJson(row.views))
+      .Run();
 }
 
 absl::Status Contexts::DeleteContext(Transaction& tx, const v1::DeleteContextRequest& request,

@@ -35,8 +35,8 @@ class Contexts {
                              v1::DeleteContextResponse& response) const;
 
   // Whole versions after one, at most `limit`. NOT_FOUND: no such context.
-  absl::StatusOr<std::vector<v1::Context>> VersionsAfter(Transaction& tx, const std::string& context_id, int64_t version,
-                                                         int limit) const;
+  absl::StatusOr<std::vector<v1::Context>> VersionsAfter(Transaction& tx, const std::string& context_id,
+                                                         int64_t version, int limit) const;
 
  private:
   struct Row;

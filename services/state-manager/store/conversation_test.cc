@@ -36,7 +36,8 @@ class ConversationTest : public StoreFixture {
     EXPECT_LE(window->tokens(), tokens);
     if (omitted) *omitted = window->omitted();
     std::string out;
-    for (const auto& message : window->messages()) absl::StrAppend(&out, message.parts_size() ? message.parts(0).text() : "call", " ");
+    for (const auto& message : window->messages())
+      absl::StrAppend(&out, message.parts_size() ? message.parts(0).text() : "call", " ");
     return out;
   }
   absl::StatusOr<v1::Message> Summarize(int64_t first, int64_t last, const std::string& text) {
@@ -102,7 +103,8 @@ TEST_P(ConversationTest, ASummaryStandsForWhatItCoversAndTheOriginalsStay) {
   for (int i = 1; i <= 20; ++i) ASSERT_THAT(Say(v1::ROLE_USER, absl::StrCat("m", i)), IsOk());
   ASSERT_THAT(Summarize(1, 15, "S1"), IsOk());
   EXPECT_EQ(Window(1000), "S1 m16 m17 m18 m19 m20 ");
-  EXPECT_THAT(Summarize(10, 18, "S2"), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "overlaps the summary of 1 to 15"));
+  EXPECT_THAT(Summarize(10, 18, "S2"),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "overlaps the summary of 1 to 15"));
   ASSERT_THAT(Summarize(1, 18, "S2"), IsOk());
   EXPECT_EQ(Window(1000), "S2 m19 m20 ") << "the wider one counts";
   v1::ListMessagesRequest list;
@@ -113,7 +115,8 @@ TEST_P(ConversationTest, ASummaryStandsForWhatItCoversAndTheOriginalsStay) {
 }
 
 TEST_P(ConversationTest, TheDefaultSummarizerWorks) {
-  ASSERT_THAT(Say(v1::ROLE_USER, "The invoice for March was wrong. It named the wrong customer. The weather is nice."), IsOk());
+  ASSERT_THAT(Say(v1::ROLE_USER, "The invoice for March was wrong. It named the wrong customer. The weather is nice."),
+              IsOk());
   for (int i = 0; i < 10; ++i) ASSERT_THAT(Say(v1::ROLE_USER, "the wrong invoice again"), IsOk());
   auto summary = Summarize(0, 0, "");
   ASSERT_THAT(summary, IsOk());
@@ -167,7 +170,8 @@ TEST_P(SessionTest, ATokenOpensItsSessionUntilItEnds) {
 
 TEST_P(SessionTest, TheDatabaseDoesNotKnowTheToken) {
   auto ann = Login("ann");
-  EXPECT_EQ(Number(absl::StrCat("SELECT count(*) FROM sessions WHERE session_id = '", ann.session().session_id(), "'")), 1);
+  EXPECT_EQ(Number(absl::StrCat("SELECT count(*) FROM sessions WHERE session_id = '", ann.session().session_id(), "'")),
+            1);
   if (GetParam() == Engine::kPostgres) {
     auto dump = tutti::testing::SharedPostgres()->Sql(dsn_.substr(dsn_.rfind('=') + 1), "SELECT * FROM sessions");
     EXPECT_EQ(dump->find(ann.token()), std::string::npos);

@@ -26,7 +26,8 @@ std::string OwnerOf(absl::string_view id) { return absl::StrCat("conversations/"
 std::string FieldOf(absl::string_view message_id) { return absl::StrCat("messages/", message_id); }
 
 absl::Status NotFound(absl::string_view id) {
-  return Error(absl::StatusCode::kNotFound, "CONVERSATION_NOT_FOUND", absl::StrCat("conversation ", id, " does not exist"))
+  return Error(absl::StatusCode::kNotFound, "CONVERSATION_NOT_FOUND",
+               absl::StrCat("conversation ", id, " does not exist"))
       .Metadata("conversation_id", id);
 }
 
@@ -60,13 +61,15 @@ std::string TextOf(const v1::Message& message) {
 }
 
 int64_t CountTokens(const v1::Message& message) {
-  // About four bytes a token in European languages, for the tokenizers of the models in use; callers that know better say.
+  // About four bytes a token in European languages, for the tokenizers of the models in use; callers that know better
+  // say.
   return std::max<int64_t>(1, static_cast<int64_t>((TextOf(message).size() + 3) / 4));
 }
 
 absl::Status CheckMessage(const v1::Message& message, int index) {
   std::string at = absl::StrCat("messages[", index, "]");
-  if (message.role() == v1::ROLE_UNSPECIFIED || !v1::Role_IsValid(message.role()) || message.role() == v1::ROLE_SUMMARY) {
+  if (message.role() == v1::ROLE_UNSPECIFIED || !v1::Role_IsValid(message.role()) ||
+      message.role() == v1::ROLE_SUMMARY) {
     return Invalid(at + ".role", "must be SYSTEM, USER, ASSISTANT or TOOL");
   }
   if (!message.message_id().empty()) TUTTI_RETURN_IF_ERROR(CheckText(at + ".message_id", message.message_id(), 200));
@@ -183,8 +186,9 @@ absl::Status Conversations::CreateConversation(Transaction& tx, const v1::Create
   TUTTI_RETURN_IF_ERROR(CheckText("conversation.title", conversation.title(), 500));
   TUTTI_RETURN_IF_ERROR(CheckLabels("conversation.labels", conversation.labels()));
   TUTTI_RETURN_IF_ERROR(
-      tx.Prepare("INSERT INTO conversations (conversation_id, tenant, agent, title, labels, last_seq, tokens, create_time, "
-                 "update_time) VALUES ($1, $2, $3, $4, $5, 0, 0, $6, $6) ON CONFLICT DO NOTHING")
+      tx.Prepare(
+            "INSERT INTO conversations (conversation_id, tenant, agent, title, labels, last_seq, tokens, create_time, "
+            "update_time) VALUES ($1, $2, $3, $4, $5, 0, 0, $6, $6) ON CONFLICT DO NOTHING")
           .BindAll(conversation.conversation_id(), conversation.tenant(), conversation.agent(), conversation.title(),
                    ToJsonText(conversation.labels()), tx.NowMicros())
           .Run());
@@ -221,7 +225,8 @@ absl::Status Conversations::ListConversations(Transaction& tx, const v1::ListCon
   int64_t last_time = 0;
   {
     Statement rows = tx.Prepare(
-        "SELECT conversation_id, update_time FROM conversations WHERE tenant = $1 AND (update_time < $2 OR (update_time = $2 "
+        "SELECT conversation_id, update_time FROM conversations WHERE tenant = $1 AND (update_time < $2 OR "
+        "(update_time = $2 "
         "AND conversation_id < $3)) ORDER BY update_time DESC, conversation_id DESC LIMIT $4");
     rows.BindAll(request.tenant(), before, before_id, page + 1);
     while (rows.Step()) {
@@ -270,10 +275,12 @@ absl::Status Conversations::Insert(Transaction& tx, const std::string& conversat
   const int64_t now = tx.NowMicros();
   SetMicros(now, message.mutable_time());
   return tx
-      .Prepare("INSERT INTO messages (conversation_id, seq, message_id, role, author, content, tokens, first_summarized, "
-               "last_summarized, time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+      .Prepare(
+          "INSERT INTO messages (conversation_id, seq, message_id, role, author, content, tokens, first_summarized, "
+          "last_summarized, time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
       .BindAll(conversation, message.seq(), message.message_id(), NameOf(message.role()), message.author(),
-               SqlArg::Bytes(cell), message.tokens(), message.first_summarized_seq(), message.last_summarized_seq(), now)
+               SqlArg::Bytes(cell), message.tokens(), message.first_summarized_seq(), message.last_summarized_seq(),
+               now)
       .Run();
 }
 
@@ -297,7 +304,8 @@ absl::Status Conversations::AppendMessages(Transaction& tx, const v1::AppendMess
     v1::Message message = given;
     if (message.message_id().empty()) message.set_message_id(ids_.NewUlid());
     {
-      Statement known = tx.Prepare("SELECT seq, tokens, time FROM messages WHERE conversation_id = $1 AND message_id = $2");
+      Statement known =
+          tx.Prepare("SELECT seq, tokens, time FROM messages WHERE conversation_id = $1 AND message_id = $2");
       known.BindAll(request.conversation_id(), message.message_id());
       bool there = known.Step();
       TUTTI_RETURN_IF_ERROR(known.status());
@@ -334,7 +342,8 @@ absl::Status Conversations::ListMessages(Transaction& tx, const v1::ListMessages
   if (!cursor.empty() && !absl::SimpleAtoi(cursor, &after)) return Invalid("page_token", "is not one of ours");
   TUTTI_RETURN_IF_ERROR(Load(tx, request.conversation_id(), /*lock=*/false).status());
   Statement rows = tx.Prepare(
-      "SELECT seq, content, tokens, first_summarized, last_summarized, time, message_id FROM messages WHERE conversation_id = "
+      "SELECT seq, content, tokens, first_summarized, last_summarized, time, message_id FROM messages WHERE "
+      "conversation_id = "
       "$1 AND seq > $2 AND (last_summarized = 0 OR $3::bigint = 1) ORDER BY seq LIMIT $4");
   rows.BindAll(request.conversation_id(), after, request.include_summaries(), page + 1);
   size_t bytes = 0;
@@ -358,7 +367,8 @@ absl::Status Conversations::GetWindow(Transaction& tx, const v1::GetWindowReques
   {
     // The last ones, and whatever has an effect from before: system messages and summaries.
     Statement rows = tx.Prepare(
-        "SELECT seq, content, tokens, first_summarized, last_summarized, time, message_id FROM messages WHERE conversation_id "
+        "SELECT seq, content, tokens, first_summarized, last_summarized, time, message_id FROM messages WHERE "
+        "conversation_id "
         "= $1 AND (seq > $2 OR role IN ('system', 'summary')) ORDER BY seq");
     rows.BindAll(request.conversation_id(), conversation.message_count() - kWindowRows);
     while (rows.Step()) {
@@ -382,8 +392,9 @@ absl::Status Conversations::SummarizeMessages(Transaction& tx, const v1::Summari
   const int64_t first = std::max<int64_t>(1, request.first_seq());
   const int64_t last = request.last_seq() == 0 ? conversation.message_count() - kKeptFromSummary : request.last_seq();
   if (first > last || last > conversation.message_count()) {
-    return Invalid("last_seq", absl::StrCat("the range ", first, " to ", last, " is empty or ends after the last message, ",
-                                            conversation.message_count()));
+    return Invalid("last_seq",
+                   absl::StrCat("the range ", first, " to ", last, " is empty or ends after the last message, ",
+                                conversation.message_count()));
   }
   {
     Statement partly = tx.Prepare(
@@ -402,7 +413,8 @@ absl::Status Conversations::SummarizeMessages(Transaction& tx, const v1::Summari
   if (text.empty()) {
     std::string originals;
     Statement rows = tx.Prepare(
-        "SELECT seq, content, tokens, first_summarized, last_summarized, time, message_id FROM messages WHERE conversation_id "
+        "SELECT seq, content, tokens, first_summarized, last_summarized, time, message_id FROM messages WHERE "
+        "conversation_id "
         "= $1 AND seq >= $2 AND seq <= $3 AND last_summarized = 0 AND role <> 'system' ORDER BY seq");
     rows.BindAll(request.conversation_id(), first, last);
     while (rows.Step()) {

@@ -30,14 +30,15 @@ constexpr BulkWriter::Shape kUpdateHead = {
     "(?::text, ?::bigint, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
     "UPDATE runs SET last_seq = $2, last_writer_seq = $3, progress_percent = $4 WHERE run_id = $1"};
 constexpr BulkWriter::Shape kUpdateUsage = {
-    "UPDATE runs SET calls = calls + v.column2, input_tokens = input_tokens + v.column3, output_tokens = output_tokens + "
+    "UPDATE runs SET calls = calls + v.column2, input_tokens = input_tokens + v.column3, output_tokens = output_tokens "
+    "+ "
     "v.column4, cost_nano_units = cost_nano_units + v.column5 FROM (VALUES ",
     "(?::text, ?::bigint, ?::bigint, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
     "UPDATE runs SET calls = calls + $2, input_tokens = input_tokens + $3, output_tokens = output_tokens + $4, "
     "cost_nano_units = cost_nano_units + $5 WHERE run_id = $1"};
-constexpr BulkWriter::Shape kUpdateStatus = {
-    "UPDATE runs SET status = v.column2, start_time = v.column3 FROM (VALUES ", "(?::text, ?::text, ?::bigint)",
-    ") AS v WHERE runs.run_id = v.column1", "UPDATE runs SET status = $2, start_time = $3 WHERE run_id = $1"};
+constexpr BulkWriter::Shape kUpdateStatus = {"UPDATE runs SET status = v.column2, start_time = v.column3 FROM (VALUES ",
+                                             "(?::text, ?::text, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
+                                             "UPDATE runs SET status = $2, start_time = $3 WHERE run_id = $1"};
 constexpr BulkWriter::Shape kUpdateEnd = {
     "UPDATE runs SET output = v.column2, error = v.column3, error_code = v.column4, end_time = v.column5 FROM (VALUES ",
     "(?::text, ?::bytea, ?::bytea, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
@@ -88,7 +89,8 @@ EntryKey KeyOf(const v1::JournalEntry& entry) {
 // The payload in an entry that may be large; null when it has none.
 tutti::type::v1::Payload* PayloadOf(v1::JournalEntry& entry) {
   if (entry.has_step_completed()) return entry.mutable_step_completed()->mutable_result();
-  if (entry.has_run_finished() && entry.run_finished().has_output()) return entry.mutable_run_finished()->mutable_output();
+  if (entry.has_run_finished() && entry.run_finished().has_output())
+    return entry.mutable_run_finished()->mutable_output();
   return nullptr;
 }
 
@@ -147,8 +149,7 @@ struct Journal::Batch {
   BulkWriter entries, usage;
 };
 
-void Journal::Append(Database& database, v1::AppendRequest request,
-                     absl::AnyInvocable<void(v1::AppendResponse)> done) {
+void Journal::Append(Database& database, v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done) {
   auto item = std::make_unique<Item>();
   item->request = std::move(request);
   item->done = std::move(done);
@@ -175,8 +176,9 @@ void Journal::Append(Database& database, v1::AppendRequest request,
 absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items) {
   std::map<std::string, Head> heads;
   for (void* raw : items) heads[static_cast<Item*>(raw)->request.run_id()];
-#define TUTTI_HEAD_COLUMNS \
-  "SELECT run_id, lease_epoch, last_seq, last_writer_seq, progress_percent, start_time, status, snapshot_seq FROM runs "
+#define TUTTI_HEAD_COLUMNS                                                                                          \
+  "SELECT run_id, lease_epoch, last_seq, last_writer_seq, progress_percent, start_time, status, snapshot_seq FROM " \
+  "runs "
   auto load = [&](Statement& row) {
     while (row.Step()) {
       Head& head = heads[row.Text(0)];
@@ -223,8 +225,7 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     if (!head.written) continue;
     TUTTI_RETURN_IF_ERROR(update.Add(run_id, head.last_seq, head.last_writer_seq, head.progress));
     if (head.used) {
-      TUTTI_RETURN_IF_ERROR(
-          usage.Add(run_id, head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units));
+      TUTTI_RETURN_IF_ERROR(usage.Add(run_id, head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units));
     }
     if (head.turned) TUTTI_RETURN_IF_ERROR(status.Add(run_id, head.status, head.start_time));
     if (head.ended) {
@@ -241,14 +242,14 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
   return end.Flush();
 }
 
-absl::Status Journal::Check(Transaction& tx, const v1::AppendRequest& request, Head& head,
-                            v1::AppendResponse& response, bool& write) {
+absl::Status Journal::Check(Transaction& tx, const v1::AppendRequest& request, Head& head, v1::AppendResponse& response,
+                            bool& write) {
   if (!head.exists) {
     Refuse(response, NoSuchRun(request.run_id()));
   } else if (head.lease_epoch != request.lease_epoch()) {
     Refuse(response, Error(absl::StatusCode::kAborted, "LEASE_LOST",
-                           absl::StrCat("run ", request.run_id(), " is leased under epoch ", head.lease_epoch,
-                                        ", not ", request.lease_epoch())));
+                           absl::StrCat("run ", request.run_id(), " is leased under epoch ", head.lease_epoch, ", not ",
+                                        request.lease_epoch())));
   } else if (request.writer_seq() + request.entries_size() - 1 <= head.last_writer_seq) {
     response.set_last_seq(head.last_seq);  // committed before; the answer was lost
   } else if (!Open(head.status)) {
@@ -308,7 +309,8 @@ absl::Status Journal::WriteEntry(Transaction& tx, const std::string& run_id, v1:
     }
     head.has_error = finished.has_error();
     if (head.has_error) {
-      head.error = payloads_.codec().Seal(finished.error().SerializeAsString(), absl::StrCat(OwnerOf(run_id), "/error"));
+      head.error =
+          payloads_.codec().Seal(finished.error().SerializeAsString(), absl::StrCat(OwnerOf(run_id), "/error"));
       head.error_code = finished.error().code();
     }
   }
@@ -339,8 +341,8 @@ absl::Status Journal::Fill(Transaction& tx, v1::JournalEntry& entry) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::ReadJournalResponse> Journal::ReadPage(Transaction& tx, const std::string& run_id,
-                                                          int64_t after_seq, int limit) const {
+absl::StatusOr<v1::ReadJournalResponse> Journal::ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
+                                                          int limit) const {
   v1::ReadJournalResponse out;
   {
     Statement rows = tx.Prepare("SELECT seq, entry FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3");
@@ -407,7 +409,8 @@ absl::StatusOr<Journal::SnapshotCell> Journal::BuildSnapshot(Transaction& tx, co
 absl::Status Journal::StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot) const {
   // Another replica may have made one meanwhile: the newer stays.
   Statement put = tx.Prepare(
-      "INSERT INTO snapshots (run_id, seq, entries, create_time) VALUES ($1, $2, $3, $4) ON CONFLICT (run_id) DO UPDATE "
+      "INSERT INTO snapshots (run_id, seq, entries, create_time) VALUES ($1, $2, $3, $4) ON CONFLICT (run_id) DO "
+      "UPDATE "
       "SET seq = excluded.seq, entries = excluded.entries, create_time = excluded.create_time WHERE snapshots.seq < "
       "excluded.seq");
   TUTTI_RETURN_IF_ERROR(put.BindAll(run_id, snapshot.seq, SqlArg::Bytes(snapshot.cell), tx.NowMicros()).Run());

@@ -18,8 +18,8 @@ namespace v1 = tutti::state::v1;
 
 class Journal final : public BatchWriter {
  public:
-  // A run gets a snapshot when this many entries came after the last one, and a quarter of what that one stands for: the
-  // work of making snapshots stays in proportion to the journal's length.
+  // A run gets a snapshot when this many entries came after the last one, and a quarter of what that one stands for:
+  // the work of making snapshots stays in proportion to the journal's length.
   Journal(const Payloads& payloads, Ledger& ledger, int64_t snapshot_every)
       : payloads_(payloads), ledger_(ledger), snapshot_every_(snapshot_every) {}
 
@@ -30,7 +30,8 @@ class Journal final : public BatchWriter {
   // MiB). NOT_FOUND: no such run.
   absl::StatusOr<v1::ReadJournalResponse> ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
                                                    int limit) const;
-  // The run's snapshot, without large payloads; `seq` is the entry up to which it stands for the journal, 0 without one.
+  // The run's snapshot, without large payloads; `seq` is the entry up to which it stands for the journal, 0 without
+  // one.
   struct Snapshot {
     int64_t seq = 0;
     std::vector<v1::JournalEntry> entries;

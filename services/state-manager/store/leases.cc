@@ -35,8 +35,9 @@ absl::Status Leases::RegisterInstance(Transaction& tx, const v1::RegisterInstanc
   const int64_t lease = ToMicros(request.lease_duration());
   tx.Announce({News::Kind::kClaimable, "", ""});
   return tx
-      .Prepare("INSERT INTO instances (name, incarnation, lease_duration, expire_time) VALUES ($1, $2, $3, $4) ON "
-               "CONFLICT (name) DO UPDATE SET incarnation = $2, lease_duration = $3, expire_time = $4")
+      .Prepare(
+          "INSERT INTO instances (name, incarnation, lease_duration, expire_time) VALUES ($1, $2, $3, $4) ON "
+          "CONFLICT (name) DO UPDATE SET incarnation = $2, lease_duration = $3, expire_time = $4")
       .BindAll(request.instance().name(), request.instance().incarnation(), lease, tx.NowMicros() + lease)
       .Run();
 }
@@ -55,7 +56,8 @@ absl::Status Leases::Heartbeat(Transaction& tx, const v1::HeartbeatRequest& requ
   const v1::InstanceRef& instance = request.instance();
   {
     Statement prolong = tx.Prepare(
-        "UPDATE instances SET expire_time = $1 + lease_duration WHERE name = $2 AND incarnation = $3 AND expire_time > $1");
+        "UPDATE instances SET expire_time = $1 + lease_duration WHERE name = $2 AND incarnation = $3 AND expire_time > "
+        "$1");
     TUTTI_RETURN_IF_ERROR(prolong.BindAll(tx.NowMicros(), instance.name(), instance.incarnation()).Run());
     if (prolong.Changes() == 0) return NotRegistered(instance);
   }
@@ -90,11 +92,11 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
     most = std::min(most, std::max<int64_t>(1, (free + living - 1) / living));
   }
   {
-    Statement rows = tx.Prepare(
-        absl::StrCat("SELECT ", Runs::Columns(),
-                     " FROM runs WHERE " TUTTI_OPEN " AND (" TUTTI_NO_LIVING_OWNER
-                     " OR (owner = $3 AND owner_incarnation = $4 AND NOT (run_id = ANY($5)))) ORDER BY run_id LIMIT $2 FOR "
-                     "UPDATE SKIP LOCKED"));
+    Statement rows = tx.Prepare(absl::StrCat(
+        "SELECT ", Runs::Columns(),
+        " FROM runs WHERE " TUTTI_OPEN " AND (" TUTTI_NO_LIVING_OWNER
+        " OR (owner = $3 AND owner_incarnation = $4 AND NOT (run_id = ANY($5)))) ORDER BY run_id LIMIT $2 FOR "
+        "UPDATE SKIP LOCKED"));
     rows.BindAll(now, most, instance.name(), instance.incarnation());
     rows.BindList({request.held_run_ids().begin(), request.held_run_ids().end()});
     size_t bytes = 0;

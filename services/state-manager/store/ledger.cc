@@ -46,8 +46,7 @@ absl::Status CheckCurrency(absl::string_view field, absl::string_view code) {
 
 // Defaults in, mistakes out.
 absl::Status Complete(v1::Reservation& reservation) {
-  TUTTI_RETURN_IF_ERROR(
-      CheckText("reservation.reservation_id", reservation.reservation_id(), 200, /*required=*/true));
+  TUTTI_RETURN_IF_ERROR(CheckText("reservation.reservation_id", reservation.reservation_id(), 200, /*required=*/true));
   TUTTI_RETURN_IF_ERROR(CheckText("reservation.run_id", reservation.run_id(), 200));
   TUTTI_RETURN_IF_ERROR(CheckAmount("reservation.amount", reservation.amount()));
   TUTTI_RETURN_IF_ERROR(CheckLabels("reservation.labels", reservation.labels(), 16));
@@ -67,7 +66,8 @@ absl::Status Check(const v1::Settlement& settlement) {
 absl::StatusOr<std::vector<std::string>> ScopeFronts(const std::string& scope) {
   std::vector<std::string> parts = absl::StrSplit(scope, '/');
   if (scope.empty() || parts.size() % 2 != 0 || parts.size() > 2 * kMaxPairs) {
-    return Invalid("scope", absl::StrCat("\"", scope, "\" is not 1 to 6 pairs of a kind and a name, for example "
+    return Invalid("scope", absl::StrCat("\"", scope,
+                                         "\" is not 1 to 6 pairs of a kind and a name, for example "
                                          "tenants/acme/projects/web"));
   }
   std::vector<std::string> out;
@@ -111,9 +111,12 @@ absl::Status Ledger::SetBudget(Transaction& tx, const v1::SetBudgetRequest& requ
   {
     Statement put = tx.Prepare(
         "INSERT INTO budgets (scope, currency_code, limit_nano_units, limit_tokens, limit_calls, window_micros, "
-        "window_start, spent_nano_units, spent_tokens, spent_calls, reserved_nano_units, reserved_tokens, reserved_calls, "
-        "create_time, update_time) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, 0, 0, 0, $8, $8) ON CONFLICT (scope) DO "
-        "UPDATE SET currency_code = $2, limit_nano_units = $3, limit_tokens = $4, limit_calls = $5, window_micros = $6, "
+        "window_start, spent_nano_units, spent_tokens, spent_calls, reserved_nano_units, reserved_tokens, "
+        "reserved_calls, "
+        "create_time, update_time) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, 0, 0, 0, $8, $8) ON CONFLICT (scope) "
+        "DO "
+        "UPDATE SET currency_code = $2, limit_nano_units = $3, limit_tokens = $4, limit_calls = $5, window_micros = "
+        "$6, "
         "update_time = $8");
     put.BindAll(budget.scope(), currency, budget.has_limit_nano_units() ? budget.limit_nano_units() : int64_t{-1},
                 budget.has_limit_tokens() ? budget.limit_tokens() : int64_t{-1},
@@ -143,10 +146,11 @@ absl::Status Ledger::ListBudgets(Transaction& tx, const v1::ListBudgetsRequest& 
   TUTTI_ASSIGN_OR_RETURN(int page, PageSize(request.page_size()));
   TUTTI_ASSIGN_OR_RETURN(std::string after, DecodePageToken(request.page_token(), request.scope()));
   // '0' is the character after '/': the scope's children sort between.
-  Statement rows = tx.Prepare(
-      absl::StrCat(kBudgetColumns,
-                   "WHERE scope > $1 AND ($2 = '' OR scope = $2 OR (scope > $3 AND scope < $4)) ORDER BY scope LIMIT $5"));
-  rows.BindAll(after, request.scope(), absl::StrCat(request.scope(), "/"), absl::StrCat(request.scope(), "0"), page + 1);
+  Statement rows = tx.Prepare(absl::StrCat(
+      kBudgetColumns,
+      "WHERE scope > $1 AND ($2 = '' OR scope = $2 OR (scope > $3 AND scope < $4)) ORDER BY scope LIMIT $5"));
+  rows.BindAll(after, request.scope(), absl::StrCat(request.scope(), "/"), absl::StrCat(request.scope(), "0"),
+               page + 1);
   const int64_t now = tx.NowMicros();
   while (rows.Step()) {
     if (response.budgets_size() == page) {
@@ -241,7 +245,8 @@ absl::StatusOr<int64_t> Ledger::Expire(Transaction& tx, int64_t limit) const {
   std::vector<std::string> ids;
   {
     Statement rows = tx.Prepare(
-        "SELECT reservation_id FROM reservations WHERE state = 'HELD' AND expire_time <= $1 ORDER BY expire_time LIMIT $2 "
+        "SELECT reservation_id FROM reservations WHERE state = 'HELD' AND expire_time <= $1 ORDER BY expire_time LIMIT "
+        "$2 "
         "FOR UPDATE SKIP LOCKED");
     rows.BindAll(tx.NowMicros(), limit);
     while (rows.Step()) ids.push_back(rows.Text(0));
@@ -258,7 +263,8 @@ absl::StatusOr<int64_t> Ledger::Expire(Transaction& tx, int64_t limit) const {
 
 absl::StatusOr<int64_t> Ledger::RemoveEnded(Transaction& tx, int64_t before, int64_t limit) const {
   Statement remove = tx.Prepare(
-      "DELETE FROM reservations WHERE reservation_id IN (SELECT reservation_id FROM reservations WHERE end_time > 0 AND "
+      "DELETE FROM reservations WHERE reservation_id IN (SELECT reservation_id FROM reservations WHERE end_time > 0 "
+      "AND "
       "end_time < $1 LIMIT $2)");
   TUTTI_RETURN_IF_ERROR(remove.BindAll(before, limit).Run());
   return remove.Changes();
@@ -277,7 +283,8 @@ absl::Status Ledger::ReportSpending(Transaction& tx, const v1::ReportSpendingReq
   for (bool more = true; more;) {
     Statement rows = tx.Prepare(
         "SELECT reservation_id, scope, currency_code, spent_nano_units, spent_tokens, spent_calls, labels FROM "
-        "reservations WHERE reservation_id > $1 AND state = 'SETTLED' AND end_time >= $2 AND end_time < $3 AND ($4 = '' "
+        "reservations WHERE reservation_id > $1 AND state = 'SETTLED' AND end_time >= $2 AND end_time < $3 AND ($4 = "
+        "'' "
         "OR scope = $4 OR (scope > $5 AND scope < $6)) ORDER BY reservation_id LIMIT $7");
     rows.BindAll(last, begin, end, request.scope(), absl::StrCat(request.scope(), "/"),
                  absl::StrCat(request.scope(), "0"), kReportPage);

@@ -98,8 +98,8 @@ absl::Status CheckLimits(const BudgetRow& budget, const v1::Reservation& reserva
   };
   TUTTI_RETURN_IF_ERROR(check(absl::StrCat("nano-units of ", budget.currency), budget.limit_nano_units,
                               budget.spent.nano_units(), budget.reserved.nano_units(), amount.nano_units()));
-  TUTTI_RETURN_IF_ERROR(check("tokens", budget.limit_tokens, budget.spent.tokens(), budget.reserved.tokens(),
-                              amount.tokens()));
+  TUTTI_RETURN_IF_ERROR(
+      check("tokens", budget.limit_tokens, budget.spent.tokens(), budget.reserved.tokens(), amount.tokens()));
   return check("calls", budget.limit_calls, budget.spent.calls(), budget.reserved.calls(), amount.calls());
 }
 
@@ -242,8 +242,9 @@ absl::Status LedgerBook::WriteReservation(ReservationRow& row) {
   const v1::Reservation& r = row.proto;
   if (!row.is_new) {
     return tx_
-        .Prepare("UPDATE reservations SET state = $2, spent_nano_units = $3, spent_tokens = $4, spent_calls = $5, "
-                 "end_time = $6 WHERE reservation_id = $1")
+        .Prepare(
+            "UPDATE reservations SET state = $2, spent_nano_units = $3, spent_tokens = $4, spent_calls = $5, "
+            "end_time = $6 WHERE reservation_id = $1")
         .BindAll(r.reservation_id(), StateName(r.state()), r.spent().nano_units(), r.spent().tokens(),
                  r.spent().calls(), ToMicros(r.end_time()))
         .Run();
@@ -251,7 +252,8 @@ absl::Status LedgerBook::WriteReservation(ReservationRow& row) {
   Json budgets = row.budgets;
   Statement insert = tx_.Prepare(
       "INSERT INTO reservations (reservation_id, scope, budgets, run_id, state, currency_code, held_nano_units, "
-      "held_tokens, held_calls, spent_nano_units, spent_tokens, spent_calls, labels, create_time, expire_time, end_time) "
+      "held_tokens, held_calls, spent_nano_units, spent_tokens, spent_calls, labels, create_time, expire_time, "
+      "end_time) "
       "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT DO NOTHING");
   insert.BindAll(r.reservation_id(), r.scope(), DumpJson(budgets), r.run_id(), StateName(r.state()), r.currency_code(),
                  r.amount().nano_units(), r.amount().tokens(), r.amount().calls(), r.spent().nano_units(),
@@ -259,8 +261,9 @@ absl::Status LedgerBook::WriteReservation(ReservationRow& row) {
                  ToMicros(r.expire_time()), ToMicros(r.end_time()));
   TUTTI_RETURN_IF_ERROR(insert.Run());
   if (insert.Changes() > 0) return absl::OkStatus();
-  return Error(absl::StatusCode::kAborted, "RESERVATION_RACED",
-               absl::StrCat("reservation ", r.reservation_id(), " was made by another call at the same time; try again"))
+  return Error(
+             absl::StatusCode::kAborted, "RESERVATION_RACED",
+             absl::StrCat("reservation ", r.reservation_id(), " was made by another call at the same time; try again"))
       .RetryAfter(absl::Milliseconds(20));
 }
 
@@ -273,9 +276,8 @@ absl::Status LedgerBook::Write() {
     TUTTI_RETURN_IF_ERROR(
         tx_.Prepare("UPDATE budgets SET window_start = $2, spent_nano_units = $3, spent_tokens = $4, spent_calls = $5, "
                     "reserved_nano_units = $6, reserved_tokens = $7, reserved_calls = $8 WHERE scope = $1")
-            .BindAll(scope, budget.window_start, budget.spent.nano_units(), budget.spent.tokens(),
-                     budget.spent.calls(), budget.reserved.nano_units(), budget.reserved.tokens(),
-                     budget.reserved.calls())
+            .BindAll(scope, budget.window_start, budget.spent.nano_units(), budget.spent.tokens(), budget.spent.calls(),
+                     budget.reserved.nano_units(), budget.reserved.tokens(), budget.reserved.calls())
             .Run());
   }
   return absl::OkStatus();

@@ -60,7 +60,8 @@ TEST_P(LedgerTest, AReservationHoldsAgainstEveryLevelAllOrNone) {
   const std::string scope = "tenants/acme/projects/web/runs/r1/agents/writer/steps/draft";
   ASSERT_THAT(Reserve("a", scope, 60), IsOk());
   auto refused = Reserve("b", scope, 60);
-  EXPECT_THAT(refused, HasCodeAndText(absl::StatusCode::kResourceExhausted, "the budget of tenants/acme/projects/web allows 100"));
+  EXPECT_THAT(refused, HasCodeAndText(absl::StatusCode::kResourceExhausted,
+                                      "the budget of tenants/acme/projects/web allows 100"));
   EXPECT_EQ(Budget("tenants/acme").reserved().nano_units(), 60) << "the refused one is held nowhere";
   ASSERT_THAT(Settle("a", 45), IsOk());
   EXPECT_EQ(Budget("tenants/acme").spent().nano_units(), 45);
@@ -164,7 +165,8 @@ TEST_P(LedgerTest, NoCapIsEverPassedAndTheSumsAgree) {
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
-      Database* database = replicas.empty() ? database_.get() : replicas[static_cast<size_t>(t) % replicas.size()].get();
+      Database* database =
+          replicas.empty() ? database_.get() : replicas[static_cast<size_t>(t) % replicas.size()].get();
       Xoshiro rng(static_cast<uint64_t>(1000 + t));
       for (int i = 0; i < kEach; ++i) {
         bool in_p = rng.Next() % 3 != 0;

@@ -13,27 +13,18 @@
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/text/page_token.h"
-#include "services/state-manager/domain/memory_score.h"
+#include "services/state-manager/store/memory_rows.h"
 #include "services/state-manager/store/rows.h"
 
 namespace tutti::state_manager {
 namespace {
 
-constexpr size_t kMaxContent = 65536;
 constexpr int kMaxTags = 32;
-constexpr int kMinDimensions = 8, kMaxDimensions = 4096;
 constexpr int64_t kMinute = int64_t{60} * 1000 * 1000;
 constexpr int64_t kDefaultShortTerm = int64_t{24} * 60 * kMinute;
-// Candidates of each half of a search.
-constexpr size_t kCandidates = 200;
-constexpr size_t kMaxQueryTerms = 24;
 constexpr int kForgetBatch = 500;
 // Replicas look at least this often.
 constexpr int64_t kKeepChanges = int64_t{60} * 60 * 1000 * 1000;
-
-#define TUTTI_MEMORY_COLUMNS                                                                                       \
-  "memory_id, tenant, agent, kind, scope, content, importance, tags, create_time, access_time, expire_time, number, " \
-  "embedder"
 
 absl::string_view NameOf(v1::MemoryKind kind) {
   switch (kind) {
@@ -57,93 +48,13 @@ absl::Status NotFound(absl::string_view id) {
       .Metadata("memory_id", id);
 }
 
-std::string PlaceOf(absl::string_view id, absl::string_view field) { return absl::StrCat("memories/", id, "/", field); }
-
 std::string ToBytes(const std::vector<float>& vector) {
   std::string out(vector.size() * sizeof(float), '\0');
   std::memcpy(out.data(), vector.data(), out.size());
   return out;
 }
 
-std::vector<float> ToVector(absl::string_view bytes) {
-  std::vector<float> out(bytes.size() / sizeof(float));
-  std::memcpy(out.data(), bytes.data(), out.size() * sizeof(float));
-  return out;
-}
-
-void Normalize(std::vector<float>& vector) {
-  double norm = 0;
-  for (float x : vector) norm += static_cast<double>(x) * x;
-  if (norm <= 0) return;
-  for (float& x : vector) x = static_cast<float>(x / std::sqrt(norm));
-}
-
-absl::StatusOr<std::vector<float>> CheckEmbedding(const google::protobuf::RepeatedField<float>& given,
-                                                  absl::string_view embedder) {
-  std::vector<float> out(given.begin(), given.end());
-  if (given.size() < kMinDimensions || given.size() > kMaxDimensions) {
-    return Invalid("embedding", absl::StrCat("has ", given.size(), " numbers; ", kMinDimensions, " to ", kMaxDimensions));
-  }
-  for (float x : out) {
-    if (!std::isfinite(x)) return Invalid("embedding", "has a number that is not finite");
-  }
-  TUTTI_RETURN_IF_ERROR(CheckText("embedder", embedder, 100, /*required=*/true));
-  Normalize(out);
-  return out;
-}
-
-// Words of a query, lower case, each once.
-std::vector<std::string> Terms(absl::string_view query) {
-  std::vector<std::string> out;
-  std::set<std::string> seen;
-  std::string word;
-  auto end = [&] {
-    if (!word.empty() && seen.insert(word).second && out.size() < kMaxQueryTerms) out.push_back(word);
-    word.clear();
-  };
-  for (char c : query) {
-    auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x80 || absl::ascii_isalnum(byte)) {
-      word.push_back(absl::ascii_tolower(byte));
-    } else {
-      end();
-    }
-  }
-  end();
-  return out;
-}
-
 }  // namespace
-
-// A filter as SQL.
-struct Memories::Condition {
-  std::string sql;
-  std::vector<std::string> texts;
-  std::vector<int64_t> numbers;
-  std::vector<bool> is_text;
-  int next;
-
-  void Add(absl::string_view before, const std::string& text, absl::string_view after = "") {
-    absl::StrAppend(&sql, before, "$", next++, after);
-    texts.push_back(text);
-    is_text.push_back(true);
-  }
-  void Add(absl::string_view before, int64_t number) {
-    absl::StrAppend(&sql, before, "$", next++);
-    numbers.push_back(number);
-    is_text.push_back(false);
-  }
-  void Bind(Statement& statement) const {
-    size_t text = 0, number = 0;
-    for (bool t : is_text) {
-      if (t) {
-        statement.Bind(texts[text++]);
-      } else {
-        statement.Bind(numbers[number++]);
-      }
-    }
-  }
-};
 
 Memories::Condition Memories::Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter) {
   Condition out;
@@ -181,7 +92,7 @@ absl::StatusOr<v1::Memory> Memories::FromRow(const Statement& row) const {
   if (out.kind() == v1::MEMORY_KIND_WORKING) out.set_run_id(row.Text(4));
   if (out.kind() == v1::MEMORY_KIND_SHORT_TERM) out.set_session_id(row.Text(4));
   TUTTI_ASSIGN_OR_RETURN(*out.mutable_content(),
-                         payloads_.codec().Open(row.Bytes(5), PlaceOf(out.memory_id(), "content")));
+                         payloads_.codec().Open(row.Bytes(5), PlaceOfMemory(out.memory_id(), "content")));
   out.set_importance(row.Double(6));
   Json tags = Json::parse(row.Text(7), nullptr, false);
   for (const auto& tag : tags) out.add_tags(tag.get<std::string>());
@@ -194,8 +105,9 @@ absl::StatusOr<v1::Memory> Memories::FromRow(const Statement& row) const {
 
 absl::Status Memories::Count(Transaction& tx, const std::string& tenant, int64_t by) const {
   return tx
-      .Prepare("INSERT INTO memory_tenants (tenant, memories) VALUES ($1, $2) ON CONFLICT (tenant) DO UPDATE SET memories = "
-               "memory_tenants.memories + $2")
+      .Prepare(
+          "INSERT INTO memory_tenants (tenant, memories) VALUES ($1, $2) ON CONFLICT (tenant) DO UPDATE SET memories = "
+          "memory_tenants.memories + $2")
       .BindAll(tenant, by)
       .Run();
 }
@@ -223,13 +135,16 @@ absl::Status Memories::MakeRoom(Transaction& tx, const std::string& tenant) cons
     TUTTI_RETURN_IF_ERROR(row.status());
     if (count < options_.max_per_tenant) return absl::OkStatus();
     if (!options_.evict) {
-      std::string text = absl::StrCat("tenant \"", tenant, "\" has ", count, " memories, its limit; forget some, or raise "
+      std::string text = absl::StrCat("tenant \"", tenant, "\" has ", count,
+                                      " memories, its limit; forget some, or raise "
                                       "--state-manager.memory.max-per-tenant");
-      return Error(absl::StatusCode::kResourceExhausted, "MEMORY_LIMIT", text).Quota(absl::StrCat("tenants/", tenant), text);
+      return Error(absl::StatusCode::kResourceExhausted, "MEMORY_LIMIT", text)
+          .Quota(absl::StrCat("tenants/", tenant), text);
     }
   }
   std::vector<std::pair<int64_t, std::string>> least;
-  Statement rows = tx.Prepare("SELECT number FROM memories WHERE tenant = $1 ORDER BY importance, access_time LIMIT $2");
+  Statement rows =
+      tx.Prepare("SELECT number FROM memories WHERE tenant = $1 ORDER BY importance, access_time LIMIT $2");
   rows.BindAll(tenant, std::max<int64_t>(1, options_.max_per_tenant / 1000));
   while (rows.Step()) least.emplace_back(rows.Int(0), tenant);
   TUTTI_RETURN_IF_ERROR(rows.status());
@@ -243,13 +158,15 @@ absl::Status Memories::StoreMemory(Transaction& tx, const v1::StoreMemoryRequest
   TUTTI_RETURN_IF_ERROR(CheckId("memory.memory_id", memory.memory_id(), "/"));
   TUTTI_RETURN_IF_ERROR(CheckText("memory.tenant", memory.tenant(), 200));
   TUTTI_RETURN_IF_ERROR(CheckText("memory.agent", memory.agent(), 200));
-  TUTTI_RETURN_IF_ERROR(CheckText("memory.content", memory.content(), kMaxContent, /*required=*/true));
+  TUTTI_RETURN_IF_ERROR(CheckText("memory.content", memory.content(), kMaxMemoryBytes, /*required=*/true));
   if (memory.kind() == v1::MEMORY_KIND_UNSPECIFIED) memory.set_kind(v1::MEMORY_KIND_LONG_TERM);
   if (!v1::MemoryKind_IsValid(memory.kind())) return Invalid("memory.kind", "is not known");
   const bool working = memory.kind() == v1::MEMORY_KIND_WORKING;
   const bool short_term = memory.kind() == v1::MEMORY_KIND_SHORT_TERM;
-  if (working != !memory.run_id().empty()) return Invalid("memory.run_id", "belongs to working memories, and they need it");
-  if (!short_term && !memory.session_id().empty()) return Invalid("memory.session_id", "belongs to short-term memories");
+  if (working != !memory.run_id().empty())
+    return Invalid("memory.run_id", "belongs to working memories, and they need it");
+  if (!short_term && !memory.session_id().empty())
+    return Invalid("memory.session_id", "belongs to short-term memories");
   const std::string& scope = working ? memory.run_id() : memory.session_id();
   TUTTI_RETURN_IF_ERROR(CheckText("memory.session_id", scope, 200));
   double importance = memory.has_importance() ? memory.importance() : 0.5;
@@ -287,19 +204,19 @@ absl::Status Memories::StoreMemory(Transaction& tx, const v1::StoreMemoryRequest
     Json tags = std::vector<std::string>(memory.tags().begin(), memory.tags().end());
     Statement insert = tx.Prepare(
         "INSERT INTO memories (memory_id, tenant, agent, kind, scope, content, search_text, embedding, embedder, "
-        "importance, tags, size, create_time, access_time, expire_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, "
+        "importance, tags, size, create_time, access_time, expire_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, "
+        "$10, "
         "$11, $12, $13, $13, $14) RETURNING number");
-    insert.BindAll(memory.memory_id(), memory.tenant(), memory.agent(), NameOf(memory.kind()), scope,
-                   SqlArg::Bytes(codec.Seal(memory.content(), PlaceOf(memory.memory_id(), "content"))), search_text,
-                   SqlArg::Bytes(codec.Seal(ToBytes(embedding), PlaceOf(memory.memory_id(), "embedding"))),
-                   memory.embedder(), importance, DumpJson(tags), static_cast<int64_t>(memory.content().size()), now,
-                   expire);
+    insert.BindAll(
+        memory.memory_id(), memory.tenant(), memory.agent(), NameOf(memory.kind()), scope,
+        SqlArg::Bytes(codec.Seal(memory.content(), PlaceOfMemory(memory.memory_id(), "content"))), search_text,
+        SqlArg::Bytes(codec.Seal(ToBytes(embedding), PlaceOfMemory(memory.memory_id(), "embedding"))),
+        memory.embedder(), importance, DumpJson(tags), static_cast<int64_t>(memory.content().size()), now, expire);
     if (insert.Step()) number = insert.Int(0);
     TUTTI_RETURN_IF_ERROR(insert.status());
   }
-  TUTTI_RETURN_IF_ERROR(tx.Prepare("INSERT INTO memory_changes (number, removed, time) VALUES ($1, 0, $2)")
-                            .BindAll(number, now)
-                            .Run());
+  TUTTI_RETURN_IF_ERROR(
+      tx.Prepare("INSERT INTO memory_changes (number, removed, time) VALUES ($1, 0, $2)").BindAll(number, now).Run());
   TUTTI_RETURN_IF_ERROR(Count(tx, memory.tenant(), 1));
   memory.clear_embedding();
   memory.set_importance(importance);
@@ -342,198 +259,6 @@ absl::Status Memories::ListMemories(Transaction& tx, const v1::ListMemoriesReque
     TUTTI_ASSIGN_OR_RETURN(*response.add_memories(), FromRow(rows));
   }
   return rows.status();
-}
-
-absl::Status Memories::LoadVectors(Transaction& tx, const std::vector<std::string>* numbers) const {
-  constexpr int kPage = 2000;
-  int64_t last = 0;
-  for (bool more = true; more;) {
-    int count = 0;
-    Statement rows = tx.Prepare(
-        numbers ? "SELECT number, memory_id, tenant, agent, embedder, embedding FROM memories WHERE number = ANY($1::bigint[])"
-                : "SELECT number, memory_id, tenant, agent, embedder, embedding FROM memories WHERE number > $1 ORDER BY "
-                  "number LIMIT $2");
-    if (numbers) {
-      rows.BindList(*numbers);
-    } else {
-      rows.BindAll(last, kPage);
-    }
-    while (rows.Step()) {
-      ++count;
-      last = rows.Int(0);
-      TUTTI_ASSIGN_OR_RETURN(std::string bytes, payloads_.codec().Open(rows.Bytes(5), PlaceOf(rows.Text(1), "embedding")));
-      index_.Add(rows.Text(2), rows.Text(3), rows.Text(4), last, ToVector(bytes));
-    }
-    TUTTI_RETURN_IF_ERROR(rows.status());
-    more = numbers == nullptr && count == kPage;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Memories::SyncIndex(Transaction& tx) const {
-  MutexLock lock(sync_mutex_);
-  return SyncLocked(tx);
-}
-
-absl::Status Memories::SyncIndexIfLoaded(Transaction& tx) const {
-  MutexLock lock(sync_mutex_);
-  return synced_change_ < 0 ? absl::OkStatus() : SyncLocked(tx);
-}
-
-absl::Status Memories::SyncLocked(Transaction& tx) const {
-  if (synced_change_ < 0) {
-    Statement newest = tx.Prepare("SELECT coalesce(max(change), 0) FROM memory_changes");
-    int64_t change = newest.Step() ? newest.Int(0) : 0;
-    TUTTI_RETURN_IF_ERROR(newest.status());
-    index_.Clear();
-    TUTTI_RETURN_IF_ERROR(LoadVectors(tx, nullptr));
-    synced_change_ = change;
-  }
-  // Numbers are given before commits: a transaction that was slow may show a smaller one later. A window behind is read
-  // again each time; taking a change over twice does no harm.
-  constexpr int64_t kWindow = 200;
-  std::vector<std::string> added;
-  Statement rows = tx.Prepare("SELECT change, number, removed FROM memory_changes WHERE change > $1 ORDER BY change");
-  rows.Bind(std::max<int64_t>(0, tx.sqlite() ? synced_change_ : synced_change_ - kWindow));
-  int64_t newest = synced_change_;
-  while (rows.Step()) {
-    newest = std::max(newest, rows.Int(0));
-    std::string number = absl::StrCat(rows.Int(1));
-    if (rows.Int(2) != 0) {
-      index_.Remove(rows.Int(1));
-      std::erase(added, number);
-    } else if (!index_.Contains(rows.Int(1))) {
-      added.push_back(number);
-    }
-  }
-  TUTTI_RETURN_IF_ERROR(rows.status());
-  if (!added.empty()) TUTTI_RETURN_IF_ERROR(LoadVectors(tx, &added));
-  synced_change_ = newest;
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
-                                                               const v1::SearchMemoriesRequest& request,
-                                                               size_t most) const {
-  std::map<int64_t, double> out;
-  std::vector<std::string> terms = Terms(request.query());
-  if (terms.empty() || payloads_.codec().encrypts()) return out;
-  // All terms first; any of them when that finds too few. A search for common words alone would else score half the
-  // database.
-  auto joined = [&](absl::string_view quote, absl::string_view with) {
-    std::string query;
-    for (const auto& term : terms) absl::StrAppend(&query, query.empty() ? "" : with, quote, term, quote);
-    return query;
-  };
-  for (bool all : {true, false}) {
-    std::string query = tx.sqlite() ? joined("\"", all ? " AND " : " OR ") : joined("'", all ? " & " : " | ");
-    Condition where = Where(tx, request.filter(), tx.sqlite() ? 3 : 4);
-    Statement rows = tx.Prepare(
-        tx.sqlite() ? absl::StrCat("SELECT m.number, -bm25(memories_text) FROM memories_text JOIN memories AS m ON m.number = "
-                                   "memories_text.rowid WHERE memories_text MATCH $1 AND",
-                                   where.sql, " ORDER BY bm25(memories_text) LIMIT $2")
-                    : absl::StrCat("SELECT m.number, ts_rank(to_tsvector('simple', m.search_text), to_tsquery('simple', $3), 1) AS rank FROM "
-                                   "memories AS m, to_tsquery('simple', $1) AS q(query) WHERE to_tsvector('simple', "
-                                   "m.search_text) @@ q.query AND",
-                                   where.sql, " ORDER BY rank DESC LIMIT $2"));
-    rows.BindAll(query, static_cast<int64_t>(most));
-    if (!tx.sqlite()) rows.Bind(joined("'", " | "));  // one scale of ranks for both rounds
-    where.Bind(rows);
-    while (rows.Step()) out.emplace(rows.Int(0), rows.Double(1));
-    TUTTI_RETURN_IF_ERROR(rows.status());
-    if (out.size() >= static_cast<size_t>(std::max(10, request.max_results())) || terms.size() == 1) break;
-  }
-  double best = 0;
-  for (const auto& [number, rank] : out) best = std::max(best, rank);
-  for (auto& [number, rank] : out) rank = best > 0 ? rank / best : 1;
-  return out;
-}
-
-absl::Status Memories::SearchMemories(Transaction& tx, const v1::SearchMemoriesRequest& request,
-                                      v1::SearchMemoriesResponse& response) const {
-  TUTTI_RETURN_IF_ERROR(CheckText("query", request.query(), kMaxContent));
-  if (request.query().empty() && request.embedding().empty()) return Invalid("query", "must be given, or an embedding");
-  if (request.max_results() < 0 || request.max_results() > 100) return Invalid("max_results", "must be 1 to 100");
-  const size_t most = request.max_results() == 0 ? 10 : static_cast<size_t>(request.max_results());
-  ScoreWeights weights;
-  const v1::MemoryWeights& given = request.weights();
-  if (given.has_relevance()) weights.relevance = given.relevance();
-  if (given.has_recency()) weights.recency = given.recency();
-  if (given.has_importance()) weights.importance = given.importance();
-  if (given.has_text()) weights.text = given.text();
-  if (given.has_half_life()) {
-    TUTTI_RETURN_IF_ERROR(CheckDuration("weights.half_life", given.half_life(), 1, int64_t{100} * 366 * 86400));
-    weights.half_life_seconds = static_cast<double>(ToMicros(given.half_life())) / 1e6;
-  }
-  for (double exponent : {weights.relevance, weights.recency, weights.importance}) {
-    if (!(exponent >= 0 && exponent <= 10)) return Invalid("weights", "must be 0 to 10");
-  }
-  if (!(weights.text >= 0 && weights.text <= 1)) return Invalid("weights.text", "must be 0 to 1");
-  std::vector<float> query;
-  std::string embedder;
-  if (!request.embedding().empty()) {
-    TUTTI_ASSIGN_OR_RETURN(query, CheckEmbedding(request.embedding(), request.embedder()));
-    embedder = request.embedder();
-  } else {
-    query = embedder_.Embed(request.query());
-    embedder = embedder_.name();
-  }
-  TUTTI_RETURN_IF_ERROR(SyncIndex(tx));
-  std::map<int64_t, double> text, vector;
-  if (weights.text > 0 && !request.query().empty()) {
-    TUTTI_ASSIGN_OR_RETURN(text, SearchText(tx, request, kCandidates));
-  }
-  for (const auto& hit :
-       index_.Search(request.filter().tenant(), request.filter().agent(), embedder, query, kCandidates)) {
-    vector[hit.number] = std::max(0.0, static_cast<double>(hit.cosine));
-  }
-  std::vector<std::string> numbers;
-  for (const auto& [number, score] : vector) numbers.push_back(absl::StrCat(number));
-  for (const auto& [number, score] : text) {
-    if (!vector.contains(number)) numbers.push_back(absl::StrCat(number));
-  }
-  if (numbers.empty()) return absl::OkStatus();
-  struct Candidate {
-    int64_t number;
-    ScoreParts parts;
-  };
-  std::vector<Candidate> candidates;
-  const double now = static_cast<double>(tx.NowMicros());
-  {
-    Condition where = Where(tx, request.filter(), 2);
-    Statement rows = tx.Prepare(absl::StrCat(
-        "SELECT number, importance, access_time FROM memories AS m WHERE number = ANY($1::bigint[]) AND", where.sql));
-    rows.BindList(numbers);
-    where.Bind(rows);
-    while (rows.Step()) {
-      int64_t number = rows.Int(0);
-      auto t = text.find(number), v = vector.find(number);
-      candidates.push_back({number, Score(weights, t == text.end() ? 0 : t->second, v == vector.end() ? 0 : v->second,
-                                          (now - static_cast<double>(rows.Int(2))) / 1e6, rows.Double(1))});
-    }
-    TUTTI_RETURN_IF_ERROR(rows.status());
-  }
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-    return a.parts.score != b.parts.score ? a.parts.score > b.parts.score : a.number > b.number;
-  });
-  if (candidates.size() > most) candidates.resize(most);
-  for (const Candidate& candidate : candidates) {
-    Statement row = tx.Prepare("SELECT " TUTTI_MEMORY_COLUMNS " FROM memories WHERE number = $1");
-    row.Bind(candidate.number);
-    if (!row.Step()) {
-      TUTTI_RETURN_IF_ERROR(row.status());
-      continue;  // forgotten meanwhile
-    }
-    auto* hit = response.add_hits();
-    TUTTI_ASSIGN_OR_RETURN(*hit->mutable_memory(), FromRow(row));
-    hit->set_score(candidate.parts.score);
-    hit->set_relevance(candidate.parts.relevance);
-    hit->set_recency(candidate.parts.recency);
-    hit->set_importance(candidate.parts.importance);
-    hit->set_text_relevance(candidate.parts.text);
-    hit->set_vector_relevance(candidate.parts.vector);
-  }
-  return absl::OkStatus();
 }
 
 absl::Status Memories::DeleteMemory(Transaction& tx, const v1::DeleteMemoryRequest& request,

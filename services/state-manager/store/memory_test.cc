@@ -82,7 +82,8 @@ TEST_P(MemoryTest, AgentsAndTenantsDoNotSeeEachOther) {
   ASSERT_THAT(Remember("foreign fact about tea", "a", [](auto& memory) { memory.set_tenant("t2"); }), IsOk());
   EXPECT_EQ(Search("fact about tea", "a").hits_size(), 2);
   EXPECT_EQ(Search("fact about tea", "b").hits_size(), 1);
-  EXPECT_EQ(Search("fact about tea", "", [](auto& request) { request.mutable_filter()->set_tenant("t2"); }).hits_size(), 1);
+  EXPECT_EQ(Search("fact about tea", "", [](auto& request) { request.mutable_filter()->set_tenant("t2"); }).hits_size(),
+            1);
 }
 
 TEST_P(MemoryTest, FiltersByKindRunSessionTagsAndTime) {
@@ -102,21 +103,31 @@ TEST_P(MemoryTest, FiltersByKindRunSessionTagsAndTime) {
   ASSERT_THAT(Remember("apple two", "a", short_term), IsOk());
   ASSERT_THAT(Remember("apple three"), IsOk());
   auto count = [&](std::function<void(v1::MemoryFilter&)> set) {
-    return Search("apple", "a", [&](v1::SearchMemoriesRequest& request) { set(*request.mutable_filter()); }).hits_size();
+    return Search("apple", "a", [&](v1::SearchMemoriesRequest& request) { set(*request.mutable_filter()); })
+        .hits_size();
   };
   EXPECT_EQ(count([](auto&) {}), 3);
   EXPECT_EQ(count([](auto& filter) { filter.set_run_id("r1"); }), 1);
   EXPECT_EQ(count([](auto& filter) { filter.set_session_id("s1"); }), 1);
   EXPECT_EQ(count([](auto& filter) { filter.add_kinds(v1::MEMORY_KIND_LONG_TERM); }), 1);
-  EXPECT_EQ(count([](auto& filter) { filter.add_tags("x"); filter.add_tags("y"); }), 1);
-  EXPECT_EQ(count([](auto& filter) { filter.add_tags("x"); filter.add_tags("z"); }), 0);
+  EXPECT_EQ(count([](auto& filter) {
+              filter.add_tags("x");
+              filter.add_tags("y");
+            }),
+            1);
+  EXPECT_EQ(count([](auto& filter) {
+              filter.add_tags("x");
+              filter.add_tags("z");
+            }),
+            0);
   // A short-term memory ends by itself, a working one with its run.
   time_.Advance(absl::Hours(25));
   EXPECT_EQ(count([](auto&) {}), 2);
   auto again = Register("e", "2");
   ASSERT_THAT(Claim(again), IsOk());
   ASSERT_THAT(Append("r1", 2, 1, 1, /*finish=*/true), IsOk());
-  ASSERT_THAT(Transact<int64_t>([&](Transaction& tx, int64_t&) { return store_->memories.Expire(tx, 100).status(); }), IsOk());
+  ASSERT_THAT(Transact<int64_t>([&](Transaction& tx, int64_t&) { return store_->memories.Expire(tx, 100).status(); }),
+              IsOk());
   EXPECT_EQ(count([](auto&) {}), 1);
   EXPECT_EQ(Number("SELECT count(*) FROM memories"), 1);
 }
@@ -126,7 +137,8 @@ TEST_P(MemoryTest, ForgettingLeavesNoTrace) {
   ASSERT_THAT(Remember("harmless"), IsOk());
   ASSERT_EQ(Search("zanzibar").hits(0).memory().memory_id(), "m1");
   v1::ForgetMemoriesRequest request;
-  EXPECT_THAT(Write(store_->memories, &Memories::ForgetMemories, request), HasCodeAndText(absl::StatusCode::kInvalidArgument, "set `all`"));
+  EXPECT_THAT(Write(store_->memories, &Memories::ForgetMemories, request),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "set `all`"));
   request.mutable_filter()->set_agent("a");
   auto forgotten = Write(store_->memories, &Memories::ForgetMemories, request);
   ASSERT_THAT(forgotten, IsOk());

@@ -46,7 +46,8 @@ TEST_P(PayloadTest, FiftyStepsWithTheSameBytesStoreThemOnce) {
   ASSERT_THAT(AppendResult("r2", 1, big), IsOk());
   EXPECT_EQ(Number("SELECT count(*) FROM payloads"), 1);
   EXPECT_EQ(Number("SELECT count(*) FROM payload_refs"), 2);
-  const int64_t per_run = Number("SELECT sum(length(entry)) FROM journal WHERE run_id = 'r1'") + Number("SELECT sum(length(data)) FROM payloads");
+  const int64_t per_run = Number("SELECT sum(length(entry)) FROM journal WHERE run_id = 'r1'") +
+                          Number("SELECT sum(length(data)) FROM payloads");
   EXPECT_LT(per_run, 130000) << "fifty steps in " << per_run << " bytes";
   auto journal = JournalOf("r1");
   ASSERT_EQ(journal.size(), 50u);
@@ -142,7 +143,8 @@ TEST_P(PayloadTest, ALongRunGetsASnapshotThatRecoversTheSame) {
   });
   ASSERT_THAT(built, IsOk());
   EXPECT_EQ(built->seq, 120);
-  ASSERT_THAT(Transact<int>([&](Transaction& tx, int&) { return store_->journal.StoreSnapshot(tx, "r1", *built); }), IsOk());
+  ASSERT_THAT(Transact<int>([&](Transaction& tx, int&) { return store_->journal.StoreSnapshot(tx, "r1", *built); }),
+              IsOk());
   append([&](auto& entry) { entry.mutable_step_started()->set_path("after"); });
   auto snapshot = Query<Journal::Snapshot>([&](Transaction& tx, Journal::Snapshot& out) {
     auto read = store_->journal.ReadSnapshot(tx, "r1");
@@ -229,7 +231,11 @@ TEST_P(EncryptionTest, NothingOfTheUsersIsReadableInTheDatabase) {
   search.set_query("sesame");
   EXPECT_EQ(Read(store_->memories, &Memories::SearchMemories, search)->hits_size(), 1) << "found by likeness";
   for (const char* table : {"runs", "journal", "payloads", "memories", "contexts", "context_versions"}) {
-    std::string columns = GetParam() == Engine::kPostgres ? absl::StrCat("convert_from(convert_to(t::text, 'UTF8'), 'UTF8') LIKE '%736573616d65%' OR t::text LIKE '%sesame%'") : "";
+    std::string columns =
+        GetParam() == Engine::kPostgres
+            ? absl::StrCat(
+                  "convert_from(convert_to(t::text, 'UTF8'), 'UTF8') LIKE '%736573616d65%' OR t::text LIKE '%sesame%'")
+            : "";
     if (GetParam() == Engine::kPostgres) {
       EXPECT_EQ(Number(absl::StrCat("SELECT count(*) FROM ", table, " AS t WHERE ", columns)), 0) << table;
     }
@@ -254,7 +260,8 @@ TEST_P(EncryptionTest, KeysRotateAndOldDataStaysReadable) {
   store_->keys.Set(KeysOf({"b"}));
   v1::GetRunRequest get;
   get.set_run_id("old");
-  EXPECT_THAT(Read(store_->runs, &Runs::GetRun, get), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "key \"a\", which is not among the keys"));
+  EXPECT_THAT(Read(store_->runs, &Runs::GetRun, get),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "key \"a\", which is not among the keys"));
   EXPECT_EQ(Get("new").input().data(), "{\"n\":1}");
 }
 
@@ -264,13 +271,15 @@ TEST_P(EncryptionTest, AWrongOrMissingKeyIsAClearRefusal) {
   EXPECT_THAT(OpenWith(Keys()), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "key \"a\" is missing"));
   EXPECT_THAT(OpenWith(KeysOf({"a"})), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "key \"b\" is missing"));
   auto wrong = LoadKeys("", {absl::StrCat("a:", std::string(32, 'z')), absl::StrCat("b:", std::string(32, 'b'))}, "");
-  EXPECT_THAT(OpenWith(*wrong), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "key \"a\" is another one than was given"));
+  EXPECT_THAT(OpenWith(*wrong),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "key \"a\" is another one than was given"));
 }
 
 TEST_P(EncryptionTest, ACellThatWasMovedOrAlteredDoesNotOpen) {
   auto engine = Register("e", "1");
   for (const char* id : {"r1", "r2"}) ASSERT_THAT(Create(id, &engine), IsOk());
-  ASSERT_THAT(Sql("UPDATE runs SET input = (SELECT input FROM runs AS o WHERE o.run_id = 'r2') WHERE run_id = 'r1'"), IsOk());
+  ASSERT_THAT(Sql("UPDATE runs SET input = (SELECT input FROM runs AS o WHERE o.run_id = 'r2') WHERE run_id = 'r1'"),
+              IsOk());
   v1::GetRunRequest get;
   get.set_run_id("r1");
   EXPECT_THAT(Read(store_->runs, &Runs::GetRun, get), HasCodeAndText(absl::StatusCode::kDataLoss, "altered, moved"));
@@ -280,7 +289,8 @@ TEST(KeysTest, SayWhatIsWrongAndNeverTheKey) {
   EXPECT_THAT(LoadKeys("", {"short:abc"}, ""), HasCodeAndText(absl::StatusCode::kInvalidArgument, "32 bytes"));
   EXPECT_EQ(LoadKeys("", {"short:secret"}, "").status().message().find("secret"), absl::string_view::npos);
   EXPECT_THAT(LoadKeys("", {absl::StrCat("a:", std::string(64, 'f'))}, ""), IsOk()) << "hexadecimal";
-  EXPECT_THAT(LoadKeys("", {absl::StrCat("a:", std::string(64, 'f'))}, "b"), HasCodeAndText(absl::StatusCode::kInvalidArgument, "not among the keys"));
+  EXPECT_THAT(LoadKeys("", {absl::StrCat("a:", std::string(64, 'f'))}, "b"),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "not among the keys"));
   EXPECT_THAT(LoadKeys("/nowhere", {}, ""), HasCodeAndText(absl::StatusCode::kInvalidArgument, "cannot be read"));
 }
 

@@ -17,7 +17,8 @@ std::string PlaceOf(absl::string_view hash) { return absl::StrCat("payloads/", a
 
 }  // namespace
 
-absl::StatusOr<std::string> Payloads::PutShared(Transaction& tx, absl::string_view owner, absl::string_view plain) const {
+absl::StatusOr<std::string> Payloads::PutShared(Transaction& tx, absl::string_view owner,
+                                                absl::string_view plain) const {
   std::string hash = codec_.Digest(plain);
   const int64_t now = tx.NowMicros();
   {
@@ -69,8 +70,10 @@ absl::Status Payloads::Forget(Transaction& tx, absl::string_view owner) {
 }
 
 absl::Status Payloads::Share(Transaction& tx, absl::string_view from, absl::string_view to) {
-  return tx.Prepare("INSERT INTO payload_refs (owner, hash) SELECT $2::text, hash FROM payload_refs WHERE owner = $1 "
-                    "ON CONFLICT DO NOTHING")
+  return tx
+      .Prepare(
+          "INSERT INTO payload_refs (owner, hash) SELECT $2::text, hash FROM payload_refs WHERE owner = $1 "
+          "ON CONFLICT DO NOTHING")
       .BindAll(from, to)
       .Run();
 }

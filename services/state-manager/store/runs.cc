@@ -9,7 +9,7 @@
 namespace tutti::state_manager {
 namespace {
 
-#define TUTTI_RUN_COLUMNS                                                                                            \
+#define TUTTI_RUN_COLUMNS                                                                                              \
   "run_id, tenant, workflow, workflow_version, pattern, status, spec, input, output, error, create_time, start_time, " \
   "end_time, labels, progress_percent, traceparent, cancel_requested, request_id, lease_epoch, calls, input_tokens, "  \
   "output_tokens, cost_nano_units"
@@ -99,8 +99,9 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
   // Before anything is written: what was created before. The run's own id is known when a channel has repeated the
   // request after a lost answer.
   auto known = [&]() -> absl::StatusOr<bool> {
-    Statement row = tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
-                               " FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id = $3 AND $3 <> '') LIMIT 1");
+    Statement row =
+        tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
+                   " FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id = $3 AND $3 <> '') LIMIT 1");
     row.BindAll(run_id, run.tenant(), run.request_id());
     if (!row.Step()) {
       TUTTI_RETURN_IF_ERROR(row.status());
@@ -123,8 +124,10 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
   const int64_t now = tx.NowMicros();
   {
     Statement insert = tx.Prepare(
-        "INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, create_time, labels, "
-        "traceparent, request_id, owner, owner_incarnation, lease_epoch) VALUES ($1, $2, $3, $4, $5, 'PENDING', $6, $7, "
+        "INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, create_time, "
+        "labels, "
+        "traceparent, request_id, owner, owner_incarnation, lease_epoch) VALUES ($1, $2, $3, $4, $5, 'PENDING', $6, "
+        "$7, "
         "$8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING");
     insert.BindAll(run_id, run.tenant(), run.workflow(), run.workflow_version(), run.pattern(), SqlArg::Bytes(spec),
                    SqlArg::Bytes(input), now, ToJsonText(run.labels()), run.traceparent(),
@@ -157,8 +160,7 @@ absl::StatusOr<bool> Runs::HasEnded(Transaction& tx, const std::string& run_id) 
   return row.Int(0) != 0;
 }
 
-absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request,
-                            v1::ListRunsResponse& response) const {
+absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request, v1::ListRunsResponse& response) const {
   // One statement for each set of conditions that are given, so that each can use its index.
   std::string sql = "SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE 1 = 1";
   std::vector<SqlArg> args;
@@ -176,9 +178,10 @@ absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request,
   if (!request.labels().empty()) {
     args.push_back(labels);
     if (tx.sqlite()) {
-      absl::StrAppend(&sql, " AND NOT EXISTS (SELECT 1 FROM json_each($", args.size(),
-                      ") AS want WHERE NOT EXISTS (SELECT 1 FROM json_each(runs.labels) AS has WHERE has.key = want.key "
-                      "AND has.value = want.value))");
+      absl::StrAppend(
+          &sql, " AND NOT EXISTS (SELECT 1 FROM json_each($", args.size(),
+          ") AS want WHERE NOT EXISTS (SELECT 1 FROM json_each(runs.labels) AS has WHERE has.key = want.key "
+          "AND has.value = want.value))");
     } else {
       absl::StrAppend(&sql, " AND labels @> $", args.size());
     }
@@ -210,8 +213,8 @@ absl::Status Runs::RequestCancel(Transaction& tx, const v1::RequestCancelRequest
   TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), Load(tx, request.run_id()));
   const v1::StoredRun& run = response.run();
   if (run.outcome() != v1::OUTCOME_UNSPECIFIED || run.cancel_requested()) return absl::OkStatus();
-  TUTTI_RETURN_IF_ERROR(AppendCancel(tx, payloads_, request.run_id(), seq, tx.NowMicros(), run.progress_percent(),
-                                     request.reason()));
+  TUTTI_RETURN_IF_ERROR(
+      AppendCancel(tx, payloads_, request.run_id(), seq, tx.NowMicros(), run.progress_percent(), request.reason()));
   Statement update = tx.Prepare("UPDATE runs SET cancel_requested = 1, last_seq = $2 WHERE run_id = $1");
   TUTTI_RETURN_IF_ERROR(update.BindAll(request.run_id(), seq).Run());
   response.mutable_run()->set_cancel_requested(true);
@@ -233,7 +236,8 @@ absl::Status Runs::ListUsage(Transaction& tx, const v1::ListUsageRequest& reques
         .Violation("group_by", "must be run, step, agent or model");
   }
   Statement rows = tx.Prepare(absl::StrCat(
-      "SELECT ", key, ", sum(calls)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint, "
+      "SELECT ", key,
+      ", sum(calls)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint, "
       "sum(cost_nano_units)::bigint, max(currency_code) FROM usage WHERE ($1 = '' OR run_id = $1) AND time >= $2 "
       "GROUP BY 1 ORDER BY 5 DESC, 3 DESC, 1 LIMIT $3"));
   rows.BindAll(request.run_id(), ToMicros(request.start_time()), request.page_size());

@@ -22,7 +22,8 @@ constexpr size_t kTokenBytes = 32;
 
 std::string HashOf(absl::string_view token) {
   std::string out(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(), reinterpret_cast<unsigned char*>(out.data()));
+  SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(),
+         reinterpret_cast<unsigned char*>(out.data()));
   return out;
 }
 
@@ -114,7 +115,8 @@ absl::Status Sessions::RevokeSessions(Transaction& tx, const v1::RevokeSessionsR
   }
   Statement revoke = tx.Prepare(
       request.session_id().empty()
-          ? "UPDATE sessions SET revoke_time = $1 WHERE revoke_time = 0 AND expire_time > $1 AND tenant = $2 AND user_id = $3"
+          ? "UPDATE sessions SET revoke_time = $1 WHERE revoke_time = 0 AND expire_time > $1 AND tenant = $2 AND "
+            "user_id = $3"
           : "UPDATE sessions SET revoke_time = $1 WHERE revoke_time = 0 AND expire_time > $1 AND session_id = $2");
   revoke.Bind(tx.NowMicros());
   if (request.session_id().empty()) {

@@ -27,7 +27,8 @@ absl::Status CheckKeys(Transaction& tx, const KeyRing& ring) {
   }
   for (const auto& [id, cell] : cells) {
     if (!keys->by_id.contains(id)) return WrongKey(id, "is missing");
-    if (!CellCodec(ring).Open(cell, absl::StrCat(kPrefix, id)).ok()) return WrongKey(id, "is another one than was given");
+    if (!CellCodec(ring).Open(cell, absl::StrCat(kPrefix, id)).ok())
+      return WrongKey(id, "is another one than was given");
   }
   for (const auto& [id, key] : keys->by_id) {
     if (cells.contains(id)) continue;

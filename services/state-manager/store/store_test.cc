@@ -151,7 +151,8 @@ TEST_P(StoreTest, AWorkflowsVersionNeverChanges) {
   put.mutable_workflow()->set_name("w");
   put.mutable_workflow()->mutable_spec()->set_data("one");
   EXPECT_EQ(Write(store_->workflows, &Workflows::PutWorkflow, put)->workflow().version(), 1);
-  EXPECT_EQ(Write(store_->workflows, &Workflows::PutWorkflow, put)->workflow().version(), 1) << "equal bytes store nothing";
+  EXPECT_EQ(Write(store_->workflows, &Workflows::PutWorkflow, put)->workflow().version(), 1)
+      << "equal bytes store nothing";
   put.mutable_workflow()->mutable_spec()->set_data("two");
   EXPECT_EQ(Write(store_->workflows, &Workflows::PutWorkflow, put)->workflow().version(), 2);
   v1::GetWorkflowRequest get;
@@ -201,7 +202,6 @@ TEST_P(StoreTest, HeartbeatsTellOfCancelsThatNewsLost) {
   ASSERT_EQ(answer->cancel_run_ids_size(), 1);
   EXPECT_EQ(answer->cancel_run_ids(0), "r1");
 }
-
 
 }  // namespace
 }  // namespace tutti::state_manager::testing

@@ -9,8 +9,8 @@
 namespace tutti::state_manager {
 namespace {
 
-// hnswlib's parameters: links a node, and how many candidates are looked at when building and searching. Recall was 0.97
-// and more of the first ten at 100,000 vectors of 256 dimensions (bench/, docs/performance.md).
+// hnswlib's parameters: links a node, and how many candidates are looked at when building and searching. Recall was
+// 0.97 and more of the first ten at 100,000 vectors of 256 dimensions (bench/, docs/performance.md).
 constexpr size_t kLinks = 16, kBuildCandidates = 100, kSearchCandidates = 128;
 
 float Dot(const float* a, const float* b, size_t size) {
@@ -52,7 +52,8 @@ class VectorIndex::Partition {
 
   void Search(const std::vector<float>& query, size_t most, std::vector<Hit>& out) {
     size_t begin = out.size();
-    for (const auto& [number, vector] : scanned_) out.push_back({number, Dot(vector.data(), query.data(), dimensions_)});
+    for (const auto& [number, vector] : scanned_)
+      out.push_back({number, Dot(vector.data(), query.data(), dimensions_)});
     if (graph_ && !graphed_.empty()) {
       graph_->setEf(std::max(most, kSearchCandidates));
       auto found = graph_->searchKnn(query.data(), most);

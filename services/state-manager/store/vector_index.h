@@ -1,5 +1,5 @@
-// Nearest vectors, in memory, rebuilt from the database. One partition for each (tenant, agent, embedder); a partition is
-// scanned while it is small or new, and grows a graph (hnswlib) in slices of work that Maintain is given.
+// Nearest vectors, in memory, rebuilt from the database. One partition for each (tenant, agent, embedder); a partition
+// is scanned while it is small or new, and grows a graph (hnswlib) in slices of work that Maintain is given.
 #pragma once
 
 #include <cstdint>

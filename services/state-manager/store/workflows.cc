@@ -47,12 +47,13 @@ absl::Status Workflows::PutWorkflow(Transaction& tx, const v1::PutWorkflowReques
   response.mutable_workflow()->set_version(version);
   const int64_t now = tx.NowMicros();
   SetMicros(now, response.mutable_workflow()->mutable_create_time());
-  TUTTI_ASSIGN_OR_RETURN(std::string spec, payloads_.Put(tx, OwnerOf(given.name(), version), "spec", given.spec().data()));
+  TUTTI_ASSIGN_OR_RETURN(std::string spec,
+                         payloads_.Put(tx, OwnerOf(given.name(), version), "spec", given.spec().data()));
   Statement insert = tx.Prepare(
-      "INSERT INTO workflows (name, version, description, spec, create_time) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO "
+      "INSERT INTO workflows (name, version, description, spec, create_time) VALUES ($1, $2, $3, $4, $5) ON CONFLICT "
+      "DO "
       "NOTHING");
-  TUTTI_RETURN_IF_ERROR(
-      insert.BindAll(given.name(), version, given.description(), SqlArg::Bytes(spec), now).Run());
+  TUTTI_RETURN_IF_ERROR(insert.BindAll(given.name(), version, given.description(), SqlArg::Bytes(spec), now).Run());
   if (insert.Changes() > 0) return absl::OkStatus();
   return Error(absl::StatusCode::kAborted, "WORKFLOW_CHANGED",
                absl::StrCat("workflow \"", given.name(), "\" was changed by another call at the same time; try again"))
@@ -61,8 +62,9 @@ absl::Status Workflows::PutWorkflow(Transaction& tx, const v1::PutWorkflowReques
 
 absl::Status Workflows::GetWorkflow(Transaction& tx, const v1::GetWorkflowRequest& request,
                                     v1::GetWorkflowResponse& response) const {
-  Statement row = tx.Prepare(TUTTI_WORKFLOW_COLUMNS
-                             "WHERE name = $1 AND ($2::bigint = 0 OR version = $2::bigint) ORDER BY version DESC LIMIT 1");
+  Statement row =
+      tx.Prepare(TUTTI_WORKFLOW_COLUMNS
+                 "WHERE name = $1 AND ($2::bigint = 0 OR version = $2::bigint) ORDER BY version DESC LIMIT 1");
   row.BindAll(request.name(), request.version());
   if (!row.Step()) {
     TUTTI_RETURN_IF_ERROR(row.status());

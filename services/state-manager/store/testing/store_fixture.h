@@ -276,7 +276,6 @@ class StoreFixture : public ::testing::TestWithParam<Engine> {
   std::unique_ptr<Database> database_;
 };
 
-#define TUTTI_ON_ALL_ENGINES(Suite) \
-  INSTANTIATE_TEST_SUITE_P(Store, Suite, ::testing::ValuesIn(kAllEngines), EngineName)
+#define TUTTI_ON_ALL_ENGINES(Suite) INSTANTIATE_TEST_SUITE_P(Store, Suite, ::testing::ValuesIn(kAllEngines), EngineName)
 
 }  // namespace tutti::state_manager::testing
