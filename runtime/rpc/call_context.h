@@ -19,6 +19,9 @@ struct CallContext {
   absl::Time deadline = absl::InfiniteFuture();
   std::stop_token stop;
   TraceContext trace;
+  // Who asks and from where, for the audit log; set at the edge, passed on from service to service. What no
+  // authentication vouches for is `anonymous`.
+  std::string actor, origin;
 };
 
 }  // namespace tutti

@@ -10,6 +10,8 @@ void Prepare(const CallContext& call, absl::Duration timeout, const TraceContext
   absl::Time deadline = timeout == absl::InfiniteDuration() ? absl::InfiniteFuture() : absl::Now() + timeout;
   if (call.deadline != absl::InfiniteFuture()) deadline = std::min(deadline, call.deadline - kDeadlineMargin);
   if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
+  if (!call.actor.empty()) context.AddMetadata("tutti-actor", call.actor);
+  if (!call.origin.empty()) context.AddMetadata("tutti-origin", call.origin);
   if (trace.valid()) context.AddMetadata("traceparent", trace.ToTraceparent());
 }
 

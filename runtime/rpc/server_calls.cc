@@ -30,6 +30,12 @@ CallRecord::CallRecord(ServerEnv& env, grpc::CallbackServerContext& context, std
   call_.deadline = DeadlineOf(context);
   call_.stop = std::move(stop);
   call_.trace = span_.context();
+  if (!env.edge) {
+    call_.actor = MetadataOf(context, "tutti-actor");
+    call_.origin = MetadataOf(context, "tutti-origin");
+  }
+  if (call_.actor.empty()) call_.actor = "anonymous";
+  if (call_.origin.empty()) call_.origin = context.peer();
   span_.Set("rpc.system.name", "grpc");
   span_.Set("rpc.method", method_);
 }

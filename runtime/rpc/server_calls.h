@@ -26,6 +26,8 @@ struct ServerEnv {
   Tracer& tracer;
   RpcMetrics& metrics;
   const Clock& clock;
+  // The outermost server: what callers say of themselves is not believed.
+  bool edge = false;
 };
 
 namespace rpc_internal {

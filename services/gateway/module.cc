@@ -13,7 +13,9 @@ namespace {
 class Gateway final : public Module {
  public:
   Gateway(Runtime& runtime, const tutti::config::v1::Config& config, bool)
-      : config_(config), serving_(runtime, "gateway") {}
+      : config_(config), serving_(runtime, "gateway") {
+    serving_.env().edge = true;
+  }
   ~Gateway() override { Drain(absl::Now()); }
 
   absl::Status Start(const PeerChannels& peers) override {

@@ -43,7 +43,7 @@ class StateManager final : public Module {
     metrics_ = std::make_unique<StoreMetrics>(*runtime.metrics, *opened_.metrics);
     access_ = std::make_unique<Access>(*opened_.database, runtime.timers, runtime.clock);
     TUTTI_RETURN_IF_ERROR(CheckKeysOfDatabase());
-    RpcDeps deps{serving_.env(), *access_, hub_};
+    RpcDeps deps{serving_.env(), *access_, hub_, store_->audit};
     journal_ = std::make_unique<JournalRpc>(deps, store_->journal, store_->runs);
     runs_ = std::make_unique<RunStoreRpc>(deps, store_->runs);
     workflows_ = std::make_unique<WorkflowStoreRpc>(deps, store_->workflows);

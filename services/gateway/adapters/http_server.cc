@@ -116,6 +116,9 @@ class Connection final : public HttpReply {
   Task<void> Run() {
     error_code ignored;
     stream_.socket().set_option(tcp::no_delay(true), ignored);
+    if (auto peer = stream_.socket().remote_endpoint(ignored); !ignored) {
+      remote_ = absl::StrCat(peer.address().to_string(), ":", peer.port());
+    }
     while (keep_alive_ && !server_.draining()) {
       http::request_parser<http::string_body> parser;
       parser.header_limit(kMaxHeaderBytes);
@@ -137,6 +140,7 @@ class Connection final : public HttpReply {
       request.method = head_ ? "GET" : std::string(message.method_string());
       request.target = std::string(message.target());
       request.body = std::move(message.body());
+      request.remote = remote_;
       request.stop = server_.stop_token();
       request.header = [&message](const char* name) {
         auto it = message.find(name);
@@ -251,6 +255,7 @@ class Connection final : public HttpReply {
   bool head_ = false;
   bool chunked_ = false;
   bool broken_ = false;
+  std::string remote_;
   bool idle_ = false;
 };
 

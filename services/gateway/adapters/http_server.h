@@ -17,6 +17,7 @@ namespace tutti::gateway {
 
 struct HttpRequest {
   std::string method, target, body;
+  std::string remote;  // address and port of the other side
   // Empty when the request has no such header.
   std::function<std::string(const char*)> header;
   std::stop_token stop;  // the server is closing, and waits no longer

@@ -229,6 +229,8 @@ Task<void> RestHandler::Handle(const HttpRequest& request, HttpReply& reply) {
   absl::Time start = serving_.runtime().clock.Now();
   if (target.ok()) {
     CallContext call(*executor_, serving_.tracer());
+    call.actor = "anonymous";
+    call.origin = request.remote;
     call.trace = span.context();
     call.stop = request.stop;
     absl::Duration timeout = ParseGrpcTimeout(request.header("grpc-timeout"));

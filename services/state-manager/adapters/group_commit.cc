@@ -146,7 +146,7 @@ void GroupCommit::Enqueue(WriteOp op) {
     MutexLock lock(lane.mutex);
     if (!lane.stopping && lane.queue.size() < options_.max_queue / lanes_.size()) {
       lane.queue.push_back(std::move(op));
-      lane.wake.NotifyOne();
+      if (lane.asleep) lane.wake.NotifyOne();
       return;
     }
   }
@@ -158,7 +158,9 @@ void GroupCommit::Run(Lane& lane) {
   for (;;) {
     {
       MutexLock lock(lane.mutex);
+      lane.asleep = true;
       while (lane.queue.empty() && !lane.stopping) lane.wake.Wait(lane.mutex);
+      lane.asleep = false;
       if (lane.queue.empty()) return;
       if (lane.queue.size() <= options_.max_batch) {
         batch.swap(lane.queue);

@@ -56,6 +56,7 @@ class GroupCommit {
     CondVar wake;
     std::vector<WriteOp> queue ABSL_GUARDED_BY(mutex);
     bool stopping ABSL_GUARDED_BY(mutex) = false;
+    bool asleep ABSL_GUARDED_BY(mutex) = false;
     std::thread thread;
   };
   void Run(Lane& lane);

@@ -33,7 +33,7 @@ CREATE TABLE workflows (
   PRIMARY KEY (name, version)
 );
 
--- table runs: one row a run; what its journal says, summed up.
+-- table runs: one row a run; what its journal says, summed up. Large columns stand last: the others are read and written most.
 CREATE TABLE runs (
   run_id TEXT PRIMARY KEY,  -- The run's id; ids grow with time.
   tenant TEXT NOT NULL,  -- Whose run it is; empty is the default tenant.
@@ -41,10 +41,6 @@ CREATE TABLE runs (
   workflow_version BIGINT NOT NULL,  -- 0 for a spec of the run's own.
   pattern TEXT NOT NULL,  -- `pipeline`, `supervisor`, `parallel`, `reflect`, `graph` …
   status TEXT NOT NULL,  -- `PENDING`, `RUNNING`, `SUCCEEDED`, `FAILED` or `CANCELLED`.
-  spec BYTEA NOT NULL,  -- Cell: the serialized WorkflowSpec it runs.
-  input BYTEA NOT NULL,  -- Cell: JSON it was started with.
-  output BYTEA,  -- Cell: JSON it produced.
-  error BYTEA,  -- Cell: serialized google.rpc.Status it failed with.
   error_code BIGINT NOT NULL DEFAULT 0,  -- The error's google.rpc.Code; 0 is none.
   create_time BIGINT NOT NULL,  -- When it was accepted.
   start_time BIGINT NOT NULL DEFAULT 0,  -- When an owner first began it; 0 is not yet.
@@ -63,8 +59,16 @@ CREATE TABLE runs (
   calls BIGINT NOT NULL DEFAULT 0,  -- Model and tool calls paid for.
   input_tokens BIGINT NOT NULL DEFAULT 0,  -- Tokens sent.
   output_tokens BIGINT NOT NULL DEFAULT 0,  -- Tokens received.
-  cost_nano_units BIGINT NOT NULL DEFAULT 0  -- What it cost.
+  cost_nano_units BIGINT NOT NULL DEFAULT 0,  -- What it cost.
+  spec BYTEA NOT NULL,  -- Cell: the serialized WorkflowSpec it runs.
+  input BYTEA NOT NULL,  -- Cell: JSON it was started with.
+  output BYTEA,  -- Cell: JSON it produced.
+  error BYTEA  -- Cell: serialized google.rpc.Status it failed with.
+--@sqlite
+) WITHOUT ROWID;
+--@postgres
 );
+--@both
 
 -- table journal: what happened, in order. Append-only.
 CREATE TABLE journal (
@@ -133,7 +137,9 @@ CREATE TABLE payload_refs (
 
 --@sqlite
 INSERT INTO workflows SELECT name, version, description, CAST(x'00' || spec AS BLOB), create_time FROM workflows_1;
-INSERT INTO runs SELECT run_id, '', workflow, workflow_version, '',
+INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, output, error, error_code, create_time,
+  start_time, end_time, labels, progress_percent, traceparent, cancel_requested, request_id, owner, owner_incarnation, lease_epoch,
+  last_seq, last_writer_seq, snapshot_seq, calls, input_tokens, output_tokens, cost_nano_units) SELECT run_id, '', workflow, workflow_version, '',
   CASE outcome WHEN 1 THEN 'SUCCEEDED' WHEN 2 THEN 'FAILED' WHEN 3 THEN 'CANCELLED' ELSE CASE started WHEN 1 THEN 'RUNNING' ELSE 'PENDING' END END,
   CAST(x'00' || spec AS BLOB), CAST(x'00' || input AS BLOB), CASE WHEN length(output) > 0 THEN CAST(x'00' || output AS BLOB) END,
   CASE WHEN length(error) > 0 THEN CAST(x'00' || error AS BLOB) END, 0, create_time, CASE started WHEN 1 THEN create_time ELSE 0 END, end_time, labels,

@@ -10,7 +10,8 @@ TUTTI_WRITE_METHOD(ContextRpc, ContextService, UpdateContext, request.context_id
 TUTTI_READ_METHOD(ContextRpc, ContextService, DiffContext, false)
 TUTTI_READ_METHOD(ContextRpc, ContextService, ListContextVersions, false)
 TUTTI_WRITE_METHOD(ContextRpc, ContextService, SetContextView, request.context_id())
-TUTTI_WRITE_METHOD(ContextRpc, ContextService, DeleteContext, request.context_id())
+TUTTI_AUDITED_METHOD(ContextRpc, ContextService, DeleteContext, request.context_id(), "contexts.delete",
+                     "contexts/", request.context_id())
 
 namespace {
 constexpr int kPage = 16;

@@ -22,6 +22,7 @@ struct RpcDeps {
   ServerEnv& env;
   Access& access;
   WatchHub& hub;
+  const AuditLog& audit;
 };
 
 class JournalRpc final : public v1::JournalService::CallbackService {
@@ -53,7 +54,7 @@ class JournalRpc final : public v1::JournalService::CallbackService {
 
 class RunStoreRpc final : public v1::RunStoreService::CallbackService {
  public:
-  RunStoreRpc(const RpcDeps& deps, const Runs& runs) : env_(deps.env), access_(deps.access), area_(runs) {}
+  RunStoreRpc(const RpcDeps& deps, const Runs& runs) : env_(deps.env), access_(deps.access), area_(runs), audit_(deps.audit) {}
   TUTTI_STORE_METHOD(CreateRun);
   TUTTI_STORE_METHOD(GetRun);
   TUTTI_STORE_METHOD(ListRuns);
@@ -64,12 +65,13 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
   ServerEnv& env_;
   Access& access_;
   const Runs& area_;
+  const AuditLog& audit_;
 };
 
 class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService {
  public:
   WorkflowStoreRpc(const RpcDeps& deps, const Workflows& workflows)
-      : env_(deps.env), access_(deps.access), area_(workflows) {}
+      : env_(deps.env), access_(deps.access), area_(workflows), audit_(deps.audit) {}
   TUTTI_STORE_METHOD(PutWorkflow);
   TUTTI_STORE_METHOD(GetWorkflow);
   TUTTI_STORE_METHOD(ListWorkflows);
@@ -78,6 +80,7 @@ class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService 
   ServerEnv& env_;
   Access& access_;
   const Workflows& area_;
+  const AuditLog& audit_;
 };
 
 class LeaseRpc final : public v1::LeaseService::CallbackService {
@@ -103,7 +106,7 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
 class ContextRpc final : public v1::ContextService::CallbackService {
  public:
   ContextRpc(const RpcDeps& deps, const Contexts& contexts)
-      : env_(deps.env), access_(deps.access), hub_(deps.hub), area_(contexts) {}
+      : env_(deps.env), access_(deps.access), hub_(deps.hub), area_(contexts), audit_(deps.audit) {}
   grpc::ServerWriteReactor<v1::WatchContextResponse>* WatchContext(grpc::CallbackServerContext* context,
                                                                    const v1::WatchContextRequest* request) override;
   TUTTI_STORE_METHOD(CreateContext);
@@ -122,11 +125,12 @@ class ContextRpc final : public v1::ContextService::CallbackService {
   Access& access_;
   WatchHub& hub_;
   const Contexts& area_;
+  const AuditLog& audit_;
 };
 
 class MemoryRpc final : public v1::MemoryService::CallbackService {
  public:
-  MemoryRpc(const RpcDeps& deps, const Memories& memories) : env_(deps.env), access_(deps.access), area_(memories) {}
+  MemoryRpc(const RpcDeps& deps, const Memories& memories) : env_(deps.env), access_(deps.access), area_(memories), audit_(deps.audit) {}
   TUTTI_STORE_METHOD(StoreMemory);
   TUTTI_STORE_METHOD(GetMemory);
   TUTTI_STORE_METHOD(ListMemories);
@@ -138,12 +142,13 @@ class MemoryRpc final : public v1::MemoryService::CallbackService {
   ServerEnv& env_;
   Access& access_;
   const Memories& area_;
+  const AuditLog& audit_;
 };
 
 class ConversationRpc final : public v1::ConversationService::CallbackService {
  public:
   ConversationRpc(const RpcDeps& deps, const Conversations& conversations)
-      : env_(deps.env), access_(deps.access), area_(conversations) {}
+      : env_(deps.env), access_(deps.access), area_(conversations), audit_(deps.audit) {}
   TUTTI_STORE_METHOD(CreateConversation);
   TUTTI_STORE_METHOD(GetConversation);
   TUTTI_STORE_METHOD(ListConversations);
@@ -157,11 +162,12 @@ class ConversationRpc final : public v1::ConversationService::CallbackService {
   ServerEnv& env_;
   Access& access_;
   const Conversations& area_;
+  const AuditLog& audit_;
 };
 
 class SessionRpc final : public v1::SessionService::CallbackService {
  public:
-  SessionRpc(const RpcDeps& deps, const Sessions& sessions) : env_(deps.env), access_(deps.access), area_(sessions) {}
+  SessionRpc(const RpcDeps& deps, const Sessions& sessions) : env_(deps.env), access_(deps.access), area_(sessions), audit_(deps.audit) {}
   TUTTI_STORE_METHOD(CreateSession);
   TUTTI_STORE_METHOD(AuthenticateSession);
   TUTTI_STORE_METHOD(ListSessions);
@@ -171,6 +177,7 @@ class SessionRpc final : public v1::SessionService::CallbackService {
   ServerEnv& env_;
   Access& access_;
   const Sessions& area_;
+  const AuditLog& audit_;
 };
 
 class AuditRpc final : public v1::AuditService::CallbackService {
@@ -188,7 +195,7 @@ class AuditRpc final : public v1::AuditService::CallbackService {
 
 class BudgetRpc final : public v1::BudgetService::CallbackService {
  public:
-  BudgetRpc(const RpcDeps& deps, const Ledger& ledger) : env_(deps.env), access_(deps.access), area_(ledger) {}
+  BudgetRpc(const RpcDeps& deps, const Ledger& ledger) : env_(deps.env), access_(deps.access), area_(ledger), audit_(deps.audit) {}
   TUTTI_STORE_METHOD(SetBudget);
   TUTTI_STORE_METHOD(GetBudget);
   TUTTI_STORE_METHOD(ListBudgets);
@@ -202,6 +209,7 @@ class BudgetRpc final : public v1::BudgetService::CallbackService {
   ServerEnv& env_;
   Access& access_;
   const Ledger& area_;
+  const AuditLog& audit_;
 };
 
 }  // namespace tutti::state_manager

@@ -7,35 +7,42 @@ namespace tutti::state_manager {
 TUTTI_WRITE_METHOD(RunStoreRpc, RunStoreService, CreateRun, request.run().run_id())
 TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, GetRun, false)
 TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, ListRuns, true)
-TUTTI_WRITE_METHOD(RunStoreRpc, RunStoreService, RequestCancel, request.run_id())
+TUTTI_AUDITED_METHOD(RunStoreRpc, RunStoreService, RequestCancel, request.run_id(), "runs.cancel",
+                     "runs/", request.run_id())
 TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, ListUsage, true)
 
-TUTTI_WRITE_METHOD(WorkflowStoreRpc, WorkflowStoreService, PutWorkflow, request.workflow().name())
+TUTTI_AUDITED_METHOD(WorkflowStoreRpc, WorkflowStoreService, PutWorkflow, request.workflow().name(), "workflows.put",
+                     "workflows/", request.workflow().name())
 TUTTI_READ_METHOD(WorkflowStoreRpc, WorkflowStoreService, GetWorkflow, false)
 TUTTI_READ_METHOD(WorkflowStoreRpc, WorkflowStoreService, ListWorkflows, true)
 
 TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, CreateConversation, request.conversation().conversation_id())
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, GetConversation, false)
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, ListConversations, true)
-TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, DeleteConversation, request.conversation_id())
+TUTTI_AUDITED_METHOD(ConversationRpc, ConversationService, DeleteConversation, request.conversation_id(), "conversations.delete",
+                     "conversations/", request.conversation_id())
 TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, AppendMessages, request.conversation_id())
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, ListMessages, false)
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, GetWindow, false)
 TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, SummarizeMessages, request.conversation_id())
 
-TUTTI_WRITE_METHOD(SessionRpc, SessionService, CreateSession, request.session().user_id())
+TUTTI_AUDITED_METHOD(SessionRpc, SessionService, CreateSession, request.session().user_id(), "sessions.create",
+                     "users/", request.session().user_id())
 TUTTI_WRITE_METHOD(SessionRpc, SessionService, AuthenticateSession, request.token())
 TUTTI_READ_METHOD(SessionRpc, SessionService, ListSessions, false)
-TUTTI_WRITE_METHOD(SessionRpc, SessionService, RevokeSessions, request.user_id())
+TUTTI_AUDITED_METHOD(SessionRpc, SessionService, RevokeSessions, request.user_id(), "sessions.revoke",
+                     request.user_id().empty() ? "sessions/" : "users/", request.session_id(), request.user_id())
 
 TUTTI_WRITE_METHOD(AuditRpc, AuditService, AppendAuditRecord, "audit")
 TUTTI_READ_METHOD(AuditRpc, AuditService, ListAuditRecords, true)
 TUTTI_READ_METHOD(AuditRpc, AuditService, VerifyAuditLog, false)
 
-TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, SetBudget, "ledger")
+TUTTI_AUDITED_METHOD(BudgetRpc, BudgetService, SetBudget, "ledger", "budgets.set",
+                     "budgets/", request.budget().scope())
 TUTTI_READ_METHOD(BudgetRpc, BudgetService, GetBudget, false)
 TUTTI_READ_METHOD(BudgetRpc, BudgetService, ListBudgets, true)
-TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, DeleteBudget, "ledger")
+TUTTI_AUDITED_METHOD(BudgetRpc, BudgetService, DeleteBudget, "ledger", "budgets.delete",
+                     "budgets/", request.scope())
 TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Reserve, "ledger")
 TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Settle, "ledger")
 TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Release, "ledger")
@@ -44,8 +51,10 @@ TUTTI_READ_METHOD(BudgetRpc, BudgetService, ReportSpending, true)
 TUTTI_WRITE_METHOD(MemoryRpc, MemoryService, StoreMemory, request.memory().tenant())
 TUTTI_READ_METHOD(MemoryRpc, MemoryService, GetMemory, false)
 TUTTI_READ_METHOD(MemoryRpc, MemoryService, ListMemories, true)
-TUTTI_WRITE_METHOD(MemoryRpc, MemoryService, DeleteMemory, request.memory_id())
-TUTTI_WRITE_METHOD(MemoryRpc, MemoryService, ForgetMemories, request.filter().tenant())
+TUTTI_AUDITED_METHOD(MemoryRpc, MemoryService, DeleteMemory, request.memory_id(), "memories.delete",
+                     "memories/", request.memory_id())
+TUTTI_AUDITED_METHOD(MemoryRpc, MemoryService, ForgetMemories, request.filter().tenant(), "memories.forget",
+                     "tenants/", request.filter().tenant(), "/memories")
 
 // A search is a read; that it brought what it brought is noted by a write nobody waits for.
 TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, SearchMemories) {

@@ -1,8 +1,8 @@
 #include "services/state-manager/store/journal.h"
 
 #include <algorithm>
-#include <map>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
@@ -174,14 +174,18 @@ void Journal::Append(Database& database, v1::AppendRequest request, absl::AnyInv
 }
 
 absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items) {
-  std::map<std::string, Head> heads;
+  // By ids of the requests, which outlive it.
+  absl::flat_hash_map<absl::string_view, Head> heads;
+  heads.reserve(items.size());
   for (void* raw : items) heads[static_cast<Item*>(raw)->request.run_id()];
 #define TUTTI_HEAD_COLUMNS                                                                                          \
   "SELECT run_id, lease_epoch, last_seq, last_writer_seq, progress_percent, start_time, status, snapshot_seq FROM " \
   "runs "
   auto load = [&](Statement& row) {
     while (row.Step()) {
-      Head& head = heads[row.Text(0)];
+      auto known = heads.find(row.Text(0));
+      if (known == heads.end()) continue;
+      Head& head = known->second;
       head.exists = true;
       head.lease_epoch = row.Int(1);
       head.last_seq = row.Int(2);
@@ -201,7 +205,7 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     }
   } else {
     std::vector<std::string> ids;
-    for (const auto& [run_id, head] : heads) ids.push_back(run_id);
+    for (const auto& [run_id, head] : heads) ids.emplace_back(run_id);
     // Locked in one order everywhere, so that replicas do not wait for each other in a circle.
     Statement rows = tx.Prepare(TUTTI_HEAD_COLUMNS "WHERE run_id = ANY($1) ORDER BY run_id FOR UPDATE");
     rows.BindList(ids);
@@ -233,8 +237,8 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
                                     head.has_error ? SqlArg::Bytes(head.error) : SqlArg::Null(), head.error_code,
                                     head.end_time));
     }
-    tx.Announce({News::Kind::kRun, run_id, ""});
-    if (!head.ended && WantsSnapshot(head.last_seq, head.snapshot_seq)) NoteLong(run_id);
+    tx.Announce({News::Kind::kRun, std::string(run_id), ""});
+    if (!head.ended && WantsSnapshot(head.last_seq, head.snapshot_seq)) NoteLong(std::string(run_id));
   }
   TUTTI_RETURN_IF_ERROR(update.Flush());
   TUTTI_RETURN_IF_ERROR(usage.Flush());
@@ -271,29 +275,31 @@ absl::Status Journal::Check(Transaction& tx, const v1::AppendRequest& request, H
   return absl::OkStatus();
 }
 
-absl::Status Journal::Write(Transaction& tx, const v1::AppendRequest& request, Head& head, Batch& batch) {
+absl::Status Journal::Write(Transaction& tx, v1::AppendRequest& request, Head& head, Batch& batch) {
   head.written = true;
   head.last_writer_seq = request.writer_seq() + request.entries_size() - 1;
-  for (const auto& given : request.entries()) {
-    v1::JournalEntry entry = given;
+  for (auto& entry : *request.mutable_entries()) {
     entry.set_seq(++head.last_seq);
-    TUTTI_RETURN_IF_ERROR(WriteEntry(tx, request.run_id(), entry, head, batch));
+    if (auto* payload = PayloadOf(entry); payload != nullptr && payload->data().size() > Payloads::kInline) {
+      v1::JournalEntry lean = entry;  // the request stays whole: the transaction may be tried again
+      TUTTI_ASSIGN_OR_RETURN(*PayloadOf(lean)->mutable_hash(),
+                             payloads_.PutShared(tx, OwnerOf(request.run_id()), payload->data()));
+      PayloadOf(lean)->clear_data();
+      TUTTI_RETURN_IF_ERROR(WriteEntry(request.run_id(), lean, head, batch));
+    } else {
+      TUTTI_RETURN_IF_ERROR(WriteEntry(request.run_id(), entry, head, batch));
+    }
   }
   return absl::OkStatus();
 }
 
-absl::Status Journal::WriteEntry(Transaction& tx, const std::string& run_id, v1::JournalEntry& entry, Head& head,
-                                 Batch& batch) {
+absl::Status Journal::WriteEntry(const std::string& run_id, const v1::JournalEntry& entry, Head& head, Batch& batch) {
   const int64_t time = ToMicros(entry.time());
   head.progress = std::max<int64_t>(head.progress, entry.progress_percent());
   if (entry.has_run_started()) {
     head.turned |= head.start_time == 0 || head.status != "RUNNING";
     if (head.start_time == 0) head.start_time = std::max<int64_t>(1, time);
     head.status = "RUNNING";
-  }
-  if (auto* payload = PayloadOf(entry); payload != nullptr && payload->data().size() > Payloads::kInline) {
-    TUTTI_ASSIGN_OR_RETURN(*payload->mutable_hash(), payloads_.PutShared(tx, OwnerOf(run_id), payload->data()));
-    payload->clear_data();
   }
   if (entry.has_run_finished()) {
     const auto& finished = entry.run_finished();

@@ -60,9 +60,8 @@ class Journal final : public BatchWriter {
 
   absl::Status Check(Transaction& tx, const v1::AppendRequest& request, Head& head, v1::AppendResponse& response,
                      bool& write);
-  absl::Status Write(Transaction& tx, const v1::AppendRequest& request, Head& head, Batch& batch);
-  absl::Status WriteEntry(Transaction& tx, const std::string& run_id, v1::JournalEntry& entry, Head& head,
-                          Batch& batch);
+  absl::Status Write(Transaction& tx, v1::AppendRequest& request, Head& head, Batch& batch);
+  absl::Status WriteEntry(const std::string& run_id, const v1::JournalEntry& entry, Head& head, Batch& batch);
   bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
     return last_seq - snapshot_seq >= std::max(snapshot_every_, snapshot_seq / 4);
   }
