@@ -69,7 +69,8 @@ absl::Status WriteBackupFile(
     const std::string& file,
     const std::function<absl::Status(const std::function<absl::Status(const BackupChunk&)>&)>& fill) {
   const std::string part = file + ".part";
-  File out(fopen(part.c_str(), "wb"));
+  int descriptor = open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);  // it holds everything
+  File out(descriptor < 0 ? nullptr : fdopen(descriptor, "wb"));
   if (!out) return FileError("cannot write", part);
   Digest digest;
   auto write = [&](const std::string& bytes) {

@@ -44,7 +44,9 @@ absl::StatusOr<RowCounts> RestoreIntoScratch(const std::string& file) {
 
 }  // namespace
 
-absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, const std::string& file) {
+absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, const std::string& destination) {
+  // The last good one stays until the new one is known to be good.
+  const std::string file = destination + ".new";
   RowCounts saved;
   auto fill = [&](Transaction& tx, const ChunkSink& sink) -> absl::Status {
     TUTTI_ASSIGN_OR_RETURN(saved, ExportAll(tx, sink));
@@ -67,10 +69,15 @@ absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, 
     TUTTI_RETURN_IF_ERROR(WriteBackupFile(file, [&](const ChunkSink& sink) { return fill(*db, sink); }));
     db->Rollback();
   }
-  TUTTI_ASSIGN_OR_RETURN(RowCounts restored, RestoreIntoScratch(file));
-  if (restored == saved) return saved;
+  auto restored = RestoreIntoScratch(file);
+  if (!restored.ok() || *restored != saved) std::filesystem::remove(file);
+  TUTTI_RETURN_IF_ERROR(restored.status());
+  std::error_code error;
+  if (*restored == saved) std::filesystem::rename(file, destination, error);
+  if (*restored == saved && !error) return saved;
   return Error(absl::StatusCode::kDataLoss, "BACKUP_DIFFERS",
-               absl::StrCat(file, " does not restore to what was saved; keep the last good one, and try again"));
+               absl::StrCat(destination, error ? " cannot be written" : " would not restore to what was saved",
+                            "; the last good one is as it was. Try again"));
 }
 
 absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config, const std::string& file,

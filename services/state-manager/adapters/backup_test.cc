@@ -20,6 +20,13 @@ class BackupTest : public StoreFixture {
     return config;
   }
   tutti::config::v1::StateManager Source() { return Config(dir_, dsn_); }
+  // The engine of Fill ends; a restore under a living one is refused.
+  void EndEngine() {
+    v1::ReleaseInstanceRequest request;
+    request.mutable_instance()->set_name("e");
+    request.mutable_instance()->set_incarnation("1");
+    ASSERT_THAT(Write(store_->leases, &Leases::ReleaseInstance, request), IsOk());
+  }
   std::string File() { return absl::StrCat(::testing::TempDir(), "/backup_", getpid(), "_", counter_.load()); }
   void Fill() {
     auto engine = Register("e", "1");
@@ -127,6 +134,8 @@ TEST_P(BackupTest, RestoreRefusesAStoreThatHoldsSomethingUnlessTold) {
   Fill();
   ASSERT_THAT(BackUp(Source(), File()), IsOk());
   ASSERT_THAT(Create("later"), IsOk());
+  EXPECT_THAT(Restore(Source(), File(), true), HasCode(absl::StatusCode::kFailedPrecondition)) << "it is in use";
+  EndEngine();
   database_.reset();
   EXPECT_THAT(Restore(Source(), File(), false), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "say --force"));
   ASSERT_THAT(Restore(Source(), File(), true), IsOk());
@@ -146,6 +155,7 @@ TEST_P(BackupTest, ADamagedFileChangesNothing) {
     std::ifstream in(File(), std::ios::binary);
     bytes.assign(std::istreambuf_iterator<char>(in), {});
   }
+  EndEngine();
   database_.reset();
   for (size_t at : {size_t{3}, bytes.size() / 2, bytes.size() - 1}) {
     std::string broken = bytes;

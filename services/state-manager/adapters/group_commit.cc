@@ -18,8 +18,8 @@ constexpr int kMaxTries = 5;
 struct Attempt {
   // OK: committed. Otherwise nothing was written.
   absl::Status status;
-  // An op refused after it had written: the others are repeated without it.
-  bool refused_late = false;
+  // The op that refused after it had written; the others are repeated without it. -1: none.
+  int refused_late = -1;
   std::vector<absl::Status> refusals;
 };
 
@@ -37,20 +37,20 @@ Attempt Try(WriteSession& session, std::vector<WriteOp*>& batch, std::vector<New
     if (op->batch) sets[op->batch].push_back(op->item);
   }
   for (auto& [writer, items] : sets) {
-    out.status = writer->ApplyAll(tx, items);
+    out.status = RunGuarded([&] { return writer->ApplyAll(tx, items); });
     if (out.status.ok()) out.status = tx.failure();
     if (!out.status.ok()) break;
   }
   for (size_t i = 0; i < batch.size() && out.status.ok(); ++i) {
     if (batch[i]->batch) continue;
     int64_t before = tx.rows_written();
-    absl::Status answer = batch[i]->apply(tx);
+    absl::Status answer = RunGuarded([&] { return batch[i]->apply(tx); });
     if (!tx.failure().ok()) {
       out.status = tx.failure();
     } else if (!answer.ok()) {
       out.refusals[i] = answer;
       if (tx.rows_written() != before) {
-        out.refused_late = true;
+        out.refused_late = static_cast<int>(i);
         out.status = answer;
       }
     }
@@ -68,11 +68,19 @@ Attempt Try(WriteSession& session, std::vector<WriteOp*>& batch, std::vector<New
 
 // Errors that say nothing about the ops: the whole database is away, full, or damaged.
 bool ConcernsAll(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) || absl::IsDataLoss(status) ||
-         absl::IsFailedPrecondition(status);
+  return absl::IsUnavailable(status) || absl::IsUnknown(status) || absl::IsResourceExhausted(status) ||
+         absl::IsDataLoss(status) || absl::IsFailedPrecondition(status);
 }
 
 }  // namespace
+
+absl::Status RunGuarded(const std::function<absl::Status()>& body) {
+  try {
+    return body();
+  } catch (const std::exception& e) {
+    return Error(absl::StatusCode::kInternal, "STORE_BUG", absl::StrCat("the store failed: ", e.what()));
+  }
+}
 
 absl::Status Busy(absl::string_view what) {
   return Error(absl::StatusCode::kResourceExhausted, "STORE_BUSY",
@@ -96,7 +104,7 @@ void CommitBatch(WriteSession& session, std::vector<WriteOp>& batch, DatabaseMet
   auto commit = [&](std::vector<WriteOp*>& ops) {
     std::vector<News> news;
     Attempt attempt = Try(session, ops, news);
-    for (int tries = 1; absl::IsAborted(attempt.status) && !attempt.refused_late && tries < kMaxTries; ++tries) {
+    for (int tries = 1; absl::IsAborted(attempt.status) && tries < kMaxTries; ++tries) {
       attempt = Try(session, ops, news);
     }
     if (attempt.status.ok()) {
@@ -105,10 +113,15 @@ void CommitBatch(WriteSession& session, std::vector<WriteOp>& batch, DatabaseMet
     }
     return attempt;
   };
-  Attempt attempt = commit(all);
-  if (attempt.status.ok()) return;
-  bool all_alike = !attempt.refused_late && ConcernsAll(attempt.status);
-  if (all.size() == 1 || all_alike) {
+  while (!all.empty()) {
+    Attempt attempt = commit(all);
+    if (attempt.status.ok()) return;
+    if (attempt.refused_late >= 0) {
+      all[static_cast<size_t>(attempt.refused_late)]->finish(attempt.status);
+      all.erase(all.begin() + attempt.refused_late);
+      continue;
+    }
+    if (all.size() > 1 && !ConcernsAll(attempt.status)) break;
     for (auto* op : all) op->finish(attempt.status);
     return;
   }

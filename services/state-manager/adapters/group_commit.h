@@ -25,6 +25,8 @@ class WriteSession {
   virtual void Rollback() = 0;
 };
 
+// Nothing that a library throws may end the process: INTERNAL instead.
+absl::Status RunGuarded(const std::function<absl::Status()>& body);
 absl::Status Busy(absl::string_view what);
 // The store cannot be reached now: UNAVAILABLE with RetryInfo.
 absl::Status Away(absl::string_view why);

@@ -121,7 +121,7 @@ absl::Status PostgresDatabase::ReadWith(PostgresPool& pool, ReadOp& op) {
   for (int tries = 0; tries < 2; ++tries) {
     TUTTI_ASSIGN_OR_RETURN(PostgresPool::Lease session, pool.Acquire());
     status = session->BeginRead(op.snapshot);
-    if (status.ok()) status = op.query(*session);
+    if (status.ok()) status = RunGuarded([&] { return op.query(*session); });
     if (status.ok() || !session->failure().ok()) status = session->failure();
     bool again = session->broken();  // the connection was lost on the way: a read may be repeated
     session->EndRead();

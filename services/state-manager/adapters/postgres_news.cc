@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <pqxx/pqxx>
@@ -75,7 +76,7 @@ bool ParseNews(absl::string_view line, News* out) {
 }
 
 struct PostgresNews::Link {
-  explicit Link(const std::string& dsn) : link(dsn), quiet(link) {}
+  explicit Link(const std::string& dsn) : link(dsn), quiet(link) { link.inhibit_reactivation(true); }
   pqxx::connection link;
   pqxx::quiet_errorhandler quiet;
   void Notify(const std::string& payload) {
@@ -98,6 +99,8 @@ PostgresNews::~PostgresNews() {
     stopping_ = true;
   }
   eventfd_write(wake_, 1);
+  // A server that does not answer must not hold us.
+  if (int socket = socket_; socket >= 0) shutdown(socket, SHUT_RDWR);
   thread_.join();
   close(wake_);
 }
@@ -131,14 +134,17 @@ void PostgresNews::Run() {
     try {
       std::string dsn = WithParameter(WithParameter(dsn_, "application_name", "tutti-news"), "connect_timeout", "3");
       Link link(dsn);
+      socket_ = link.link.sock();
       if (!first) listener_.OnNewsLost();
       first = false;
       Serve(link);
+      socket_ = -1;
       return;
     } catch (const std::exception&) {
       // The database is away: those who wait poll, and the next connection tells them to look again.
       first = false;
     }
+    socket_ = -1;
     {
       MutexLock lock(mutex_);
       outgoing_.clear();

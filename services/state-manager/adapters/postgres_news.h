@@ -1,6 +1,7 @@
 // News across the replicas of a state-manager, by LISTEN and NOTIFY on a connection of their own.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -37,6 +38,7 @@ class PostgresNews {
   NewsListener& listener_;
   const std::string self_;  // tells own messages from others'
   int wake_ = -1;           // eventfd
+  std::atomic<int> socket_{-1};
   Mutex mutex_;
   std::vector<News> outgoing_ ABSL_GUARDED_BY(mutex_);
   bool overflow_ ABSL_GUARDED_BY(mutex_) = false;

@@ -48,6 +48,8 @@ absl::StatusOr<PostgresPool::Lease> PostgresPool::Acquire() {
       session = std::move(idle_.back().session);
       rested = idle_.back().since < start - kTrusted;
       idle_.pop_back();
+      lent_.push_back(session.get());
+      ++metrics_.pool_in_use;
     } else if (open_ < size_) {
       ++open_;  // this thread's to open
     } else {
@@ -59,25 +61,28 @@ absl::StatusOr<PostgresPool::Lease> PostgresPool::Acquire() {
           .RetryAfter(absl::Seconds(1));
     }
   }
-  if (session && rested && !session->Ping()) {
+  if (session && rested) {
+    bool alive = session->Ping();  // under the watchdog's eyes, as all that is lent
     MutexLock lock(mutex_);
-    --metrics_.pool_open;  // the slot stays this thread's
-    session.reset();
-  }
-  if (!session) {
-    auto opened = PostgresSession::Connect(dsn_, options_);
-    MutexLock lock(mutex_);
-    if (!opened.ok()) {
-      --open_;
-      ++metrics_.connection_failures;
-      free_.NotifyOne();
-      return opened.status();
+    if (!alive) {
+      std::erase(lent_, session.get());
+      --metrics_.pool_in_use;
+      --metrics_.pool_open;  // the slot stays this thread's
+      session.reset();
     }
-    ++metrics_.pool_open;
-    session = *std::move(opened);
   }
+  if (session) return Lease(*this, std::move(session));
+  auto opened = PostgresSession::Connect(dsn_, options_);
   MutexLock lock(mutex_);
-  lent_.push_back({session.get(), Busy{session->socket(), absl::Now()}});
+  if (!opened.ok()) {
+    --open_;
+    ++metrics_.connection_failures;
+    free_.NotifyOne();
+    return opened.status();
+  }
+  ++metrics_.pool_open;
+  session = *std::move(opened);
+  lent_.push_back(session.get());
   ++metrics_.pool_in_use;
   return Lease(*this, std::move(session));
 }
@@ -86,7 +91,7 @@ void PostgresPool::Return(std::unique_ptr<PostgresSession> session) {
   bool broken = session->broken();
   {
     MutexLock lock(mutex_);
-    std::erase_if(lent_, [&](const auto& entry) { return entry.first == session.get(); });
+    std::erase(lent_, session.get());
     --metrics_.pool_in_use;
     if (!broken) {
       idle_.push_back({std::move(session), absl::Now()});
@@ -106,12 +111,11 @@ void PostgresPool::Watch() {
   MutexLock lock(mutex_);
   while (!stopping_) {
     wake_watchdog_.WaitFor(mutex_, std::chrono::milliseconds(500));
-    absl::Time limit = absl::Now() - options_.statement_timeout;
-    for (auto& [session, busy] : lent_) {
-      if (busy.since < limit && busy.socket >= 0) {
-        shutdown(busy.socket, SHUT_RDWR);
-        busy.socket = -1;
-      }
+    // The server ends its statements at the timeout; one that does not even do that is left to itself.
+    int64_t limit = absl::ToUnixMicros(absl::Now() - options_.statement_timeout - absl::Milliseconds(500));
+    for (PostgresSession* session : lent_) {
+      int64_t since = session->busy_since();
+      if (since != 0 && since < limit && session->socket() >= 0) shutdown(session->socket(), SHUT_RDWR);
     }
   }
 }

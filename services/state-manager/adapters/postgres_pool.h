@@ -39,10 +39,6 @@ class PostgresPool {
   absl::StatusOr<Lease> Acquire();
 
  private:
-  struct Busy {
-    int socket;
-    absl::Time since;
-  };
   struct Idle {
     std::unique_ptr<PostgresSession> session;
     absl::Time since;
@@ -59,7 +55,7 @@ class PostgresPool {
   CondVar wake_watchdog_;
   std::vector<Idle> idle_ ABSL_GUARDED_BY(mutex_);
   int open_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<std::pair<PostgresSession*, Busy>> lent_ ABSL_GUARDED_BY(mutex_);
+  std::vector<PostgresSession*> lent_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   // A server that has stopped to react holds no thread for longer than the statement timeout: its socket is shut.
   std::thread watchdog_;

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 
@@ -36,7 +37,8 @@ namespace {
 
 // SQLSTATE classes: https://www.postgresql.org/docs/15/errcodes-appendix.html
 absl::Status FromSqlState(const std::string& state, const std::string& text) {
-  if (state == "40001" || state == "40P01") return absl::AbortedError(text);
+  // 23505: somebody else wrote the row between our look and our write; the next look finds it.
+  if (state == "40001" || state == "40P01" || state == "23505") return absl::AbortedError(text);
   if (absl::StartsWith(state, "53") && state != "53300") {
     return Error(absl::StatusCode::kResourceExhausted, "DISK_FULL",
                  absl::StrCat("the database has no room (", text, "); nothing was written. Free space and try again"))
@@ -60,6 +62,8 @@ absl::Status FromSqlState(const std::string& state, const std::string& text) {
   return Error(absl::StatusCode::kInternal, "DATABASE_ERROR", absl::StrCat(text, " (SQLSTATE ", state, ")"));
 }
 
+constexpr size_t kMaxPrepared = 500;
+
 std::string OneLine(absl::string_view text) {
   return absl::StrReplaceAll(absl::StripAsciiWhitespace(text), {{"\n", "; "}, {"\t", " "}});
 }
@@ -80,12 +84,26 @@ PostgresSession::PostgresSession(const PostgresOptions& options) : options_(opti
 
 template <class Body>
 absl::Status PostgresSession::Guard(Body body) {
+  struct Busy {
+    explicit Busy(std::atomic<int64_t>& since) : since(since) { since = absl::ToUnixMicros(absl::Now()); }
+    ~Busy() { since = 0; }
+    std::atomic<int64_t>& since;
+  };
+  Busy busy(busy_since_);
   try {
     body();
     return absl::OkStatus();
   } catch (const pqxx::in_doubt_error& e) {
     broken_ = true;
+    // No UNAVAILABLE: clients repeat that by themselves, and what was perhaps committed must not be done twice unasked.
+    return Keep(Error(absl::StatusCode::kUnknown, "COMMIT_UNKNOWN",
+                      absl::StrCat("the connection was lost during the commit (", OneLine(e.what()),
+                                   "): whether it was done is not known; look before you repeat it")));
+  } catch (const pqxx::statement_completion_unknown& e) {
+    broken_ = true;
     return Keep(Away(OneLine(e.what())));
+  } catch (const pqxx::transaction_rollback& e) {  // deadlocks and serialization failures
+    return Keep(absl::AbortedError(OneLine(e.what())));
   } catch (const pqxx::broken_connection& e) {
     broken_ = true;
     return Keep(Away(OneLine(e.what())));
@@ -257,7 +275,14 @@ absl::StatusOr<std::unique_ptr<PostgresSession>> PostgresSession::Connect(const 
   full = WithParameter(full, "tcp_user_timeout", absl::StrCat(absl::ToInt64Milliseconds(options.statement_timeout)));
   absl::Status status = out->Guard([&] {
     out->connection_ = std::make_unique<Connection>(full);
-    out->socket_ = out->connection_->link.sock();
+    pqxx::connection& link = out->connection_->link;
+    out->socket_ = link.sock();
+    // A lost connection is not made anew under our hands: prepared statements and the socket would be another's.
+    link.inhibit_reactivation(true);
+    if (options.prepared_statements) {  // a session of our own, no pooler's
+      pqxx::nontransaction work(link);
+      work.exec(absl::StrCat("SET statement_timeout = ", absl::ToInt64Milliseconds(options.statement_timeout)));
+    }
   });
   if (!status.ok()) {
     // libpqxx gives no SQLSTATE here; only a server that answers says FATAL.
@@ -278,8 +303,8 @@ PostgresSession::~PostgresSession() {
 Statement PostgresSession::Prepare(absl::string_view sql) {
   auto it = prepared_.find(sql);
   if (it == prepared_.end()) {
-    auto statement =
-        std::make_unique<StatementOfPostgres>(*this, std::string(sql), absl::StrCat("s", prepared_.size()));
+    auto statement = std::make_unique<StatementOfPostgres>(*this, std::string(sql),
+                                                           absl::StrCat("s", generation_, "_", prepared_.size()));
     it = prepared_.emplace(std::string(sql), std::move(statement)).first;
   }
   return Statement(it->second.get());
@@ -321,6 +346,15 @@ void PostgresSession::Rollback() {
   transaction_time_ = 0;
   rows_written_ = 0;
   TakeNews();
+  if (prepared_.size() > kMaxPrepared && !broken_) {  // filters have many shapes
+    prepared_.clear();
+    ++generation_;
+    (void)Guard([this] {
+      pqxx::nontransaction work(connection_->link);
+      work.exec("DEALLOCATE ALL");
+    });
+    failure_ = absl::OkStatus();
+  }
 }
 
 absl::Status PostgresSession::BeginRead(bool snapshot) {

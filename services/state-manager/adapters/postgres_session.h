@@ -1,6 +1,7 @@
 // One PostgreSQL connection, used by one thread at a time. libpqxx's exceptions end here.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -64,6 +65,8 @@ class PostgresSession final : public Transaction, public WriteSession {
   bool broken() const { return broken_; }
   // The socket; -1 when there is none. A watchdog may shut it down.
   int socket() const { return socket_; }
+  // Microseconds since 1970 when the exchange in progress began; 0: none is. Thread safe.
+  int64_t busy_since() const { return busy_since_; }
 
  private:
   class StatementOfPostgres;
@@ -83,6 +86,8 @@ class PostgresSession final : public Transaction, public WriteSession {
   int64_t rows_written_ = 0;
   bool broken_ = false;
   int socket_ = -1;
+  int generation_ = 0;
+  std::atomic<int64_t> busy_since_{0};
 };
 
 // libpq's escaping of a value in a connection string.

@@ -117,7 +117,7 @@ void SqliteDatabase::Read(ReadOp op) {
     }
     db->Reset();
     if (shared->snapshot) (void)db->Execute("BEGIN");
-    absl::Status answer = shared->query(*db);
+    absl::Status answer = RunGuarded([&] { return shared->query(*db); });
     if (answer.ok()) answer = db->failure();
     if (shared->snapshot) db->Rollback();
     {

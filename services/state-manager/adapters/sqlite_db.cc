@@ -8,6 +8,10 @@
 
 namespace tutti::state_manager {
 
+namespace {
+constexpr size_t kMaxPrepared = 500;
+}
+
 class SqliteDb::StatementOfSqlite final : public StatementImpl {
  public:
   StatementOfSqlite(SqliteDb& db, sqlite3_stmt* statement) : db_(db), statement_(statement) {
@@ -189,6 +193,7 @@ absl::Status SqliteDb::Execute(const std::string& script) {
 int64_t SqliteDb::rows_written() const { return sqlite3_total_changes64(db_); }
 
 void SqliteDb::Reset() {
+  if (prepared_.size() > kMaxPrepared) prepared_.clear();  // filters have many shapes
   failure_ = absl::OkStatus();
   transaction_time_ = 0;
   TakeNews();

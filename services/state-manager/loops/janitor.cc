@@ -1,5 +1,6 @@
 #include "services/state-manager/loops/janitor.h"
 
+#include "absl/strings/str_cat.h"
 #include "runtime/async/sleep.h"
 #include "runtime/status/macros.h"
 
@@ -19,7 +20,7 @@ Task<void> Janitor::Loop() {
     if (!swept.ok()) log_.Warning("sweep failed", {{"error", swept.message()}});
     // News between replicas may be lost without a trace: the slow poll.
     hub_.OnNewsLost();
-    ReloadKeys();
+    co_await ReloadKeys();
   }
 }
 
@@ -87,7 +88,6 @@ Task<absl::Status> Janitor::Sweep() {
                                        limit);
     });
   }
-  work.push_back([](Transaction& tx, int64_t limit) { return Payloads::Collect(tx, limit); });
   work.push_back([this](Transaction& tx, int64_t) -> absl::StatusOr<int64_t> {
     TUTTI_RETURN_IF_ERROR(store_.memories.TrimChanges(tx));
     return 0;
@@ -97,21 +97,63 @@ Task<absl::Status> Janitor::Sweep() {
     absl::Status status = co_await InBatches(std::move(batch));
     TUTTI_CO_RETURN_IF_ERROR(status);
   }
+  absl::Status collected = co_await CollectPayloads();
+  TUTTI_CO_RETURN_IF_ERROR(collected);
   auto sync = [&memories = store_.memories](Transaction& tx, int&) { return memories.SyncIndexIfLoaded(tx); };
   auto synced = co_await access_.Read<int>(executor_, absl::InfiniteFuture(), false, std::move(sync));
   co_return synced.status();
 }
 
-void Janitor::ReloadKeys() {
-  if (!options_.load_keys) return;
-  auto keys = options_.load_keys();
-  if (keys.ok()) {
-    // A key that data still needs does not go because its file did: what is missing is reported when it is met.
-    if (keys->active != store_.keys.Get()->active) log_.Info("encryption key changed", {{"active", keys->active}});
-    store_.keys.Set(*std::move(keys));
-  } else {
-    log_.Warning("encryption keys not reloaded", {{"error", keys.status().message()}});
+Task<absl::Status> Janitor::CollectPayloads() {
+  using Hashes = std::vector<std::string>;
+  for (size_t found = kBatch; found == kBatch && !stop_.stop_requested();) {
+    auto find = [](Transaction& tx, Hashes& out) {
+      auto unused = Payloads::FindUnused(tx, kBatch);
+      if (unused.ok()) out = *std::move(unused);
+      return unused.status();
+    };
+    TUTTI_CO_ASSIGN_OR_RETURN(Hashes unused,
+                              co_await access_.Read<Hashes>(executor_, absl::InfiniteFuture(), false, std::move(find)));
+    found = unused.size();
+    if (unused.empty()) break;
+    auto remove = [unused](Transaction& tx, int&) { return Payloads::Remove(tx, unused).status(); };
+    auto removed =
+        co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("payloads"), std::move(remove));
+    TUTTI_CO_RETURN_IF_ERROR(removed.status());
   }
+  co_return absl::OkStatus();
+}
+
+Task<void> Janitor::ReloadKeys() {
+  if (!options_.load_keys) co_return;
+  auto loaded = options_.load_keys();
+  absl::Status status = loaded.status();
+  if (status.ok()) {
+    Keys keys = *std::move(loaded);
+    auto before = store_.keys.Get();
+    if (keys.by_id == before->by_id && keys.active == before->active) co_return;
+    for (const auto& [id, key] : before->by_id) {
+      // Data may still need a key whose file has gone; it goes with a restart that names what it can do without.
+      auto [now, added] = keys.by_id.emplace(id, key);
+      if (!added && now->second != key) {
+        status = absl::FailedPreconditionError(
+            absl::StrCat("key ", id, " has other bytes than before; give a new key a new id"));
+      }
+    }
+    if (status.ok()) {
+      // Against what the database says of them, before anything is written with them.
+      auto ring = std::make_shared<KeyRing>(keys);
+      auto check = [ring](Transaction& tx, int&) { return CheckKeys(tx, *ring); };
+      auto checked = co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("keys"), std::move(check));
+      status = checked.status();
+    }
+    if (status.ok()) {
+      log_.Info("encryption keys reloaded", {{"active", keys.active}});
+      store_.keys.Set(std::move(keys));
+      co_return;
+    }
+  }
+  log_.Warning("encryption keys not reloaded", {{"error", status.message()}});
 }
 
 }  // namespace tutti::state_manager

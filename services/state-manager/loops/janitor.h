@@ -51,7 +51,8 @@ class Janitor {
   // Runs `batch` (how many it removed, of at most kBatch) until little is left.
   Task<absl::Status> InBatches(std::function<absl::StatusOr<int64_t>(Transaction&, int64_t)> batch);
   Task<void> Loop();
-  void ReloadKeys();
+  Task<absl::Status> CollectPayloads();
+  Task<void> ReloadKeys();
 
   const Options options_;
   Access& access_;

@@ -51,6 +51,7 @@ CREATE TABLE memory_changes (
   removed BIGINT NOT NULL,  -- 1: forgotten.
   time BIGINT NOT NULL  -- When.
 );
+CREATE INDEX memory_changes_by_time ON memory_changes (time);
 
 -- table memory_tenants: how much each tenant remembers.
 CREATE TABLE memory_tenants (

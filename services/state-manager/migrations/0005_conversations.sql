@@ -22,6 +22,7 @@ CREATE TABLE messages (
   author TEXT NOT NULL,  -- Who said it.
   content BYTEA NOT NULL,  -- Cell: the serialized tutti.state.v1.Message.
   tokens BIGINT NOT NULL,  -- Its length in tokens.
+  tool_calls BIGINT NOT NULL,  -- How many calls of tools it asks for.
   first_summarized BIGINT NOT NULL,  -- Of a summary: the first message it stands for; else 0.
   last_summarized BIGINT NOT NULL,  -- Of a summary: the last message it stands for; else 0.
   time BIGINT NOT NULL,  -- When it was appended.

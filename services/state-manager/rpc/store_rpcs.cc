@@ -1,14 +1,25 @@
 // The unary methods of all services but those with streams. Hot rows have one lane each (the ledger, the audit log's
 // end, a tenant's memories): what waits for them is committed together instead of waiting for each other's commits.
+#include "runtime/json/json.h"
 #include "services/state-manager/rpc/services.h"
 
 namespace tutti::state_manager {
+namespace {
+
+google::protobuf::Struct FilterDetails(const v1::ForgetMemoriesRequest& request) {
+  google::protobuf::Struct out;
+  Json json = MessageToJson(request);
+  if (json.is_object() && DumpJson(json).size() < 8192) ToProto(json, &out);
+  return out;
+}
+
+}  // namespace
 
 TUTTI_WRITE_METHOD(RunStoreRpc, RunStoreService, CreateRun, request.run().run_id())
 TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, GetRun, false)
 TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, ListRuns, true)
-TUTTI_AUDITED_METHOD(RunStoreRpc, RunStoreService, RequestCancel, request.run_id(), "runs.cancel",
-                     "runs/", request.run_id())
+TUTTI_AUDITED_METHOD(RunStoreRpc, RunStoreService, RequestCancel, request.run_id(), "runs.cancel", "runs/",
+                     request.run_id())
 TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, ListUsage, true)
 
 TUTTI_AUDITED_METHOD(WorkflowStoreRpc, WorkflowStoreService, PutWorkflow, request.workflow().name(), "workflows.put",
@@ -19,8 +30,8 @@ TUTTI_READ_METHOD(WorkflowStoreRpc, WorkflowStoreService, ListWorkflows, true)
 TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, CreateConversation, request.conversation().conversation_id())
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, GetConversation, false)
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, ListConversations, true)
-TUTTI_AUDITED_METHOD(ConversationRpc, ConversationService, DeleteConversation, request.conversation_id(), "conversations.delete",
-                     "conversations/", request.conversation_id())
+TUTTI_AUDITED_METHOD(ConversationRpc, ConversationService, DeleteConversation, request.conversation_id(),
+                     "conversations.delete", "conversations/", request.conversation_id())
 TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, AppendMessages, request.conversation_id())
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, ListMessages, false)
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, GetWindow, false)
@@ -37,12 +48,10 @@ TUTTI_WRITE_METHOD(AuditRpc, AuditService, AppendAuditRecord, "audit")
 TUTTI_READ_METHOD(AuditRpc, AuditService, ListAuditRecords, true)
 TUTTI_READ_METHOD(AuditRpc, AuditService, VerifyAuditLog, false)
 
-TUTTI_AUDITED_METHOD(BudgetRpc, BudgetService, SetBudget, "ledger", "budgets.set",
-                     "budgets/", request.budget().scope())
+TUTTI_AUDITED_METHOD(BudgetRpc, BudgetService, SetBudget, "ledger", "budgets.set", "budgets/", request.budget().scope())
 TUTTI_READ_METHOD(BudgetRpc, BudgetService, GetBudget, false)
 TUTTI_READ_METHOD(BudgetRpc, BudgetService, ListBudgets, true)
-TUTTI_AUDITED_METHOD(BudgetRpc, BudgetService, DeleteBudget, "ledger", "budgets.delete",
-                     "budgets/", request.scope())
+TUTTI_AUDITED_METHOD(BudgetRpc, BudgetService, DeleteBudget, "ledger", "budgets.delete", "budgets/", request.scope())
 TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Reserve, "ledger")
 TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Settle, "ledger")
 TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Release, "ledger")
@@ -51,10 +60,33 @@ TUTTI_READ_METHOD(BudgetRpc, BudgetService, ReportSpending, true)
 TUTTI_WRITE_METHOD(MemoryRpc, MemoryService, StoreMemory, request.memory().tenant())
 TUTTI_READ_METHOD(MemoryRpc, MemoryService, GetMemory, false)
 TUTTI_READ_METHOD(MemoryRpc, MemoryService, ListMemories, true)
-TUTTI_AUDITED_METHOD(MemoryRpc, MemoryService, DeleteMemory, request.memory_id(), "memories.delete",
-                     "memories/", request.memory_id())
-TUTTI_AUDITED_METHOD(MemoryRpc, MemoryService, ForgetMemories, request.filter().tenant(), "memories.forget",
-                     "tenants/", request.filter().tenant(), "/memories")
+TUTTI_AUDITED_METHOD(MemoryRpc, MemoryService, DeleteMemory, request.memory_id(), "memories.delete", "memories/",
+                     request.memory_id())
+
+// In batches, between which other writers have their turn; the record comes with the first, the scrubbing at the end.
+TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, ForgetMemories) {
+  v1::AppendAuditRecordRequest note =
+      AuditNote(call, "memories.forget", absl::StrCat("tenants/", request.filter().tenant(), "/memories"));
+  *note.mutable_record()->mutable_details() = FilterDetails(request);
+  for (bool first = true, more = true; more; first = false) {
+    auto body = [&area = area_, &audit = audit_, request, note, first](Transaction& tx,
+                                                                       v1::ForgetMemoriesResponse& out) {
+      absl::Status done = area.ForgetMemories(tx, request, out);
+      v1::AppendAuditRecordResponse noted;
+      return done.ok() && first ? audit.AppendAuditRecord(tx, note, noted) : done;
+    };
+    TUTTI_CO_ASSIGN_OR_RETURN(v1::ForgetMemoriesResponse batch,
+                              co_await access_.Write<v1::ForgetMemoriesResponse>(
+                                  *call.executor, call.deadline, LaneOf(request.filter().tenant()), std::move(body)));
+    response.set_forgotten(response.forgotten() + batch.forgotten());
+    more = batch.forgotten() == Memories::kForgetBatch;
+  }
+  if (response.forgotten() == 0) co_return absl::OkStatus();
+  auto scrub = [&area = area_](Transaction& tx, int&) { return area.Scrub(tx); };
+  auto scrubbed =
+      co_await access_.Write<int>(*call.executor, call.deadline, LaneOf(request.filter().tenant()), std::move(scrub));
+  co_return scrubbed.status();
+}
 
 // A search is a read; that it brought what it brought is noted by a write nobody waits for.
 TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, SearchMemories) {

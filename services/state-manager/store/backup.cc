@@ -138,6 +138,15 @@ absl::StatusOr<RowCounts> CountRows(Transaction& tx) {
 }
 
 absl::Status PrepareImport(Transaction& tx, bool replace) {
+  if (!tx.sqlite()) {  // SQLite's folder is locked by who works on it
+    Statement live = tx.Prepare("SELECT name FROM instances WHERE expire_time > $1 LIMIT 1");
+    live.Bind(tx.NowMicros());
+    if (live.Step()) {
+      return Error(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE",
+                   absl::StrCat("engine ", live.Text(0), " works on this database; stop the suite first"));
+    }
+    TUTTI_RETURN_IF_ERROR(live.status());
+  }
   TUTTI_ASSIGN_OR_RETURN(RowCounts counts, CountRows(tx));
   int64_t stored = 0;
   for (const auto& [table, rows] : counts) {

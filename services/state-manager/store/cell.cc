@@ -6,6 +6,7 @@
 #include <openssl/sha.h>
 #include <zstd.h>
 
+#include <cstdlib>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -47,7 +48,7 @@ std::string Encrypt(const Keys& keys, absl::string_view body, const std::string&
   out += keys.active;
   size_t nonce = out.size();
   out.resize(nonce + kNonce + body.size() + kTag);
-  RAND_bytes(Raw(out, nonce), kNonce);
+  if (RAND_bytes(Raw(out, nonce), kNonce) != 1) std::abort();  // without randomness nothing may be written
   Cipher cipher(EVP_CIPHER_CTX_new());
   int length = 0;
   EVP_EncryptInit_ex(cipher.get(), EVP_aes_256_gcm(), nullptr, Raw(keys.by_id.at(keys.active)), Raw(out, nonce));

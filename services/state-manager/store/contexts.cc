@@ -192,6 +192,9 @@ absl::Status Contexts::CreateContext(Transaction& tx, const v1::CreateContextReq
   TUTTI_RETURN_IF_ERROR(CheckTags(request.field_tags()));
   Json document = request.has_document() ? ToJson(request.document()) : Json::object();
   TUTTI_RETURN_IF_ERROR(CheckDocument(DumpJson(document)));
+  if (JsonDepth(DumpJson(document)) > kMaxJsonDepth) {
+    return Invalid("document", absl::StrCat("nests deeper than ", kMaxJsonDepth, " levels"));
+  }
   Json tags = Json::object();
   MergeTags(request.field_tags(), tags);
   const int64_t now = tx.NowMicros();
@@ -322,6 +325,9 @@ absl::Status Contexts::UpdateContext(Transaction& tx, const v1::UpdateContextReq
     return Invalid("document", absl::StrCat("would nest deeper than ", kMaxJsonDepth, " levels"));
   }
   MergeTags(request.field_tags(), row.field_tags);
+  if (row.field_tags.size() > kMaxTaggedFields) {
+    return Invalid("field_tags", absl::StrCat("would tag more than ", kMaxTaggedFields, " fields"));
+  }
   v1::Context next;
   next.set_context_id(row.context_id);
   next.set_version(row.version + 1);

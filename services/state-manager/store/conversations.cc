@@ -46,6 +46,13 @@ absl::string_view NameOf(v1::Role role) {
   }
 }
 
+v1::Role RoleOf(absl::string_view name) {
+  for (v1::Role role : {v1::ROLE_SYSTEM, v1::ROLE_ASSISTANT, v1::ROLE_TOOL, v1::ROLE_SUMMARY}) {
+    if (name == NameOf(role)) return role;
+  }
+  return v1::ROLE_USER;
+}
+
 // What a reader sees of a message.
 std::string TextOf(const v1::Message& message) {
   std::string out;
@@ -276,11 +283,11 @@ absl::Status Conversations::Insert(Transaction& tx, const std::string& conversat
   SetMicros(now, message.mutable_time());
   return tx
       .Prepare(
-          "INSERT INTO messages (conversation_id, seq, message_id, role, author, content, tokens, first_summarized, "
-          "last_summarized, time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+          "INSERT INTO messages (conversation_id, seq, message_id, role, author, content, tokens, tool_calls, "
+          "first_summarized, last_summarized, time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
       .BindAll(conversation, message.seq(), message.message_id(), NameOf(message.role()), message.author(),
-               SqlArg::Bytes(cell), message.tokens(), message.first_summarized_seq(), message.last_summarized_seq(),
-               now)
+               SqlArg::Bytes(cell), message.tokens(), message.tool_calls_size(), message.first_summarized_seq(),
+               message.last_summarized_seq(), now)
       .Run();
 }
 
@@ -363,22 +370,48 @@ absl::Status Conversations::GetWindow(Transaction& tx, const v1::GetWindowReques
                                       v1::GetWindowResponse& response) const {
   if (request.max_tokens() < 1) return Invalid("max_tokens", "must be at least 1");
   TUTTI_ASSIGN_OR_RETURN(v1::Conversation conversation, Load(tx, request.conversation_id(), /*lock=*/false));
+  // Chosen by what stands in columns; the contents are read of the chosen ones only.
   std::vector<v1::Message> all;
   {
     // The last ones, and whatever has an effect from before: system messages and summaries.
     Statement rows = tx.Prepare(
-        "SELECT seq, content, tokens, first_summarized, last_summarized, time, message_id FROM messages WHERE "
-        "conversation_id "
-        "= $1 AND (seq > $2 OR role IN ('system', 'summary')) ORDER BY seq");
-    rows.BindAll(request.conversation_id(), conversation.message_count() - kWindowRows);
+        "SELECT seq, role, tokens, tool_calls, first_summarized, last_summarized FROM messages WHERE conversation_id = "
+        "$1 AND "
+        "(seq > $2 OR role IN ('system', 'summary')) ORDER BY seq DESC LIMIT $3");
+    rows.BindAll(request.conversation_id(), conversation.message_count() - kWindowRows, 2 * kWindowRows);
     while (rows.Step()) {
-      TUTTI_ASSIGN_OR_RETURN(v1::Message message, MessageFromRow(tx, request.conversation_id(), rows));
+      v1::Message message;
+      message.set_seq(rows.Int(0));
+      message.set_role(RoleOf(rows.Text(1)));
+      message.set_tokens(rows.Int(2));
+      if (rows.Int(3) > 0) message.add_tool_calls();
+      message.set_first_summarized_seq(rows.Int(4));
+      message.set_last_summarized_seq(rows.Int(5));
       all.push_back(std::move(message));
     }
     TUTTI_RETURN_IF_ERROR(rows.status());
+    std::reverse(all.begin(), all.end());
   }
   Window window = ChooseWindow(all, request.max_tokens());
-  for (const auto* message : window.messages) *response.add_messages() = *message;
+  size_t bytes = 0;
+  for (const auto* chosen : window.messages) {
+    Statement row = tx.Prepare(
+        "SELECT seq, content, tokens, first_summarized, last_summarized, time, message_id FROM messages WHERE "
+        "conversation_id = $1 AND seq = $2");
+    row.BindAll(request.conversation_id(), chosen->seq());
+    if (!row.Step()) {
+      TUTTI_RETURN_IF_ERROR(row.status());
+      continue;
+    }
+    TUTTI_ASSIGN_OR_RETURN(v1::Message message, MessageFromRow(tx, request.conversation_id(), row));
+    bytes += message.ByteSizeLong();
+    if (bytes > kMaxBytes) {
+      return Error(absl::StatusCode::kResourceExhausted, "WINDOW_TOO_LARGE",
+                   absl::StrCat("the window's messages have more than ", kMaxBytes,
+                                " bytes; ask for fewer tokens, or summarize"));
+    }
+    *response.add_messages() = std::move(message);
+  }
   response.set_tokens(window.tokens);
   response.set_omitted(window.omitted);
   return absl::OkStatus();
@@ -420,6 +453,10 @@ absl::Status Conversations::SummarizeMessages(Transaction& tx, const v1::Summari
     while (rows.Step()) {
       TUTTI_ASSIGN_OR_RETURN(v1::Message message, MessageFromRow(tx, request.conversation_id(), rows));
       absl::StrAppend(&originals, TextOf(message), "\n");
+      if (originals.size() > kMaxBytes / 4) {
+        return Invalid("last_seq",
+                       absl::StrCat("ends a range of more than ", kMaxBytes / 4, " bytes; summarize it in parts"));
+      }
     }
     TUTTI_RETURN_IF_ERROR(rows.status());
     TUTTI_ASSIGN_OR_RETURN(text, summarizer_.Summarize(originals));

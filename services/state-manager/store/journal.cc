@@ -114,6 +114,26 @@ void Refuse(v1::AppendResponse& response, const absl::Status& status) {
   *response.mutable_status() = ToRpcStatus(status);
 }
 
+bool HasNul(absl::string_view text) { return text.find('\0') != absl::string_view::npos; }
+
+// What no database takes, or no journal means.
+absl::Status CheckForm(const v1::AppendRequest& request) {
+  if (request.entries().empty()) return Invalid("entries", "must be given");
+  if (request.writer_seq() < 1) return Invalid("writer_seq", "must be at least 1");
+  for (const auto& entry : request.entries()) {
+    EntryKey key = KeyOf(entry);
+    bool nul = HasNul(key.path) || HasNul(key.step_kind) || HasNul(key.target);
+    if (key.usage != nullptr) {
+      for (const auto& usage : *key.usage) {
+        nul |=
+            HasNul(usage.agent()) || HasNul(usage.provider()) || HasNul(usage.model()) || HasNul(usage.currency_code());
+      }
+    }
+    if (nul) return Invalid("entries", "have a name with a NUL character");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status NoSuchRun(const std::string& run_id) {
   return Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND",
                absl::StrCat("run ", run_id, " does not exist; `tutti runs list` shows those that do"))
@@ -248,7 +268,9 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
 
 absl::Status Journal::Check(Transaction& tx, const v1::AppendRequest& request, Head& head, v1::AppendResponse& response,
                             bool& write) {
-  if (!head.exists) {
+  if (absl::Status form = CheckForm(request); !form.ok()) {
+    Refuse(response, form);
+  } else if (!head.exists) {
     Refuse(response, NoSuchRun(request.run_id()));
   } else if (head.lease_epoch != request.lease_epoch()) {
     Refuse(response, Error(absl::StatusCode::kAborted, "LEASE_LOST",
@@ -266,6 +288,8 @@ absl::Status Journal::Check(Transaction& tx, const v1::AppendRequest& request, H
   } else {
     absl::Status ledger = ledger_.Apply(tx, request.run_id(), request.reserve(), request.settle());
     TUTTI_RETURN_IF_ERROR(tx.failure());
+    // Raced by another call, perhaps after something was written: all of it is undone and tried again.
+    if (absl::IsAborted(ledger)) return ledger;
     if (!ledger.ok()) {
       Refuse(response, ledger);
     } else {

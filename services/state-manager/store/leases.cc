@@ -17,6 +17,7 @@ namespace {
 
 // Enough to compare with any configured bound, not enough to stall a writer.
 constexpr int64_t kMostCounted = 200000;
+constexpr int64_t kMostClaimed = 1000;
 // An answer stays below the message limit; the rest comes with the next claim.
 constexpr size_t kClaimBytes = size_t{1} << 20;
 
@@ -86,7 +87,7 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
     living = live.Int(0);
   }
   // Fair: with several engines alive, each takes its share of what is free now; what is left comes with the next claim.
-  int64_t most = request.max_runs();
+  int64_t most = std::clamp<int64_t>(request.max_runs(), 1, kMostClaimed);
   if (living > 1) {
     TUTTI_ASSIGN_OR_RETURN(int64_t free, CountFree(tx, most * living));
     most = std::min(most, std::max<int64_t>(1, (free + living - 1) / living));
@@ -101,7 +102,11 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
     rows.BindList({request.held_run_ids().begin(), request.held_run_ids().end()});
     size_t bytes = 0;
     while (rows.Step()) {
-      TUTTI_ASSIGN_OR_RETURN(v1::StoredRun run, runs_.FromRow(tx, rows, /*with_payloads=*/true));
+      auto read = runs_.FromRow(tx, rows, /*with_payloads=*/true);
+      TUTTI_RETURN_IF_ERROR(tx.failure());
+      // One that cannot be read (its key is missing, its data damaged) must not keep the others from being worked on.
+      if (!read.ok()) continue;
+      v1::StoredRun run = *std::move(read);
       bytes += run.ByteSizeLong();
       if (response.runs_size() > 0 && bytes > kClaimBytes) break;
       run.set_lease_epoch(run.lease_epoch() + 1);

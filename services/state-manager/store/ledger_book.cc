@@ -224,10 +224,12 @@ absl::Status LedgerBook::Settle(const v1::Settlement& settlement) {
 }
 
 absl::Status LedgerBook::End(ReservationRow& row, v1::ReservationState state) {
-  bool held = row.proto.state() == v1::RESERVATION_STATE_HELD;
   for (const auto& scope : row.budgets) {
+    bool held = row.proto.state() == v1::RESERVATION_STATE_HELD;
     auto budget = budgets_.find(scope);
     if (budget == budgets_.end()) continue;  // deleted since
+    // A budget that was set after the reservation has never held it.
+    held &= budget->second.create_time <= ToMicros(row.proto.create_time());
     if (held) Subtract(budget->second.reserved, row.proto.amount());
     if (state == v1::RESERVATION_STATE_SETTLED) Add(budget->second.spent, row.proto.spent());
     budget->second.changed = true;
@@ -268,8 +270,11 @@ absl::Status LedgerBook::WriteReservation(ReservationRow& row) {
 }
 
 absl::Status LedgerBook::Write() {
-  for (auto& [id, row] : reservations_) {
-    if (row.is_new || row.changed) TUTTI_RETURN_IF_ERROR(WriteReservation(row));
+  // New ones first: one that another call has made meanwhile is found out before anything else is written.
+  for (bool is_new : {true, false}) {
+    for (auto& [id, row] : reservations_) {
+      if (row.is_new == is_new && (row.is_new || row.changed)) TUTTI_RETURN_IF_ERROR(WriteReservation(row));
+    }
   }
   for (auto& [scope, budget] : budgets_) {
     if (!budget.changed) continue;

@@ -22,7 +22,6 @@ namespace {
 constexpr int kMaxTags = 32;
 constexpr int64_t kMinute = int64_t{60} * 1000 * 1000;
 constexpr int64_t kDefaultShortTerm = int64_t{24} * 60 * kMinute;
-constexpr int kForgetBatch = 500;
 // Replicas look at least this often.
 constexpr int64_t kKeepChanges = int64_t{60} * 60 * 1000 * 1000;
 
@@ -56,6 +55,21 @@ std::string ToBytes(const std::vector<float>& vector) {
 
 }  // namespace
 
+absl::Status Memories::CheckFilter(const v1::MemoryFilter& filter) {
+  TUTTI_RETURN_IF_ERROR(CheckText("filter.tenant", filter.tenant(), 200));
+  TUTTI_RETURN_IF_ERROR(CheckText("filter.agent", filter.agent(), 200));
+  TUTTI_RETURN_IF_ERROR(CheckText("filter.run_id", filter.run_id(), 200));
+  TUTTI_RETURN_IF_ERROR(CheckText("filter.session_id", filter.session_id(), 200));
+  if (filter.tags_size() > kMaxTags) return Invalid("filter.tags", absl::StrCat("has more than ", kMaxTags));
+  for (const auto& tag : filter.tags()) TUTTI_RETURN_IF_ERROR(CheckText("filter.tags", tag, 64, /*required=*/true));
+  for (int kind : filter.kinds()) {
+    if (kind == v1::MEMORY_KIND_UNSPECIFIED || !v1::MemoryKind_IsValid(kind)) {
+      return Invalid("filter.kinds", absl::StrCat("has ", kind, ", which is no kind of memory"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 Memories::Condition Memories::Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter) {
   Condition out;
   out.next = first_parameter;
@@ -67,6 +81,7 @@ Memories::Condition Memories::Where(Transaction& tx, const v1::MemoryFilter& fil
     std::vector<std::string> kinds;
     for (int kind : filter.kinds()) kinds.push_back(absl::StrCat("'", NameOf(static_cast<v1::MemoryKind>(kind)), "'"));
     std::sort(kinds.begin(), kinds.end());
+    kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
     absl::StrAppend(&out.sql, " AND m.kind IN (", absl::StrJoin(kinds, ", "), ")");
   }
   if (!filter.run_id().empty()) out.Add(" AND m.kind = 'working' AND m.scope = ", filter.run_id());
@@ -117,7 +132,11 @@ absl::Status Memories::Remove(Transaction& tx,
   if (numbers_and_tenants.empty()) return absl::OkStatus();
   std::map<std::string, int64_t> by_tenant;
   for (const auto& [number, tenant] : numbers_and_tenants) {
-    TUTTI_RETURN_IF_ERROR(tx.Prepare("DELETE FROM memories WHERE number = $1").BindAll(number).Run());
+    {
+      Statement remove = tx.Prepare("DELETE FROM memories WHERE number = $1");
+      TUTTI_RETURN_IF_ERROR(remove.BindAll(number).Run());
+      if (remove.Changes() == 0) continue;  // another replica was first
+    }
     TUTTI_RETURN_IF_ERROR(tx.Prepare("INSERT INTO memory_changes (number, removed, time) VALUES ($1, 1, $2)")
                               .BindAll(number, tx.NowMicros())
                               .Run());
@@ -240,6 +259,7 @@ absl::Status Memories::GetMemory(Transaction& tx, const v1::GetMemoryRequest& re
 absl::Status Memories::ListMemories(Transaction& tx, const v1::ListMemoriesRequest& request,
                                     v1::ListMemoriesResponse& response) const {
   TUTTI_ASSIGN_OR_RETURN(int page, PageSize(request.page_size()));
+  TUTTI_RETURN_IF_ERROR(CheckFilter(request.filter()));
   std::string bound_to = request.filter().SerializeAsString();
   TUTTI_ASSIGN_OR_RETURN(std::string cursor, DecodePageToken(request.page_token(), bound_to));
   int64_t before = std::numeric_limits<int64_t>::max();
@@ -278,31 +298,30 @@ absl::Status Memories::DeleteMemory(Transaction& tx, const v1::DeleteMemoryReque
 absl::Status Memories::ForgetMemories(Transaction& tx, const v1::ForgetMemoriesRequest& request,
                                       v1::ForgetMemoriesResponse& response) const {
   const v1::MemoryFilter& filter = request.filter();
+  TUTTI_RETURN_IF_ERROR(CheckFilter(filter));
   bool any = !filter.agent().empty() || !filter.kinds().empty() || !filter.run_id().empty() ||
              !filter.session_id().empty() || !filter.tags().empty() || filter.has_created_before() ||
              filter.has_created_after();
   if (!any && !request.all()) {
     return Invalid("filter", "names no condition; to forget everything of the tenant set `all`");
   }
-  for (bool more = true; more;) {
-    std::vector<std::pair<int64_t, std::string>> found;
-    Condition where = Where(tx, filter, 2);
-    {
-      Statement rows = tx.Prepare(absl::StrCat("SELECT number FROM memories AS m WHERE", where.sql, " LIMIT $1"));
-      rows.Bind(kForgetBatch);
-      where.Bind(rows);
-      while (rows.Step()) found.emplace_back(rows.Int(0), filter.tenant());
-      TUTTI_RETURN_IF_ERROR(rows.status());
-    }
-    TUTTI_RETURN_IF_ERROR(Remove(tx, found));
-    response.set_forgotten(response.forgotten() + static_cast<int64_t>(found.size()));
-    more = found.size() == kForgetBatch;
+  std::vector<std::pair<int64_t, std::string>> found;
+  Condition where = Where(tx, filter, 2);
+  {
+    Statement rows = tx.Prepare(absl::StrCat("SELECT number FROM memories AS m WHERE", where.sql, " LIMIT $1"));
+    rows.Bind(kForgetBatch);
+    where.Bind(rows);
+    while (rows.Step()) found.emplace_back(rows.Int(0), filter.tenant());
+    TUTTI_RETURN_IF_ERROR(rows.status());
   }
+  response.set_forgotten(static_cast<int64_t>(found.size()));
+  return Remove(tx, found);
+}
+
+absl::Status Memories::Scrub(Transaction& tx) const {
   // Full text keeps removed words in old segments until they are merged.
-  if (tx.sqlite() && response.forgotten() > 0) {
-    TUTTI_RETURN_IF_ERROR(tx.Prepare("INSERT INTO memories_text (memories_text) VALUES ('optimize')").Run());
-  }
-  return absl::OkStatus();
+  if (!tx.sqlite()) return absl::OkStatus();
+  return tx.Prepare("INSERT INTO memories_text (memories_text) VALUES ('optimize')").Run();
 }
 
 absl::Status Memories::Touch(Transaction& tx, const std::vector<std::string>& memory_ids) const {

@@ -35,8 +35,12 @@ class Memories {
                               v1::SearchMemoriesResponse& response) const;
   absl::Status DeleteMemory(Transaction& tx, const v1::DeleteMemoryRequest& request,
                             v1::DeleteMemoryResponse& response) const;
+  // Forgets up to kForgetBatch; to be called again while it has found as many.
   absl::Status ForgetMemories(Transaction& tx, const v1::ForgetMemoriesRequest& request,
                               v1::ForgetMemoriesResponse& response) const;
+  // After forgetting: what the database's own indexes keep of it goes too.
+  absl::Status Scrub(Transaction& tx) const;
+  static constexpr int kForgetBatch = 500;
 
   // Notes that a search brought these (ids); to the minute.
   absl::Status Touch(Transaction& tx, const std::vector<std::string>& memory_ids) const;
@@ -61,6 +65,7 @@ class Memories {
   absl::Status LoadVectors(Transaction& tx, const std::vector<std::string>* numbers) const;
   absl::StatusOr<std::map<int64_t, double>> SearchText(Transaction& tx, const v1::SearchMemoriesRequest& request,
                                                        size_t most) const;
+  static absl::Status CheckFilter(const v1::MemoryFilter& filter);
   static Condition Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter);
 
   const Payloads& payloads_;

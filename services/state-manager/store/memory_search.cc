@@ -118,12 +118,15 @@ absl::Status Memories::SyncLocked(Transaction& tx) const {
     TUTTI_RETURN_IF_ERROR(LoadVectors(tx, nullptr));
     synced_change_ = change;
   }
-  // Numbers are given before commits: a transaction that was slow may show a smaller one later. A window behind is read
-  // again each time; taking a change over twice does no harm.
-  constexpr int64_t kWindow = 200;
+  // Numbers are given before commits: a transaction that was slow shows smaller ones later. What is younger than any
+  // transaction may get is read again each time; taking a change over twice does no harm.
+  constexpr int64_t kSlowest = int64_t{2} * 60 * 1000 * 1000;
   std::vector<std::string> added;
-  Statement rows = tx.Prepare("SELECT change, number, removed FROM memory_changes WHERE change > $1 ORDER BY change");
-  rows.Bind(std::max<int64_t>(0, tx.sqlite() ? synced_change_ : synced_change_ - kWindow));
+  Statement rows = tx.Prepare(
+      tx.sqlite()
+          ? "SELECT change, number, removed FROM memory_changes WHERE change > $1 AND $2::bigint > 0 ORDER BY change"
+          : "SELECT change, number, removed FROM memory_changes WHERE change > $1 OR time > $2 ORDER BY change");
+  rows.BindAll(synced_change_, tx.NowMicros() - kSlowest);
   int64_t newest = synced_change_;
   while (rows.Step()) {
     newest = std::max(newest, rows.Int(0));
@@ -183,6 +186,7 @@ absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
 absl::Status Memories::SearchMemories(Transaction& tx, const v1::SearchMemoriesRequest& request,
                                       v1::SearchMemoriesResponse& response) const {
   TUTTI_RETURN_IF_ERROR(CheckText("query", request.query(), kMaxMemoryBytes));
+  TUTTI_RETURN_IF_ERROR(CheckFilter(request.filter()));
   if (request.query().empty() && request.embedding().empty()) return Invalid("query", "must be given, or an embedding");
   if (request.max_results() < 0 || request.max_results() > 100) return Invalid("max_results", "must be 1 to 100");
   const size_t most = request.max_results() == 0 ? 10 : static_cast<size_t>(request.max_results());

@@ -143,6 +143,7 @@ TEST_P(MemoryTest, ForgettingLeavesNoTrace) {
   auto forgotten = Write(store_->memories, &Memories::ForgetMemories, request);
   ASSERT_THAT(forgotten, IsOk());
   EXPECT_EQ(forgotten->forgotten(), 2);
+  ASSERT_THAT(Transact<int>([&](Transaction& tx, int&) { return store_->memories.Scrub(tx); }), IsOk());
   EXPECT_EQ(Search("zanzibar protocol").hits_size(), 0);
   EXPECT_EQ(Listed(), 0);
   if (GetParam() == Engine::kSqlite) {

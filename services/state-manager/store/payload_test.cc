@@ -27,7 +27,9 @@ class PayloadTest : public StoreFixture {
   }
   absl::Status Collect(int64_t* removed) {
     auto answer = Transact<int64_t>([&](Transaction& tx, int64_t& out) {
-      auto count = Payloads::Collect(tx, 1000);
+      auto unused = Payloads::FindUnused(tx, 1000);
+      if (!unused.ok()) return unused.status();
+      auto count = Payloads::Remove(tx, *unused);
       if (count.ok()) out = *count;
       return count.status();
     });

@@ -78,12 +78,31 @@ absl::Status Payloads::Share(Transaction& tx, absl::string_view from, absl::stri
       .Run();
 }
 
-absl::StatusOr<int64_t> Payloads::Collect(Transaction& tx, int64_t limit) {
-  Statement remove = tx.Prepare(
-      "DELETE FROM payloads WHERE hash IN (SELECT p.hash FROM payloads p WHERE p.last_use_time < $1 AND NOT EXISTS "
-      "(SELECT 1 FROM payload_refs r WHERE r.hash = p.hash) LIMIT $2)");
-  TUTTI_RETURN_IF_ERROR(remove.BindAll(tx.NowMicros() - kGrace, limit).Run());
-  return remove.Changes();
+absl::StatusOr<std::vector<std::string>> Payloads::FindUnused(Transaction& tx, int64_t limit) {
+  Statement rows = tx.Prepare(
+      "SELECT p.hash FROM payloads p WHERE p.last_use_time < $1 AND NOT EXISTS (SELECT 1 FROM payload_refs r WHERE "
+      "r.hash = "
+      "p.hash) LIMIT $2");
+  rows.BindAll(tx.NowMicros() - kGrace, limit);
+  std::vector<std::string> out;
+  while (rows.Step()) out.push_back(rows.Bytes(0));
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  return out;
+}
+
+absl::StatusOr<int64_t> Payloads::Remove(Transaction& tx, const std::vector<std::string>& unused) {
+  int64_t removed = 0;
+  for (const auto& hash : unused) {
+    // Looked at again: somebody may have come back to it. PostgreSQL repeats these conditions when it has waited for
+    // the row.
+    Statement remove = tx.Prepare(
+        "DELETE FROM payloads WHERE hash = $1 AND last_use_time < $2 AND NOT EXISTS (SELECT 1 FROM payload_refs r "
+        "WHERE "
+        "r.hash = payloads.hash)");
+    TUTTI_RETURN_IF_ERROR(remove.BindBytes(hash).Bind(tx.NowMicros() - kGrace).Run());
+    removed += remove.Changes();
+  }
+  return removed;
 }
 
 }  // namespace tutti::state_manager

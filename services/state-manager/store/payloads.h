@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "services/state-manager/ports/database.h"
 #include "services/state-manager/store/cell.h"
@@ -29,8 +30,10 @@ class Payloads {
   static absl::Status Forget(Transaction& tx, absl::string_view owner);
   // The same payloads for another owner: a fork copies references, not contents.
   static absl::Status Share(Transaction& tx, absl::string_view from, absl::string_view to);
-  // Removes up to `limit` payloads nobody refers to; how many.
-  static absl::StatusOr<int64_t> Collect(Transaction& tx, int64_t limit);
+  // Up to `limit` payloads (hashes) that nobody refers to; found by a read, so that writers do not wait for the search.
+  static absl::StatusOr<std::vector<std::string>> FindUnused(Transaction& tx, int64_t limit);
+  // Removes those of them that are still unused; how many.
+  static absl::StatusOr<int64_t> Remove(Transaction& tx, const std::vector<std::string>& unused);
 
   const CellCodec& codec() const { return codec_; }
 

@@ -1,5 +1,7 @@
 #include "services/state-manager/store/runs.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
@@ -13,6 +15,8 @@ namespace {
   "run_id, tenant, workflow, workflow_version, pattern, status, spec, input, output, error, create_time, start_time, " \
   "end_time, labels, progress_percent, traceparent, cancel_requested, request_id, lease_epoch, calls, input_tokens, "  \
   "output_tokens, cost_nano_units"
+
+constexpr int64_t kMostEntriesRemoved = 5000;
 
 absl::Status NotFound(const std::string& run_id) {
   return Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND",
@@ -135,8 +139,9 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
                    owned ? 1 : 0);
     TUTTI_RETURN_IF_ERROR(insert.Run());
     if (insert.Changes() == 0) {  // another replica was first
-      TUTTI_RETURN_IF_ERROR(Payloads::Forget(tx, owner));
-      return known().status();
+      TUTTI_RETURN_IF_ERROR(known().status());
+      // Of another run's references, should the ids be one, nothing goes.
+      return response.created() ? absl::OkStatus() : Payloads::Forget(tx, owner);
     }
   }
   *response.mutable_run() = run;
@@ -161,6 +166,7 @@ absl::StatusOr<bool> Runs::HasEnded(Transaction& tx, const std::string& run_id) 
 }
 
 absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request, v1::ListRunsResponse& response) const {
+  const int page = std::clamp(request.page_size(), 1, 1000);
   // One statement for each set of conditions that are given, so that each can use its index.
   std::string sql = "SELECT " TUTTI_RUN_COLUMNS " FROM runs WHERE 1 = 1";
   std::vector<SqlArg> args;
@@ -186,12 +192,12 @@ absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request,
       absl::StrAppend(&sql, " AND labels @> $", args.size());
     }
   }
-  args.push_back(static_cast<int64_t>(request.page_size()) + 1);
+  args.push_back(static_cast<int64_t>(page) + 1);
   absl::StrAppend(&sql, " ORDER BY run_id DESC LIMIT $", args.size());
   Statement rows = tx.Prepare(sql);
   for (const SqlArg& arg : args) rows.Bind(arg);
   while (rows.Step()) {
-    if (response.runs_size() == request.page_size()) {
+    if (response.runs_size() == page) {
       response.set_has_more(true);
       break;
     }
@@ -240,7 +246,7 @@ absl::Status Runs::ListUsage(Transaction& tx, const v1::ListUsageRequest& reques
       ", sum(calls)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint, "
       "sum(cost_nano_units)::bigint, max(currency_code) FROM usage WHERE ($1 = '' OR run_id = $1) AND time >= $2 "
       "GROUP BY 1 ORDER BY 5 DESC, 3 DESC, 1 LIMIT $3"));
-  rows.BindAll(request.run_id(), ToMicros(request.start_time()), request.page_size());
+  rows.BindAll(request.run_id(), ToMicros(request.start_time()), std::clamp(request.page_size(), 1, 1000));
   while (rows.Step()) {
     auto* row = response.add_rows();
     row->set_key(rows.Text(0));
@@ -255,17 +261,36 @@ absl::Status Runs::ListUsage(Transaction& tx, const v1::ListUsageRequest& reques
 
 absl::StatusOr<int64_t> Runs::RemoveEnded(Transaction& tx, absl::string_view status, int64_t before,
                                           int64_t limit) const {
+  // Bounded by rows, not by runs: a batch takes no longer because a run was long.
   std::vector<std::string> ids, owners;
+  std::string long_run;
+  int64_t entries = 0;
   {
     Statement rows = tx.Prepare(
-        "SELECT run_id FROM runs WHERE end_time > 0 AND end_time < $1 AND status = $2 ORDER BY end_time LIMIT $3 "
+        "SELECT run_id, last_seq FROM runs WHERE end_time > 0 AND end_time < $1 AND status = $2 ORDER BY end_time "
+        "LIMIT $3 "
         "FOR UPDATE SKIP LOCKED");
     rows.BindAll(before, status, limit);
     while (rows.Step()) {
+      entries += rows.Int(1);
+      if (entries > kMostEntriesRemoved) {
+        if (ids.empty()) long_run = rows.Text(0);
+        break;
+      }
       ids.push_back(rows.Text(0));
       owners.push_back(OwnerOf(ids.back()));
     }
     TUTTI_RETURN_IF_ERROR(rows.status());
+  }
+  if (!long_run.empty()) {
+    // A slice of its journal; the run itself goes when little is left.
+    for (const char* sql :
+         {"DELETE FROM usage WHERE run_id = $1 AND seq > (SELECT last_seq - $2 FROM runs WHERE run_id = $1)",
+          "DELETE FROM journal WHERE run_id = $1 AND seq > (SELECT last_seq - $2 FROM runs WHERE run_id = $1)",
+          "UPDATE runs SET last_seq = last_seq - $2 WHERE run_id = $1"}) {
+      TUTTI_RETURN_IF_ERROR(tx.Prepare(sql).BindAll(long_run, kMostEntriesRemoved / 2).Run());
+    }
+    return limit;
   }
   if (ids.empty()) return 0;
   for (const char* sql : {"DELETE FROM journal WHERE run_id = ANY($1)", "DELETE FROM usage WHERE run_id = ANY($1)",
@@ -275,7 +300,7 @@ absl::StatusOr<int64_t> Runs::RemoveEnded(Transaction& tx, absl::string_view sta
   }
   Statement references = tx.Prepare("DELETE FROM payload_refs WHERE owner = ANY($1)");
   TUTTI_RETURN_IF_ERROR(references.BindList(owners).Run());
-  return static_cast<int64_t>(ids.size());
+  return entries > kMostEntriesRemoved ? limit : static_cast<int64_t>(ids.size());
 }
 
 }  // namespace tutti::state_manager

@@ -3,6 +3,8 @@
 #include <openssl/rand.h>
 #include <openssl/sha.h>
 
+#include <cstdlib>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
@@ -43,7 +45,7 @@ v1::Session FromRow(const Statement& row) {
 
 std::string SecretBytes(size_t size) {
   std::string out(size, '\0');
-  RAND_bytes(reinterpret_cast<unsigned char*>(out.data()), static_cast<int>(size));
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(out.data()), static_cast<int>(size)) != 1) std::abort();
   return out;
 }
 

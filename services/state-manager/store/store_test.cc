@@ -203,5 +203,78 @@ TEST_P(StoreTest, HeartbeatsTellOfCancelsThatNewsLost) {
   EXPECT_EQ(answer->cancel_run_ids(0), "r1");
 }
 
+TEST_P(StoreTest, AnAppendThatMeansNothingIsRefusedForGood) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  EXPECT_THAT(Append(Entries("r1", 1, 1, 0)),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "entries must be given"));
+  EXPECT_THAT(Append(Entries("r1", 1, 0)), HasCode(absl::StatusCode::kInvalidArgument));
+  auto nul = Entries("r1", 1, 1);
+  nul.mutable_entries(0)->mutable_step_completed()->mutable_usage(0)->set_model(std::string("m\0", 2));
+  EXPECT_THAT(Append(nul), HasCodeAndText(absl::StatusCode::kInvalidArgument, "NUL"));
+  EXPECT_THAT(Append("r1", 1, 1), IsOk());
+}
+
+TEST_P(StoreTest, ARefusalAfterAWriteUndoesItsOwnWritesOnly) {
+  std::vector<std::promise<absl::Status>> done(50);
+  for (int i = 0; i < 50; ++i) {
+    WriteOp op;
+    op.apply = [i](Transaction& tx) -> absl::Status {
+      absl::Status status = tx.Prepare("INSERT INTO meta (key, value) VALUES ($1, $2)")
+                                .BindAll(absl::StrCat("k", i), SqlArg::Bytes("v"))
+                                .Run();
+      return status.ok() && i % 5 == 3 ? absl::InvalidArgumentError("no") : status;
+    };
+    op.finish = [&done, i](const absl::Status& status) { done[static_cast<size_t>(i)].set_value(status); };
+    database_->Write(std::move(op));
+  }
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_THAT(done[static_cast<size_t>(i)].get_future().get(),
+                HasCode(i % 5 == 3 ? absl::StatusCode::kInvalidArgument : absl::StatusCode::kOk));
+  }
+  EXPECT_EQ(Number("SELECT count(*) FROM meta WHERE key LIKE 'k%'"), 40);
+}
+
+TEST_P(StoreTest, WhatIsThrownIsAnErrorOfOneCall) {
+  auto thrown = Transact<int>([](Transaction&, int&) -> absl::Status { throw std::runtime_error("oops"); });
+  EXPECT_THAT(thrown, HasCodeAndText(absl::StatusCode::kInternal, "oops"));
+  EXPECT_THAT(Query<int>([](Transaction&, int&) -> absl::Status { throw std::runtime_error("oops"); }),
+              HasCodeAndText(absl::StatusCode::kInternal, "oops"));
+  EXPECT_THAT(Create("r1"), IsOk());
+}
+
+TEST_P(StoreTest, ALongRunIsRemovedInSlices) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("long", &engine), IsOk());
+  for (int i = 0; i < 13; ++i) ASSERT_THAT(Append("long", 1, 1 + i * 500, 500, /*finish=*/i == 12), IsOk());
+  int rounds = 0;
+  for (int64_t removed = 10; removed == 10; ++rounds) {
+    auto batch = Transact<int64_t>([&](Transaction& tx, int64_t& out) {
+      auto count = store_->runs.RemoveEnded(tx, "SUCCEEDED", tx.NowMicros(), 10);
+      if (count.ok()) out = *count;
+      return count.status();
+    });
+    ASSERT_THAT(batch, IsOk());
+    removed = *batch;
+    ASSERT_LT(rounds, 20);
+  }
+  EXPECT_GT(rounds, 1);
+  for (const char* table : {"runs", "journal", "usage"})
+    EXPECT_EQ(Number(absl::StrCat("SELECT count(*) FROM ", table)), 0) << table;
+}
+
+TEST_P(StoreTest, ARunThatCannotBeReadDoesNotKeepOthersFromBeingClaimed) {
+  ASSERT_THAT(Create("a"), IsOk());
+  ASSERT_THAT(Create("b"), IsOk());
+  ASSERT_THAT(Sql(GetParam() == Engine::kPostgres ? "UPDATE runs SET input = '\\xff00' WHERE run_id = 'a'"
+                                                  : "UPDATE runs SET input = x'ff00' WHERE run_id = 'a'"),
+              IsOk());
+  auto engine = Register("e", "1");
+  auto claimed = Claim(engine);
+  ASSERT_THAT(claimed, IsOk());
+  ASSERT_EQ(claimed->runs_size(), 1);
+  EXPECT_EQ(claimed->runs(0).run_id(), "b");
+}
+
 }  // namespace
 }  // namespace tutti::state_manager::testing

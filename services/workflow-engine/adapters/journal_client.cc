@@ -10,8 +10,8 @@ namespace tutti::engine {
 namespace {
 
 bool Passing(const absl::Status& status) {
-  return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kResourceExhausted ||
-         status.code() == absl::StatusCode::kInternal || ReasonOf(status) == "JOURNAL_GAP";
+  return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kInternal ||
+         ReasonOf(status) == "JOURNAL_GAP";
 }
 
 }  // namespace
