@@ -47,7 +47,8 @@ class StateManagerTest : public ::testing::TestWithParam<bool> {
       arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
       arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
       arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
-      channel = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials(), arguments);
+      channel =
+          grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials(), arguments);
     }
     bool Ready() { return channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(20)); }
   };
@@ -55,8 +56,8 @@ class StateManagerTest : public ::testing::TestWithParam<bool> {
     Replica out;
     out.port = FreePorts(1)[0];
     out.log = dir_ + "/" + name + ".log";
-    out.command = {BinDir() + "/tutti-state-manager", absl::StrCat("--state-manager.grpc-port=", out.port), "--telemetry.metrics-port=-1",
-                   "--state-manager.data-dir=" + dir_ + "/data"};
+    out.command = {BinDir() + "/tutti-state-manager", absl::StrCat("--state-manager.grpc-port=", out.port),
+                   "--telemetry.metrics-port=-1", "--state-manager.data-dir=" + dir_ + "/data"};
     if (!dsn_.empty()) out.command.push_back("--state-manager.postgres.dsn=" + dsn_);
     out.Start();
     EXPECT_TRUE(out.Ready()) << ReadAll(out.log);

@@ -302,21 +302,28 @@ TEST_P(SuiteTest, ContextsMemoriesConversationsAndBudgetsWorkOverRest) {
   EXPECT_THAT(Post("/v1/contexts/c:update", R"({"document":{"b":2},"etag":"v1"})"), has(R"("version":"2")"));
   EXPECT_THAT(Post("/v1/contexts/c:update", R"({"document":{"b":3},"etag":"v1"})"), has("409 "));
   EXPECT_THAT(Get("/v1/contexts/c:diff?from_version=1"), has(R"("path":"/b")"));
-  EXPECT_THAT(Curl("-N --max-time 1 -H 'Accept: text/event-stream' '" + suite_->http_url() + "/v1/contexts/c:watch?after_version=1' || true; echo"),
+  EXPECT_THAT(Curl("-N --max-time 1 -H 'Accept: text/event-stream' '" + suite_->http_url() +
+                   "/v1/contexts/c:watch?after_version=1' || true; echo"),
               ::testing::Not(has(R"("version":"1")")));
-  EXPECT_THAT(Post("/v1/memories", R"({"memory_id":"m","content":"Berlin wants invoices in German","agent":"a"})"), has("200 "));
-  EXPECT_THAT(Post("/v1/memories:search", R"({"query":"german invoices","filter":{"agent":"a"}})"), has(R"("textRelevance":1)"));
+  EXPECT_THAT(Post("/v1/memories", R"({"memory_id":"m","content":"Berlin wants invoices in German","agent":"a"})"),
+              has("200 "));
+  EXPECT_THAT(Post("/v1/memories:search", R"({"query":"german invoices","filter":{"agent":"a"}})"),
+              has(R"("textRelevance":1)"));
   EXPECT_THAT(Post("/v1/memories:forget", R"({"filter":{"agent":"a"}})"), has(R"("forgotten":"1")"));
   EXPECT_THAT(Get("/v1/memories/m"), has("404 "));
   EXPECT_THAT(Post("/v1/conversations", R"({"conversation_id":"k"})"), has("200 "));
-  EXPECT_THAT(Post("/v1/conversations/k/messages", R"({"messages":[{"role":"ROLE_USER","parts":[{"text":"hello"}]}]})"), has(R"("seq":"1")"));
+  EXPECT_THAT(Post("/v1/conversations/k/messages", R"({"messages":[{"role":"ROLE_USER","parts":[{"text":"hello"}]}]})"),
+              has(R"("seq":"1")"));
   EXPECT_THAT(Get("/v1/conversations/k:window?max_tokens=10"), has("hello"));
   EXPECT_THAT(Post("/v1/budgets", R"({"scope":"tenants/acme","limit_nano_units":"100"})"), has("200 "));
-  EXPECT_THAT(Post("/v1/reservations", R"({"reservation_id":"x","scope":"tenants/acme/projects/p","amount":{"nano_units":"101"}})"),
+  EXPECT_THAT(Post("/v1/reservations",
+                   R"({"reservation_id":"x","scope":"tenants/acme/projects/p","amount":{"nano_units":"101"}})"),
               has("429 "));
-  EXPECT_THAT(Post("/v1/reservations", R"({"reservation_id":"x","scope":"tenants/acme/projects/p","amount":{"nano_units":"90"}})"),
+  EXPECT_THAT(Post("/v1/reservations",
+                   R"({"reservation_id":"x","scope":"tenants/acme/projects/p","amount":{"nano_units":"90"}})"),
               has("RESERVATION_STATE_HELD"));
-  EXPECT_THAT(Post("/v1/reservations:settle", R"({"reservation_id":"x","spent":{"nano_units":"70"}})"), has("RESERVATION_STATE_SETTLED"));
+  EXPECT_THAT(Post("/v1/reservations:settle", R"({"reservation_id":"x","spent":{"nano_units":"70"}})"),
+              has("RESERVATION_STATE_SETTLED"));
   EXPECT_THAT(Get("/v1/budgets/tenants/acme"), has(R"("spent":{"nanoUnits":"70"})"));
   // What was administered is on record, with where it came from; the log itself cannot be written from outside.
   EXPECT_THAT(Get("/v1/audit/records?action=memories.forget"), has(R"("origin":"127.0.0.1:)"));

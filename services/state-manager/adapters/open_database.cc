@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "services/state-manager/adapters/postgres_database.h"
 #include "services/state-manager/adapters/sqlite_database.h"
@@ -45,7 +46,10 @@ absl::StatusOr<OpenedDatabase> OpenDatabase(const tutti::config::v1::StateManage
     out.description = absl::StrCat("SQLite in ", config.data_dir());
     out.database = std::move(sqlite);
   } else {
-    TUTTI_ASSIGN_OR_RETURN(auto postgres, PostgresDatabase::Open(ToPostgresOptions(config), listener));
+    auto opened = PostgresDatabase::Open(ToPostgresOptions(config), listener);
+    if (absl::IsUnavailable(opened.status())) return Prefix(opened.status(), "--state-manager.postgres.dsn: ");
+    TUTTI_RETURN_IF_ERROR(opened.status());
+    auto postgres = *std::move(opened);
     out.metrics = &postgres->metrics();
     out.description = "PostgreSQL";
     out.database = std::move(postgres);

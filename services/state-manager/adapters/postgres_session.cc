@@ -273,7 +273,8 @@ absl::StatusOr<std::unique_ptr<PostgresSession>> PostgresSession::Connect(const 
                                    absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(options.connect_timeout))));
   if (!absl::StrContains(dsn, "application_name")) full = WithParameter(full, "application_name", "tutti");
   full = WithParameter(full, "tcp_user_timeout", absl::StrCat(absl::ToInt64Milliseconds(options.statement_timeout)));
-  absl::Status status = out->Guard([&] {
+  std::string why;
+  try {
     out->connection_ = std::make_unique<Connection>(full);
     pqxx::connection& link = out->connection_->link;
     out->socket_ = link.sock();
@@ -283,14 +284,16 @@ absl::StatusOr<std::unique_ptr<PostgresSession>> PostgresSession::Connect(const 
       pqxx::nontransaction work(link);
       work.exec(absl::StrCat("SET statement_timeout = ", absl::ToInt64Milliseconds(options.statement_timeout)));
     }
-  });
-  if (!status.ok()) {
+  } catch (const std::exception& e) {
+    why = OneLine(e.what());
+  }
+  if (!why.empty()) {
     // libpqxx gives no SQLSTATE here; only a server that answers says FATAL.
-    if (absl::StrContains(status.message(), "authentication failed") ||
-        absl::StrContains(status.message(), "does not exist") || absl::StrContains(status.message(), "no pg_hba")) {
-      return FromSqlState("28000", std::string(status.message()));
+    if (absl::StrContains(why, "authentication failed") || absl::StrContains(why, "does not exist") ||
+        absl::StrContains(why, "no pg_hba")) {
+      return FromSqlState("28000", why);
     }
-    return Away(status.message());
+    return Away(why);
   }
   return out;
 }
