@@ -14,6 +14,9 @@ CREATE TABLE memories (
   scope TEXT NOT NULL,  -- The run of a working memory, the session of a short-term one.
   content BYTEA NOT NULL,  -- Cell: the text.
   search_text TEXT NOT NULL,  -- The text, for full text search; empty when the store is encrypted.
+--@postgres
+  search_vector TSVECTOR GENERATED ALWAYS AS (to_tsvector('simple', search_text)) STORED,  -- Its words.
+--@both
   embedding BYTEA NOT NULL,  -- Cell: 32-bit floats, little endian.
   embedder TEXT NOT NULL,  -- What made the embedding; only like is compared with like.
   importance DOUBLE PRECISION NOT NULL,  -- 0 to 1.
@@ -30,6 +33,7 @@ CREATE INDEX memories_by_scope ON memories (scope) WHERE scope <> '';
 CREATE INDEX memories_to_expire ON memories (expire_time) WHERE expire_time > 0;
 --@sqlite
 CREATE VIRTUAL TABLE memories_text USING fts5 (search_text, content='memories', content_rowid='number', tokenize='unicode61 remove_diacritics 2');
+CREATE VIRTUAL TABLE memories_words USING fts5vocab (memories_text, 'row');
 CREATE TRIGGER memories_text_insert AFTER INSERT ON memories BEGIN
   INSERT INTO memories_text (rowid, search_text) VALUES (new.number, new.search_text);
 END;
@@ -37,7 +41,7 @@ CREATE TRIGGER memories_text_delete AFTER DELETE ON memories BEGIN
   INSERT INTO memories_text (memories_text, rowid, search_text) VALUES ('delete', old.number, old.search_text);
 END;
 --@postgres
-CREATE INDEX memories_text ON memories USING gin (to_tsvector('simple', search_text));
+CREATE INDEX memories_text ON memories USING gin (search_vector);
 --@both
 
 -- table memory_changes: what replicas have to take into their indexes, or out of them; old rows are removed.

@@ -33,10 +33,10 @@ SqlArg::Kind KindOf(const std::string& type) {
 
 absl::StatusOr<std::vector<Column>> ColumnsOf(Transaction& tx, absl::string_view table) {
   std::vector<Column> out;
-  Statement rows =
-      tx.Prepare(tx.sqlite() ? "SELECT name, type FROM pragma_table_info($1) ORDER BY cid"
-                             : "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = "
-                               "$1 AND table_schema = current_schema() ORDER BY ordinal_position");
+  Statement rows = tx.Prepare(
+      tx.sqlite() ? "SELECT name, type FROM pragma_table_info($1) ORDER BY cid"
+                  : "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = "
+                    "$1 AND table_schema = current_schema() AND is_generated = 'NEVER' ORDER BY ordinal_position");
   rows.Bind(table);
   while (rows.Step()) out.push_back({rows.Text(0), KindOf(rows.Text(1))});
   TUTTI_RETURN_IF_ERROR(rows.status());
