@@ -102,6 +102,7 @@ void PostgresPool::Return(std::unique_ptr<PostgresSession> session) {
       open_ -= static_cast<int>(idle_.size());
       metrics_.pool_open -= static_cast<int64_t>(idle_.size());
       idle_.clear();
+      free_.NotifyAll();  // more than one slot has come free
     }
     free_.NotifyOne();
   }

@@ -31,8 +31,6 @@ class SqliteDatabase final : public Database {
   void Write(WriteOp op) override;
   void Read(ReadOp op) override;
   DatabaseMetrics& metrics() { return metrics_; }
-  // Writes a consistent copy of the database to `file`, while others write on.
-  absl::Status CopyTo(const std::string& file);
 
  private:
   SqliteDatabase(Options options, const Clock& clock, NewsListener& listener);

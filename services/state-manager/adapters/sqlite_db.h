@@ -41,7 +41,6 @@ class SqliteDb final : public Transaction {
   void Rollback();
   // A new transaction or read: forgets the last one's failure and time.
   void Reset();
-  sqlite3* handle() { return db_; }
   absl::Status ErrorOf(absl::string_view what) const;
 
  private:

@@ -19,7 +19,7 @@ CREATE FUNCTION as_time(BIGINT) RETURNS TIMESTAMPTZ LANGUAGE sql IMMUTABLE AS 'S
 
 -- table meta: facts about the database itself.
 CREATE TABLE meta (
-  key TEXT PRIMARY KEY,  -- Name of the fact: `database_id`, `key_check/<key id>`.
+  key TEXT PRIMARY KEY,  -- Name of the fact: `key_check/<key id>`.
   value BYTEA NOT NULL  -- Its value.
 );
 

@@ -18,7 +18,7 @@ namespace {
 
 constexpr unsigned char kCompressed = 1, kEncrypted = 2, kReference = 4, kKnownFlags = 7;
 constexpr size_t kNonce = 12, kTag = 16;
-// Below, compressing costs a writer more time than the bytes it saves (measured: 8 us of the 15 us of an append).
+// Below, compressing costs a writer more time than the bytes are worth (docs/performance.md).
 constexpr size_t kWorthCompressing = 1024;
 constexpr int kLevel = 1;
 // Far above any request; a frame that says more is damaged.

@@ -134,13 +134,13 @@ absl::Status CheckForm(const v1::AppendRequest& request) {
   return absl::OkStatus();
 }
 
-absl::Status NoSuchRun(const std::string& run_id) {
+}  // namespace
+
+absl::Status RunNotFound(const std::string& run_id) {
   return Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND",
                absl::StrCat("run ", run_id, " does not exist; `tutti runs list` shows those that do"))
       .Metadata("run_id", run_id);
 }
-
-}  // namespace
 
 struct Journal::Item {
   v1::AppendRequest request;
@@ -271,7 +271,7 @@ absl::Status Journal::Check(Transaction& tx, const v1::AppendRequest& request, H
   if (absl::Status form = CheckForm(request); !form.ok()) {
     Refuse(response, form);
   } else if (!head.exists) {
-    Refuse(response, NoSuchRun(request.run_id()));
+    Refuse(response, RunNotFound(request.run_id()));
   } else if (head.lease_epoch != request.lease_epoch()) {
     Refuse(response, Error(absl::StatusCode::kAborted, "LEASE_LOST",
                            absl::StrCat("run ", request.run_id(), " is leased under epoch ", head.lease_epoch, ", not ",
@@ -395,7 +395,7 @@ absl::StatusOr<v1::ReadJournalResponse> Journal::ReadPage(Transaction& tx, const
     run.Bind(run_id);
     bool there = run.Step();
     TUTTI_RETURN_IF_ERROR(run.status());
-    if (!there) return NoSuchRun(run_id);
+    if (!there) return RunNotFound(run_id);
   }
   return out;
 }

@@ -74,6 +74,8 @@ class Journal final : public BatchWriter {
   std::vector<std::string> long_runs_ ABSL_GUARDED_BY(mutex_);
 };
 
+absl::Status RunNotFound(const std::string& run_id);
+
 // A cancel request as the journal's next entry, for the run store.
 absl::Status AppendCancel(Transaction& tx, const Payloads& payloads, const std::string& run_id, int64_t seq,
                           int64_t time, int progress_percent, const std::string& reason);

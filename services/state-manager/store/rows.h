@@ -36,7 +36,7 @@ absl::Status CheckText(absl::string_view field, absl::string_view text, size_t m
 absl::Status CheckId(absl::string_view field, absl::string_view id, absl::string_view more = "");
 // At most 64 entries of at most 64 and 1024 bytes.
 absl::Status CheckLabels(absl::string_view field, const StringMap& labels, int max = 64);
-// A duration within [min, max] seconds; 0 micros is `otherwise`.
+// A duration within [min, max] seconds.
 absl::Status CheckDuration(absl::string_view field, const google::protobuf::Duration& duration, int64_t min_seconds,
                            int64_t max_seconds);
 absl::Status Invalid(absl::string_view field, absl::string_view what);

@@ -18,12 +18,6 @@ namespace {
 
 constexpr int64_t kMostEntriesRemoved = 5000;
 
-absl::Status NotFound(const std::string& run_id) {
-  return Error(absl::StatusCode::kNotFound, "RUN_NOT_FOUND",
-               absl::StrCat("run ", run_id, " does not exist; `tutti runs list` shows those that do"))
-      .Metadata("run_id", run_id);
-}
-
 std::string OwnerOf(absl::string_view run_id) { return absl::StrCat("runs/", run_id); }
 
 v1::Outcome OutcomeOf(absl::string_view status) {
@@ -91,7 +85,7 @@ absl::StatusOr<v1::StoredRun> Runs::Load(Transaction& tx, const std::string& run
   row.Bind(run_id);
   if (!row.Step()) {
     TUTTI_RETURN_IF_ERROR(row.status());
-    return NotFound(run_id);
+    return RunNotFound(run_id);
   }
   return FromRow(tx, row, /*with_payloads=*/true);
 }
@@ -161,7 +155,7 @@ absl::Status Runs::GetRun(Transaction& tx, const v1::GetRunRequest& request, v1:
 absl::StatusOr<bool> Runs::HasEnded(Transaction& tx, const std::string& run_id) const {
   Statement row = tx.Prepare("SELECT end_time FROM runs WHERE run_id = $1");
   row.Bind(run_id);
-  if (!row.Step()) return row.status().ok() ? NotFound(run_id) : row.status();
+  if (!row.Step()) return row.status().ok() ? RunNotFound(run_id) : row.status();
   return row.Int(0) != 0;
 }
 
