@@ -1,9 +1,7 @@
 #include "tests/support/postgres_server.h"
 
-#include <arpa/inet.h>
 #include <pwd.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +17,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "runtime/status/macros.h"
+#include "tests/support/ports.h"
 
 namespace tutti::testing {
 namespace {
@@ -47,21 +46,6 @@ std::string PostgresBinDir() {
     if (std::filesystem::exists(dir + "/initdb")) return dir;
   }
   return "";
-}
-
-int FreePort() {
-  int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  int port = 0;
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 &&
-      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
-    port = ntohs(address.sin_port);
-  }
-  close(fd);
-  return port;
 }
 
 absl::StatusOr<std::string> PostgresServer::Run(const std::string& command) const {

@@ -5,7 +5,6 @@
 #include <sys/types.h>
 
 #include <memory>
-
 #include <string>
 #include <vector>
 
@@ -15,8 +14,6 @@ namespace tutti::testing {
 
 // The folder of PostgreSQL's programs; empty when it is not installed.
 std::string PostgresBinDir();
-// A TCP port that was free a moment ago.
-int FreePort();
 
 class PostgresServer {
  public:

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/ports.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
 
 namespace tutti::testing {
@@ -30,8 +31,6 @@ class ChildProcess {
   int status_ = 0;
 };
 
-// Ports that were free a moment ago.
-std::vector<int> FreePorts(int count);
 // Calls `condition` until it is true; false after `seconds`.
 template <class Condition>
 bool Eventually(Condition condition, double seconds);

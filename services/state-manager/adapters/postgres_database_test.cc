@@ -7,6 +7,7 @@
 
 #include "services/state-manager/adapters/postgres_news.h"
 #include "services/state-manager/store/testing/store_fixture.h"
+#include "tests/support/ports.h"
 
 namespace tutti::state_manager::testing {
 namespace {
@@ -67,6 +68,15 @@ class PostgresTest : public StoreFixture {
     options.prepared_statements = prepared_;
     options.listen_dsn = listen_dsn_;
   }
+  // Waits for a server that another program brings up.
+  static bool Accepting(int port) {
+    auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (!tutti::testing::Accepts(port)) {
+      if (std::chrono::steady_clock::now() > until) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
   // A replica that has just begun is heard of within a moment: until then nothing is sent to it.
   bool Listens(Ear& ear, Database& other) {
     for (int i = 0; i < 100; ++i) {
@@ -91,6 +101,12 @@ class PostgresTest : public StoreFixture {
     std::string odd;
     std::mutex mutex;
     std::condition_variable progress;
+    ~Load() {
+      stop = true;
+      for (auto& thread : threads) {
+        if (thread.joinable()) thread.join();
+      }
+    }
   };
   void StartLoad(Load& load, int writers) {
     auto engine = Register("e", "1");
@@ -215,7 +231,7 @@ TEST_P(PostgresTest, NewsParseAsTheyWereWritten) {
 }
 
 TEST_P(PostgresTest, AServerThatIsKilledAndStartedAgainLosesNothingAcknowledged) {
-  OwnServer();
+  ASSERT_NO_FATAL_FAILURE(OwnServer());
   Ear ear;
   auto other = OpenDatabase(ear);
   Load load;
@@ -233,7 +249,7 @@ TEST_P(PostgresTest, AServerThatIsKilledAndStartedAgainLosesNothingAcknowledged)
 }
 
 TEST_P(PostgresTest, ConnectionsCutInTheMiddleOfTransactionsLoseNothing) {
-  OwnServer();
+  ASSERT_NO_FATAL_FAILURE(OwnServer());
   Load load;
   StartLoad(load, 8);
   for (int i = 0; i < 15; ++i) {
@@ -248,7 +264,7 @@ TEST_P(PostgresTest, ConnectionsCutInTheMiddleOfTransactionsLoseNothing) {
 }
 
 TEST_P(PostgresTest, AFrozenServerIsAnsweredInTimeAndGoesOn) {
-  OwnServer();
+  ASSERT_NO_FATAL_FAILURE(OwnServer());
   Load load;
   StartLoad(load, 4);
   ASSERT_TRUE(More(load, 50));
@@ -311,7 +327,7 @@ TEST_P(PostgresTest, AFullDiskIsToldAndWorkGoesOnWhenThereIsRoom) {
     GTEST_SKIP() << "may not mount here";
   }
   {
-    OwnServer();
+    ASSERT_NO_FATAL_FAILURE(OwnServer());
     // Only the tables lie on the small disk: a server whose WAL has no room stops altogether, and comes back by a
     // restart.
     std::string space = disk + "/space";
@@ -341,7 +357,7 @@ TEST_P(PostgresTest, AFullDiskIsToldAndWorkGoesOnWhenThereIsRoom) {
 }
 
 TEST_P(PostgresTest, ReadsThatMayLagGoToAReplicaAndComeBackWithoutOne) {
-  OwnServer();
+  ASSERT_NO_FATAL_FAILURE(OwnServer());
   auto standby = own_->StartStandby();
   ASSERT_THAT(standby, IsOk());
   std::string name = dsn_.substr(dsn_.rfind('=') + 1);
@@ -379,7 +395,7 @@ TEST_P(PostgresTest, ReadsThatMayLagGoToAReplicaAndComeBackWithoutOne) {
 
 TEST_P(PostgresTest, WorksThroughPgbouncerInTransactionMode) {
   if (!std::filesystem::exists("/usr/sbin/pgbouncer")) GTEST_SKIP() << "pgbouncer is not installed";
-  OwnServer();
+  ASSERT_NO_FATAL_FAILURE(OwnServer());
   int port = FreePort();
   std::string ini = own_->dir() + "/pgbouncer.ini";
   std::ofstream(own_->dir() + "/users.txt") << "\"postgres\" \"\"\n";
@@ -396,11 +412,12 @@ TEST_P(PostgresTest, WorksThroughPgbouncerInTransactionMode) {
                                 "/users.txt; runuser -u postgres -- /usr/sbin/pgbouncer -d ", ini, " >/dev/null 2>&1")
                        .c_str()),
             0);
+  ASSERT_TRUE(Accepting(port)) << "pgbouncer goes to the background before it listens, and never did";
   std::string name = dsn_.substr(dsn_.rfind('=') + 1);
   listen_dsn_ = dsn_;
   dsn_ = absl::StrCat("host=127.0.0.1 port=", port, " user=postgres dbname=", name);
   prepared_ = false;
-  Reopen();
+  ASSERT_NO_FATAL_FAILURE(Reopen());
   Load load;
   StartLoad(load, 8);
   EXPECT_TRUE(More(load, 300));

@@ -131,7 +131,9 @@ class StoreFixture : public ::testing::TestWithParam<Engine> {
       return body(tx, response);
     };
     op.finish = [&](const absl::Status& status) { done.set_value(status); };
-    (database ? database : database_.get())->Write(std::move(op));
+    if (!database) database = database_.get();
+    if (!database) return absl::FailedPreconditionError("the test's database did not open");
+    database->Write(std::move(op));
     absl::Status status = done.get_future().get();
     if (!status.ok()) return status;
     return response;
@@ -146,7 +148,9 @@ class StoreFixture : public ::testing::TestWithParam<Engine> {
       return body(tx, response);
     };
     op.finish = [&](const absl::Status& status) { done.set_value(status); };
-    (database ? database : database_.get())->Read(std::move(op));
+    if (!database) database = database_.get();
+    if (!database) return absl::FailedPreconditionError("the test's database did not open");
+    database->Read(std::move(op));
     absl::Status status = done.get_future().get();
     if (!status.ok()) return status;
     return response;
