@@ -313,8 +313,11 @@ void MaskSecrets(Message* message) {
   std::vector<const FieldDescriptor*> fields;
   reflection->ListFields(*message, &fields);
   for (const auto* field : fields) {
-    if (field->options().GetExtension(tutti::options::v1::secret) && !field->is_repeated()) {
-      reflection->SetString(message, field, "***");
+    if (field->options().GetExtension(tutti::options::v1::secret)) {
+      if (!field->is_repeated()) reflection->SetString(message, field, "***");
+      for (int i = 0; field->is_repeated() && i < reflection->FieldSize(*message, field); ++i) {
+        reflection->SetRepeatedString(message, field, i, "***");
+      }
     } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field->is_repeated()) {
       MaskSecrets(reflection->MutableMessage(message, field));
     }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/config/load_config.h"
 #include "runtime/process/service_main.h"
+#include "runtime/status/error.h"
 #include "services/state-manager/adapters/backup_store.h"
 #include "services/state-manager/adapters/open_database.h"
 
@@ -34,8 +35,10 @@ int Migrate(const tutti::config::v1::Config& config, const MigrationTarget& give
     ++count;
     std::cout << (target.dry_run ? "would apply " : "applying ") << migration.version << " " << migration.name << "\n";
   };
-  absl::Status status = MigrateDatabase(config.state_manager(), target);
-  if (!status.ok()) return Fail(status, 1);
+  for (const auto& database : ShardConfigs(config.state_manager())) {
+    absl::Status status = MigrateDatabase(database, target);
+    if (!status.ok()) return Fail(status, 1);
+  }
   if (count == 0) std::cout << "nothing to apply\n";
   return 0;
 }
@@ -48,7 +51,8 @@ bool IsAdminCommand(const std::string& command) {
 
 std::string AdminHelp() {
   return "  backup FILE             a consistent copy of the store, while it is in use or not; checked by restoring "
-         "it\n"
+         "it;\n"
+         "                          of a store spread over databases FILE, FILE.1 …, each consistent in itself\n"
          "  restore FILE [--force]  into an empty store, or with --force in place of what it holds\n"
          "  migrate [--dry-run] [--to N]  bring the database to this program's version, or to version N\n"
          "The store is named as for the service: --state-manager.data-dir, --state-manager.postgres.dsn, --config, "
@@ -92,10 +96,15 @@ int AdminMain(const std::string& command, const std::vector<std::string>& args) 
   if (!loaded.ok()) return Fail(loaded.status(), 2);
   const auto& config = loaded->config;
   if (command == "migrate") return Migrate(config, target);
-  auto counts =
-      command == "backup" ? BackUp(config.state_manager(), names[0]) : Restore(config.state_manager(), names[0], force);
-  if (!counts.ok()) return Fail(counts.status(), 1);
-  Print(command == "backup" ? "saved and checked " : "restored ", *counts);
+  // Of a store that is spread over databases each has a file of its own: FILE, FILE.1, FILE.2 …
+  auto databases = ShardConfigs(config.state_manager());
+  for (size_t i = 0; i < databases.size(); ++i) {
+    const std::string file = i == 0 ? names[0] : absl::StrCat(names[0], ".", i);
+    auto counts = command == "backup" ? BackUp(databases[i], file) : Restore(databases[i], file, force);
+    if (!counts.ok()) return Fail(Prefix(counts.status(), databases.size() > 1 ? absl::StrCat(file, ": ") : ""), 1);
+    if (databases.size() > 1) std::cout << file << ": ";
+    Print(command == "backup" ? "saved and checked " : "restored ", *counts);
+  }
   return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "runtime/process/service_server.h"
 #include "runtime/status/macros.h"
 #include "services/state-manager/adapters/open_database.h"
+#include "services/state-manager/loops/courier.h"
 #include "services/state-manager/loops/janitor.h"
 #include "services/state-manager/rpc/services.h"
 #include "services/state-manager/store_metrics.h"
@@ -39,13 +40,10 @@ class StateManager final : public Module {
     store.memory.max_per_tenant = std::max<int64_t>(1, options.memory().max_per_tenant());
     store.memory.evict = options.memory().at_limit() == "evict";
     store_ = std::make_unique<StateStore>(std::move(store), runtime.ids);
-    TUTTI_ASSIGN_OR_RETURN(opened_, OpenDatabase(options, runtime.clock, hub_));
-    metrics_ = std::make_unique<StoreMetrics>(*runtime.metrics, *opened_.metrics);
-    access_ = std::make_unique<Access>(*opened_.database, runtime.timers, runtime.clock);
-    TUTTI_RETURN_IF_ERROR(CheckKeysOfDatabase());
-    RpcDeps deps{serving_.env(), *access_, hub_, store_->audit};
-    journal_ = std::make_unique<JournalRpc>(deps, store_->journal, store_->runs);
-    runs_ = std::make_unique<RunStoreRpc>(deps, store_->runs);
+    TUTTI_RETURN_IF_ERROR(OpenShards());
+    RpcDeps deps{serving_.env(), shards_->home(), *shards_, hub_, store_->audit};
+    journal_ = std::make_unique<JournalRpc>(deps, *store_);
+    runs_ = std::make_unique<RunStoreRpc>(deps, store_->runs, store_->outbox);
     workflows_ = std::make_unique<WorkflowStoreRpc>(deps, store_->workflows);
     leases_ = std::make_unique<LeaseRpc>(deps, store_->leases);
     contexts_ = std::make_unique<ContextRpc>(deps, store_->contexts);
@@ -74,17 +72,28 @@ class StateManager final : public Module {
     janitor.keep_cancelled = ToDuration(keep.cancelled());
     janitor.keep_reservations = ToDuration(keep.reservations());
     if (!options.encryption().key_dir().empty()) janitor.load_keys = [this] { return ReadKeys(); };
-    janitor.on_tick = [this] { metrics_->Refresh(); };
-    janitor_ = std::make_unique<Janitor>(std::move(janitor), *access_, *store_, hub_, runtime.timers, serving_.loop(),
-                                         serving_.log());
-    janitor_->Start();
-    serving_.log().Info(
-        "store open", {{"database", opened_.description}, {"encrypted", store_->codec.encrypts() ? "true" : "false"}});
+    for (size_t i = 0; i < shards_->size(); ++i) {
+      Shard& shard = *databases_[i];
+      if (shards_->spread()) {
+        shard.courier = std::make_unique<Courier>(*shards_, i, store_->outbox, hub_, serving_.loop(), serving_.log());
+        shard.courier->Start();
+      }
+      janitor.on_tick = [&shard] { shard.metrics->Refresh(); };
+      shard.janitor = std::make_unique<Janitor>(janitor, *shards_, i, *store_, hub_, runtime.timers, serving_.loop(),
+                                                serving_.log());
+      shard.janitor->Start();
+    }
+    serving_.log().Info("store open", {{"database", databases_[0]->opened.description},
+                                       {"databases", absl::StrCat(shards_->size())},
+                                       {"encrypted", store_->codec.encrypts() ? "true" : "false"}});
     return absl::OkStatus();
   }
   std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
   void Drain(absl::Time deadline) override {
-    if (janitor_) janitor_->Stop();
+    for (auto& shard : databases_) {
+      if (shard->janitor) shard->janitor->Stop();
+      if (shard->courier) shard->courier->Stop();
+    }
     serving_.Drain(deadline);
   }
 
@@ -94,12 +103,42 @@ class StateManager final : public Module {
     return LoadKeys(encryption.key_dir(), {encryption.keys().begin(), encryption.keys().end()},
                     encryption.active_key());
   }
-  absl::Status CheckKeysOfDatabase() {
+  // One database of the store, and what works on it.
+  struct Shard {
+    std::unique_ptr<Access> access;  // outlives the database's last answers
+    OpenedDatabase opened;
+    std::unique_ptr<StoreMetrics> metrics;
+    std::unique_ptr<Courier> courier;
+    std::unique_ptr<Janitor> janitor;
+  };
+
+  absl::Status OpenShards() {
+    Runtime& runtime = serving_.runtime();
+    auto configs = ShardConfigs(config_.state_manager());
+    std::vector<Access*> all;
+    std::string store_id;
+    for (size_t i = 0; i < configs.size(); ++i) {
+      Shard& shard = *databases_.emplace_back(std::make_unique<Shard>());
+      TUTTI_ASSIGN_OR_RETURN(shard.opened, OpenDatabase(configs[i], runtime.clock, hub_));
+      shard.metrics = std::make_unique<StoreMetrics>(*runtime.metrics, *shard.opened.metrics, static_cast<int>(i));
+      shard.access = std::make_unique<Access>(*shard.opened.database, runtime.timers, runtime.clock);
+      TUTTI_RETURN_IF_ERROR(Settle(*shard.opened.database, [&](Transaction& tx) {
+        return ClaimShard(tx, i, configs.size(), runtime.ids.NewUlid(), store_id);
+      }));
+      TUTTI_RETURN_IF_ERROR(
+          Settle(*shard.opened.database, [this](Transaction& tx) { return CheckKeys(tx, store_->keys); }));
+      all.push_back(shard.access.get());
+    }
+    shards_ = std::make_unique<Shards>(std::move(all));
+    return absl::OkStatus();
+  }
+  // A write, waited for.
+  static absl::Status Settle(Database& database, absl::AnyInvocable<absl::Status(Transaction&)> apply) {
     std::promise<absl::Status> done;
     WriteOp op;
-    op.apply = [this](Transaction& tx) { return CheckKeys(tx, store_->keys); };
+    op.apply = std::move(apply);
     op.finish = [&done](const absl::Status& status) { done.set_value(status); };
-    opened_.database->Write(std::move(op));
+    database.Write(std::move(op));
     return done.get_future().get();
   }
 
@@ -108,9 +147,8 @@ class StateManager final : public Module {
   // What is used is declared before its users: the database ends before the store that its last writes still use.
   WatchHub hub_;
   std::unique_ptr<StateStore> store_;
-  OpenedDatabase opened_;
-  std::unique_ptr<StoreMetrics> metrics_;
-  std::unique_ptr<Access> access_;
+  std::unique_ptr<Shards> shards_;
+  std::vector<std::unique_ptr<Shard>> databases_;
   std::unique_ptr<JournalRpc> journal_;
   std::unique_ptr<RunStoreRpc> runs_;
   std::unique_ptr<WorkflowStoreRpc> workflows_;
@@ -122,7 +160,6 @@ class StateManager final : public Module {
   std::unique_ptr<AuditRpc> audit_;
   std::unique_ptr<BudgetRpc> budgets_;
   ServiceServer serving_;
-  std::unique_ptr<Janitor> janitor_;
 };
 
 }  // namespace

@@ -9,9 +9,10 @@
 namespace tutti::state_manager {
 
 struct StoreMetrics::Impl {
-  Impl(prometheus::Registry& registry, const DatabaseMetrics& metrics) : database(metrics) {
-    auto counter = [&registry](const char* name, const char* help) -> prometheus::Counter& {
-      return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+  Impl(prometheus::Registry& registry, const DatabaseMetrics& metrics, int shard) : database(metrics) {
+    const std::string number = std::to_string(shard);
+    auto counter = [&](const char* name, const char* help) -> prometheus::Counter& {
+      return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({{"shard", number}});
     };
     transactions = &counter("tutti_db_transactions_total", "Transactions with writes, of which each is one commit.");
     writes = &counter("tutti_db_writes_total", "Writes that were committed in transactions, together.");
@@ -20,14 +21,14 @@ struct StoreMetrics::Impl {
     failures = &counter("tutti_db_connection_failures_total", "Connections that could not be made.");
     auto& pool =
         prometheus::BuildGauge().Name("tutti_db_pool_connections").Help("Connections of the pool.").Register(registry);
-    max = &pool.Add({{"state", "max"}});
-    open = &pool.Add({{"state", "open"}});
-    in_use = &pool.Add({{"state", "in_use"}});
+    max = &pool.Add({{"state", "max"}, {"shard", number}});
+    open = &pool.Add({{"state", "open"}, {"shard", number}});
+    in_use = &pool.Add({{"state", "in_use"}, {"shard", number}});
     waiters = &prometheus::BuildGauge()
                    .Name("tutti_db_pool_waiters")
                    .Help("Calls waiting for a connection.")
                    .Register(registry)
-                   .Add({});
+                   .Add({{"shard", number}});
   }
   static void Raise(prometheus::Counter& counter, double total) {
     if (double more = total - counter.Value(); more > 0) counter.Increment(more);
@@ -38,8 +39,8 @@ struct StoreMetrics::Impl {
   prometheus::Gauge *max, *open, *in_use, *waiters;
 };
 
-StoreMetrics::StoreMetrics(prometheus::Registry& registry, const DatabaseMetrics& database)
-    : impl_(std::make_unique<Impl>(registry, database)) {}
+StoreMetrics::StoreMetrics(prometheus::Registry& registry, const DatabaseMetrics& database, int shard)
+    : impl_(std::make_unique<Impl>(registry, database, shard)) {}
 StoreMetrics::~StoreMetrics() = default;
 
 void StoreMetrics::Refresh() {

@@ -17,7 +17,7 @@ struct DatabaseMetrics;
 class StoreMetrics {
  public:
   // `database` outlives this object, or this object is destroyed first. Refresh copies the figures.
-  StoreMetrics(prometheus::Registry& registry, const DatabaseMetrics& database);
+  StoreMetrics(prometheus::Registry& registry, const DatabaseMetrics& database, int shard);
   ~StoreMetrics();
   void Refresh();
 

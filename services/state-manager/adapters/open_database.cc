@@ -33,6 +33,24 @@ PostgresOptions ToPostgresOptions(const tutti::config::v1::StateManager& config)
   return out;
 }
 
+std::vector<tutti::config::v1::StateManager> ShardConfigs(const tutti::config::v1::StateManager& config) {
+  std::vector<tutti::config::v1::StateManager> out;
+  out.push_back(config);
+  auto* home = out[0].mutable_postgres();
+  home->clear_shard_dsns();
+  home->clear_shard_listen_dsns();
+  for (int i = 0; i < config.postgres().shard_dsns_size(); ++i) {
+    tutti::config::v1::StateManager& shard = out.emplace_back(out[0]);
+    shard.mutable_postgres()->set_dsn(config.postgres().shard_dsns(i));
+    shard.mutable_postgres()->clear_replica_dsn();
+    shard.mutable_postgres()->clear_listen_dsn();
+    if (i < config.postgres().shard_listen_dsns_size()) {
+      shard.mutable_postgres()->set_listen_dsn(config.postgres().shard_listen_dsns(i));
+    }
+  }
+  return out;
+}
+
 absl::StatusOr<OpenedDatabase> OpenDatabase(const tutti::config::v1::StateManager& config, const Clock& clock,
                                             NewsListener& listener) {
   OpenedDatabase out;

@@ -48,6 +48,8 @@ std::string FormatNews(const News& news) {
       return absl::StrCat("x", news.instance, "\t", news.id);
     case News::Kind::kContext:
       return absl::StrCat("d", news.id);
+    case News::Kind::kOutbox:
+      return "o";
   }
   return "";
 }
@@ -61,6 +63,9 @@ bool ParseNews(absl::string_view line, News* out) {
       return true;
     case 'c':
       *out = {News::Kind::kClaimable, "", ""};
+      return true;
+    case 'o':
+      *out = {News::Kind::kOutbox, "", ""};
       return true;
     case 'd':
       *out = {News::Kind::kContext, std::string(rest), ""};

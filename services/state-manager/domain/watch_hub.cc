@@ -36,6 +36,7 @@ void WatchHub::OnNews(const std::vector<News>& news) {
     switch (item.kind) {
       case News::Kind::kRun:
       case News::Kind::kContext:
+      case News::Kind::kOutbox:
         WakeOne(item.kind, item.id);
         break;
       case News::Kind::kClaimable:

@@ -49,7 +49,7 @@ class WatchHub final : public NewsListener {
   using Watchers = std::vector<std::weak_ptr<WakeUp>>;
 
   static std::string KeyOf(News::Kind kind, const std::string& id) {
-    return (kind == News::Kind::kRun ? "r" : "d") + id;
+    return (kind == News::Kind::kRun ? "r" : kind == News::Kind::kContext ? "d" : "o") + id;
   }
   void WakeOne(News::Kind kind, const std::string& id);
   void TellClaimable();

@@ -1,5 +1,7 @@
 #include "services/state-manager/loops/janitor.h"
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/async/sleep.h"
 #include "runtime/status/macros.h"
@@ -72,14 +74,15 @@ Task<absl::Status> Janitor::InBatches(std::function<absl::StatusOr<int64_t>(Tran
 Task<absl::Status> Janitor::Sweep() {
   std::vector<std::function<absl::StatusOr<int64_t>(Transaction&, int64_t)>> work;
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.ledger.Expire(tx, limit); });
-  work.push_back([this](Transaction& tx, int64_t limit) { return store_.memories.Expire(tx, limit); });
+  work.push_back([this](Transaction& tx, int64_t limit) { return store_.memories.Expire(tx, limit, !shards_.spread()); });
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.sessions.RemoveEnded(tx, limit); });
   const std::pair<const char*, absl::Duration> kept[] = {
       {"SUCCEEDED", options_.keep_succeeded}, {"FAILED", options_.keep_failed}, {"CANCELLED", options_.keep_cancelled}};
   for (const auto& [status, keep] : kept) {
     if (keep <= absl::ZeroDuration()) continue;
     work.push_back([this, status = status, keep = keep](Transaction& tx, int64_t limit) {
-      return store_.runs.RemoveEnded(tx, status, tx.NowMicros() - absl::ToInt64Microseconds(keep), limit);
+      return store_.runs.RemoveEnded(tx, status, tx.NowMicros() - absl::ToInt64Microseconds(keep), limit,
+                                     shards_.size());
     });
   }
   if (options_.keep_reservations > absl::ZeroDuration()) {
@@ -92,16 +95,63 @@ Task<absl::Status> Janitor::Sweep() {
     TUTTI_RETURN_IF_ERROR(store_.memories.TrimChanges(tx));
     return 0;
   });
+  if (shards_.spread()) {
+    work.push_back([this](Transaction& tx, int64_t limit) { return store_.outbox.TrimInbox(tx, limit); });
+  }
   for (auto& batch : work) {
     if (stop_.stop_requested()) break;
     absl::Status status = co_await InBatches(std::move(batch));
     TUTTI_CO_RETURN_IF_ERROR(status);
+  }
+  if (shards_.spread() && shard_ == 0) {
+    absl::Status expired = co_await ExpireWorking();
+    TUTTI_CO_RETURN_IF_ERROR(expired);
   }
   absl::Status collected = co_await CollectPayloads();
   TUTTI_CO_RETURN_IF_ERROR(collected);
   auto sync = [&memories = store_.memories](Transaction& tx, int&) { return memories.SyncIndexIfLoaded(tx); };
   auto synced = co_await access_.Read<int>(executor_, absl::InfiniteFuture(), false, std::move(sync));
   co_return synced.status();
+}
+
+Task<absl::Status> Janitor::ExpireWorking() {
+  using Ids = std::vector<std::string>;
+  std::string after;
+  for (size_t found = kBatch; found == kBatch && !stop_.stop_requested();) {
+    auto list = [this, after](Transaction& tx, Ids& out) {
+      auto ids = store_.memories.WorkingRuns(tx, after, kBatch);
+      if (ids.ok()) out = *std::move(ids);
+      return ids.status();
+    };
+    TUTTI_CO_ASSIGN_OR_RETURN(
+        Ids page, co_await access_.Read<Ids>(executor_, absl::InfiniteFuture(), /*allow_stale=*/false, std::move(list)));
+    found = page.size();
+    if (page.empty()) break;
+    after = page.back();
+    std::vector<Ids> by_shard(shards_.size());
+    for (const auto& id : page) by_shard[shards_.IndexOf(id)].push_back(id);
+    Ids gone;
+    for (size_t i = 0; i < by_shard.size(); ++i) {
+      if (by_shard[i].empty()) continue;
+      auto look = [this, ids = by_shard[i]](Transaction& tx, Ids& out) {
+        auto open = store_.runs.WhichOpen(tx, ids);
+        if (open.ok()) out = *std::move(open);
+        return open.status();
+      };
+      TUTTI_CO_ASSIGN_OR_RETURN(Ids open,
+                                co_await shards_.at(i).Read<Ids>(executor_, absl::InfiniteFuture(),
+                                                                 /*allow_stale=*/false, std::move(look)));
+      std::set<std::string> alive(open.begin(), open.end());
+      for (auto& id : by_shard[i]) {
+        if (!alive.contains(id)) gone.push_back(id);
+      }
+    }
+    if (gone.empty()) continue;
+    absl::Status forgotten = co_await InBatches(
+        [this, gone](Transaction& tx, int64_t limit) { return store_.memories.ForgetWorking(tx, gone, limit); });
+    TUTTI_CO_RETURN_IF_ERROR(forgotten);
+  }
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> Janitor::CollectPayloads() {

@@ -9,7 +9,7 @@
 #include "runtime/async/scope.h"
 #include "runtime/telemetry/log.h"
 #include "services/state-manager/domain/watch_hub.h"
-#include "services/state-manager/store/access.h"
+#include "services/state-manager/store/shards.h"
 #include "services/state-manager/store/state_store.h"
 
 namespace tutti::state_manager {
@@ -27,10 +27,13 @@ class Janitor {
     // Called with each tick; copies metrics.
     std::function<void()> on_tick;
   };
-  Janitor(Options options, Access& access, StateStore& store, WatchHub& hub, TimerService& timers, Executor& executor,
-          Logger& log)
+  // One for each database: of the shards, number `shard`.
+  Janitor(Options options, const Shards& shards, size_t shard, StateStore& store, WatchHub& hub, TimerService& timers,
+          Executor& executor, Logger& log)
       : options_(std::move(options)),
-        access_(access),
+        shards_(shards),
+        shard_(shard),
+        access_(shards.at(shard)),
         store_(store),
         hub_(hub),
         timers_(timers),
@@ -52,9 +55,13 @@ class Janitor {
   Task<absl::Status> InBatches(std::function<absl::StatusOr<int64_t>(Transaction&, int64_t)> batch);
   Task<void> Loop();
   Task<absl::Status> CollectPayloads();
+  // Working memories are in the home database, the runs they end with in all.
+  Task<absl::Status> ExpireWorking();
   Task<void> ReloadKeys();
 
   const Options options_;
+  const Shards& shards_;
+  const size_t shard_;
   Access& access_;
   StateStore& store_;
   WatchHub& hub_;

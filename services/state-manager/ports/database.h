@@ -116,7 +116,7 @@ class Statement {
 // What others are told after a commit, in this process and in its replicas. News say where to look, never what is
 // there.
 struct News {
-  enum class Kind { kRun, kClaimable, kCancel, kContext };
+  enum class Kind { kRun, kClaimable, kCancel, kContext, kOutbox };
   Kind kind;
   std::string id;        // the run's or context's
   std::string instance;  // of kCancel: whom it concerns

@@ -3,6 +3,7 @@
 
 #include "runtime/async/when_all.h"
 #include "runtime/status/macros.h"
+#include "services/state-manager/rpc/append_router.h"
 #include "services/state-manager/rpc/services.h"
 #include "services/state-manager/rpc/watching.h"
 
@@ -33,14 +34,14 @@ struct AppendStream {
   }
 };
 
-Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, Journal& journal, Database& database,
+Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, std::shared_ptr<AppendRouter> router,
                        std::shared_ptr<AppendStream> stream) {
   for (;;) {
     v1::AppendRequest request;
     if (!co_await reader.Read(request)) break;
     if (stream->overflow) break;  // ends the call: the client comes again and repeats what it has no answer for
     ++stream->open;
-    journal.Append(database, std::move(request), [stream](v1::AppendResponse response) {
+    router->Append(std::move(request), [stream](v1::AppendResponse response) {
       // Full: the client reads nothing. It will repeat what it got no answer for.
       if (!stream->answers->TryPush(std::move(response))) {
         stream->overflow = true;
@@ -78,7 +79,7 @@ Task<absl::Status> JournalRpc::HandleAppend(CallContext& call, StreamReader<v1::
   auto answers = std::make_shared<Channel<v1::AppendResponse>>(*call.executor, kMaxAnswers);
   auto stream = std::make_shared<AppendStream>(answers);
   std::vector<Task<bool>> both;
-  both.push_back(ReadAppends(reader, journal_, access_.database(), stream));
+  both.push_back(ReadAppends(reader, std::make_shared<AppendRouter>(shards_, journal_, ledger_), stream));
   both.push_back(PumpAnswers(answers, writer));
   co_await WhenAll(std::move(both));
   co_return absl::OkStatus();
@@ -91,8 +92,8 @@ Task<absl::StatusOr<v1::ReadJournalResponse>> JournalRpc::ReadPage(CallContext& 
     if (page.ok()) out = *std::move(page);
     return page.status();
   };
-  auto page = co_await access_.Read<v1::ReadJournalResponse>(*call.executor, call.deadline, /*allow_stale=*/false,
-                                                             std::move(body));
+  auto page = co_await shards_.Of(run_id).Read<v1::ReadJournalResponse>(*call.executor, call.deadline,
+                                                                         /*allow_stale=*/false, std::move(body));
   co_return std::move(page);
 }
 
@@ -106,7 +107,7 @@ Task<absl::Status> JournalRpc::SendSnapshot(CallContext& call, std::string run_i
   };
   TUTTI_CO_ASSIGN_OR_RETURN(
       Journal::Snapshot snapshot,
-      co_await access_.Read<Journal::Snapshot>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body)));
+      co_await shards_.Of(run_id).Read<Journal::Snapshot>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body)));
   auto entries = std::make_shared<std::vector<v1::JournalEntry>>(std::move(snapshot.entries));
   for (size_t next = 0; next < entries->size();) {
     auto fill = [&journal = journal_, entries, next](Transaction& tx, v1::ReadJournalResponse& out) -> absl::Status {
@@ -120,7 +121,7 @@ Task<absl::Status> JournalRpc::SendSnapshot(CallContext& call, std::string run_i
       return absl::OkStatus();
     };
     TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page,
-                              co_await access_.Read<v1::ReadJournalResponse>(*call.executor, call.deadline,
+                              co_await shards_.Of(run_id).Read<v1::ReadJournalResponse>(*call.executor, call.deadline,
                                                                              /*allow_stale=*/false, std::move(fill)));
     next += static_cast<size_t>(page.entries_size());
     if (!co_await writer.Write(page)) co_return absl::CancelledError("the reader has gone");
@@ -171,7 +172,7 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
         out = status_or.ok() && *status_or;
         return status_or.status();
       };
-      TUTTI_CO_ASSIGN_OR_RETURN(bool over, co_await access_.Read<bool>(*call.executor, call.deadline,
+      TUTTI_CO_ASSIGN_OR_RETURN(bool over, co_await shards_.Of(request.run_id()).Read<bool>(*call.executor, call.deadline,
                                                                        /*allow_stale=*/false, std::move(ended)));
       if (over) {
         TUTTI_CO_ASSIGN_OR_RETURN(page, co_await ReadPage(call, request.run_id(), after));

@@ -3,6 +3,7 @@
 
 #include "services/state-manager/domain/watch_hub.h"
 #include "services/state-manager/rpc/methods.h"
+#include "services/state-manager/store/shards.h"
 #include "services/state-manager/store/state_store.h"
 #include "tutti/state/v1/audit_service.grpc.pb.h"
 #include "tutti/state/v1/budget_service.grpc.pb.h"
@@ -20,15 +21,21 @@ namespace tutti::state_manager {
 // What the services share.
 struct RpcDeps {
   ServerEnv& env;
-  Access& access;
+  Access& access;  // the home database
+  const Shards& shards;
   WatchHub& hub;
   const AuditLog& audit;
 };
 
 class JournalRpc final : public v1::JournalService::CallbackService {
  public:
-  JournalRpc(const RpcDeps& deps, Journal& journal, const Runs& runs)
-      : env_(deps.env), access_(deps.access), hub_(deps.hub), journal_(journal), runs_(runs) {}
+  JournalRpc(const RpcDeps& deps, StateStore& store)
+      : env_(deps.env),
+        shards_(deps.shards),
+        hub_(deps.hub),
+        journal_(store.journal),
+        runs_(store.runs),
+        ledger_(store.ledger) {}
   grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* Append(grpc::CallbackServerContext* context) override;
   grpc::ServerWriteReactor<v1::ReadJournalResponse>* ReadJournal(grpc::CallbackServerContext* context,
                                                                  const v1::ReadJournalRequest* request) override;
@@ -46,15 +53,17 @@ class JournalRpc final : public v1::JournalService::CallbackService {
   Task<absl::Status> SendSnapshot(CallContext& call, std::string run_id, int64_t& after,
                                   StreamWriter<v1::ReadJournalResponse>& writer);
   ServerEnv& env_;
-  Access& access_;
+  const Shards& shards_;
   WatchHub& hub_;
   Journal& journal_;
   const Runs& runs_;
+  const Ledger& ledger_;
 };
 
 class RunStoreRpc final : public v1::RunStoreService::CallbackService {
  public:
-  RunStoreRpc(const RpcDeps& deps, const Runs& runs) : env_(deps.env), access_(deps.access), area_(runs), audit_(deps.audit) {}
+  RunStoreRpc(const RpcDeps& deps, const Runs& runs, const Outbox& outbox)
+      : env_(deps.env), shards_(deps.shards), runs_(runs), audit_(deps.audit), outbox_(outbox) {}
   TUTTI_STORE_METHOD(CreateRun);
   TUTTI_STORE_METHOD(GetRun);
   TUTTI_STORE_METHOD(ListRuns);
@@ -63,9 +72,10 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
 
  private:
   ServerEnv& env_;
-  Access& access_;
-  const Runs& area_;
+  const Shards& shards_;
+  const Runs& runs_;
   const AuditLog& audit_;
+  const Outbox& outbox_;
 };
 
 class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService {
@@ -86,7 +96,7 @@ class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService 
 class LeaseRpc final : public v1::LeaseService::CallbackService {
  public:
   LeaseRpc(const RpcDeps& deps, const Leases& leases)
-      : env_(deps.env), access_(deps.access), hub_(deps.hub), area_(leases) {}
+      : env_(deps.env), shards_(deps.shards), hub_(deps.hub), leases_(leases) {}
   grpc::ServerWriteReactor<v1::WatchInstanceResponse>* WatchInstance(grpc::CallbackServerContext* context,
                                                                      const v1::WatchInstanceRequest* request) override;
   TUTTI_STORE_METHOD(RegisterInstance);
@@ -97,10 +107,16 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
  private:
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchInstanceRequest& request,
                                  StreamWriter<v1::WatchInstanceResponse>& writer);
+  // The same request to every database, side by side. One that is away does not keep the others from their work:
+  // UNAVAILABLE only when all are; any other error is everybody's.
+  template <class Request, class Response>
+  Task<absl::StatusOr<std::vector<Response>>> Everywhere(CallContext& call, Request request,
+                                                         absl::Status (Leases::*method)(Transaction&, const Request&,
+                                                                                        Response&) const);
   ServerEnv& env_;
-  Access& access_;
+  const Shards& shards_;
   WatchHub& hub_;
-  const Leases& area_;
+  const Leases& leases_;
 };
 
 class ContextRpc final : public v1::ContextService::CallbackService {

@@ -1,4 +1,4 @@
-// The unary methods of all services but those with streams. Hot rows have one lane each (the ledger, the audit log's
+// The unary methods of what is in the home database, but those of services with streams. Hot rows have one lane each (the ledger, the audit log's
 // end, a tenant's memories): what waits for them is committed together instead of waiting for each other's commits.
 #include "runtime/json/json.h"
 #include "services/state-manager/rpc/services.h"
@@ -14,13 +14,6 @@ google::protobuf::Struct FilterDetails(const v1::ForgetMemoriesRequest& request)
 }
 
 }  // namespace
-
-TUTTI_WRITE_METHOD(RunStoreRpc, RunStoreService, CreateRun, request.run().run_id())
-TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, GetRun, false)
-TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, ListRuns, true)
-TUTTI_AUDITED_METHOD(RunStoreRpc, RunStoreService, RequestCancel, request.run_id(), "runs.cancel", "runs/",
-                     request.run_id())
-TUTTI_READ_METHOD(RunStoreRpc, RunStoreService, ListUsage, true)
 
 TUTTI_AUDITED_METHOD(WorkflowStoreRpc, WorkflowStoreService, PutWorkflow, request.workflow().name(), "workflows.put",
                      "workflows/", request.workflow().name())

@@ -14,7 +14,8 @@ namespace {
 constexpr const char* kTables[] = {"meta",      "workflows",      "runs",          "journal",     "snapshots",
                                    "usage",     "payloads",       "payload_refs",  "contexts",    "context_versions",
                                    "memories",  "memory_tenants", "conversations", "messages",    "sessions",
-                                   "audit_log", "audit_head",     "budgets",       "reservations"};
+                                   "audit_log", "audit_head",     "budgets",       "reservations", "outbox",
+                                   "inbox",     "run_requests"};
 constexpr int kFetch = 500;
 constexpr size_t kChunkBytes = size_t{1} << 20;
 

@@ -145,6 +145,7 @@ absl::Status RunNotFound(const std::string& run_id) {
 struct Journal::Item {
   v1::AppendRequest request;
   v1::AppendResponse response;
+  bool ledger_elsewhere = false;
   absl::AnyInvocable<void(v1::AppendResponse)> done;
 };
 
@@ -169,24 +170,35 @@ struct Journal::Batch {
   BulkWriter entries, usage;
 };
 
-void Journal::Append(Database& database, v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done) {
+v1::AppendResponse Journal::Failure(const v1::AppendRequest& request, const absl::Status& database,
+                                    const absl::Status& refusal) {
+  v1::AppendResponse response;
+  response.set_request_number(request.request_number());
+  if (database.ok()) {
+    Refuse(response, refusal);
+    return response;
+  }
+  // Whatever the database said, nothing is known to be written and the same request may be sent again.
+  // (RESOURCE_EXHAUSTED is for budgets, which are no reason to repeat.)
+  absl::Duration delay = RetryDelayOf(database);
+  absl::Status away = Error(absl::StatusCode::kUnavailable, ReasonOf(database), database.message())
+                          .RetryAfter(delay > absl::ZeroDuration() ? delay : absl::Seconds(1));
+  Refuse(response, away);
+  return response;
+}
+
+void Journal::Append(Database& database, v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done,
+                     bool ledger_elsewhere) {
   auto item = std::make_unique<Item>();
   item->request = std::move(request);
   item->done = std::move(done);
+  item->ledger_elsewhere = ledger_elsewhere;
   WriteOp op;
   op.lane = LaneOf(item->request.run_id());
   op.batch = this;
   op.item = item.get();
   op.finish = [item = std::move(item)](const absl::Status& status) mutable {
-    if (!status.ok()) {
-      // Whatever the database said, nothing is known to be written and the same request may be sent again.
-      item->response.Clear();
-      // (RESOURCE_EXHAUSTED is for budgets, which are no reason to repeat.)
-      absl::Duration delay = RetryDelayOf(status);
-      absl::Status away = Error(absl::StatusCode::kUnavailable, ReasonOf(status), status.message())
-                              .RetryAfter(delay > absl::ZeroDuration() ? delay : absl::Seconds(1));
-      *item->response.mutable_status() = ToRpcStatus(away);
-    }
+    if (!status.ok()) item->response = Failure(item->request, status, status);
     item->response.set_request_number(item->request.request_number());
     item->done(std::move(item->response));
   };
@@ -237,7 +249,7 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     item->response.Clear();
     Head& head = heads[item->request.run_id()];
     bool write = false;
-    TUTTI_RETURN_IF_ERROR(Check(tx, item->request, head, item->response, write));
+    TUTTI_RETURN_IF_ERROR(Check(tx, *item, head, write));
     if (!write) continue;
     TUTTI_RETURN_IF_ERROR(Write(tx, item->request, head, batch));
     item->response.set_last_seq(head.last_seq);
@@ -266,8 +278,19 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
   return end.Flush();
 }
 
-absl::Status Journal::Check(Transaction& tx, const v1::AppendRequest& request, Head& head, v1::AppendResponse& response,
-                            bool& write) {
+absl::Status Journal::Account(Transaction& tx, const Item& item) {
+  const v1::AppendRequest& request = item.request;
+  if (!item.ledger_elsewhere) return ledger_.Apply(tx, request.run_id(), request.reserve(), request.settle());
+  for (const auto& settlement : request.settle()) {
+    TUTTI_RETURN_IF_ERROR(Ledger::Check(settlement));
+    TUTTI_RETURN_IF_ERROR(outbox_.Post(tx, 0, Outbox::Kind::kSettle, settlement.SerializeAsString()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Journal::Check(Transaction& tx, Item& item, Head& head, bool& write) {
+  const v1::AppendRequest& request = item.request;
+  v1::AppendResponse& response = item.response;
   if (absl::Status form = CheckForm(request); !form.ok()) {
     Refuse(response, form);
   } else if (!head.exists) {
@@ -286,7 +309,7 @@ absl::Status Journal::Check(Transaction& tx, const v1::AppendRequest& request, H
                            absl::StrCat("run ", request.run_id(), ": writer_seq ", request.writer_seq(), " after ",
                                         head.last_writer_seq)));
   } else {
-    absl::Status ledger = ledger_.Apply(tx, request.run_id(), request.reserve(), request.settle());
+    absl::Status ledger = Account(tx, item);
     TUTTI_RETURN_IF_ERROR(tx.failure());
     // Raced by another call, perhaps after something was written: all of it is undone and tried again.
     if (absl::IsAborted(ledger)) return ledger;

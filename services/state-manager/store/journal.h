@@ -9,6 +9,7 @@
 #include "runtime/sync/mutex.h"
 #include "services/state-manager/ports/database.h"
 #include "services/state-manager/store/ledger.h"
+#include "services/state-manager/store/outbox.h"
 #include "services/state-manager/store/payloads.h"
 #include "tutti/state/v1/journal_service.pb.h"
 
@@ -20,11 +21,17 @@ class Journal final : public BatchWriter {
  public:
   // A run gets a snapshot when this many entries came after the last one, and a quarter of what that one stands for:
   // the work of making snapshots stays in proportion to the journal's length.
-  Journal(const Payloads& payloads, Ledger& ledger, int64_t snapshot_every)
-      : payloads_(payloads), ledger_(ledger), snapshot_every_(snapshot_every) {}
+  Journal(const Payloads& payloads, Ledger& ledger, const Outbox& outbox, int64_t snapshot_every)
+      : payloads_(payloads), ledger_(ledger), outbox_(outbox), snapshot_every_(snapshot_every) {}
 
-  // `done` runs on a database thread after the commit, in the order of appends of one run.
-  void Append(Database& database, v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done);
+  // `done` runs on a database thread after the commit, in the order of appends of one run. With the ledger elsewhere
+  // (in the home database), the append's reservations have been made there before, and its settlements go there by the
+  // outbox.
+  void Append(Database& database, v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done,
+              bool ledger_elsewhere = false);
+  // The answer to an append that was not written: the database's error, or what refused it.
+  static v1::AppendResponse Failure(const v1::AppendRequest& request, const absl::Status& database,
+                                    const absl::Status& refusal);
 
   // At most `limit` entries after `after_seq`, with their payloads; fewer only at the end or when the page is full (1
   // MiB). NOT_FOUND: no such run.
@@ -58,8 +65,9 @@ class Journal final : public BatchWriter {
   struct Head;
   struct Batch;
 
-  absl::Status Check(Transaction& tx, const v1::AppendRequest& request, Head& head, v1::AppendResponse& response,
-                     bool& write);
+  absl::Status Check(Transaction& tx, Item& item, Head& head, bool& write);
+  // The append's part in the ledger; or its refusal.
+  absl::Status Account(Transaction& tx, const Item& item);
   absl::Status Write(Transaction& tx, v1::AppendRequest& request, Head& head, Batch& batch);
   absl::Status WriteEntry(const std::string& run_id, const v1::JournalEntry& entry, Head& head, Batch& batch);
   bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
@@ -69,6 +77,7 @@ class Journal final : public BatchWriter {
 
   const Payloads& payloads_;
   Ledger& ledger_;
+  const Outbox& outbox_;
   const int64_t snapshot_every_;
   Mutex mutex_;
   std::vector<std::string> long_runs_ ABSL_GUARDED_BY(mutex_);

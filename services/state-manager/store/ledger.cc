@@ -56,11 +56,6 @@ absl::Status Complete(v1::Reservation& reservation) {
   return CheckDuration("reservation.ttl", reservation.ttl(), 1, 31 * kDay);
 }
 
-absl::Status Check(const v1::Settlement& settlement) {
-  TUTTI_RETURN_IF_ERROR(CheckText("settlement.reservation_id", settlement.reservation_id(), 200, /*required=*/true));
-  return CheckAmount("settlement.spent", settlement.spent());
-}
-
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> ScopeFronts(const std::string& scope) {
@@ -160,6 +155,11 @@ absl::Status Ledger::ListBudgets(Transaction& tx, const v1::ListBudgetsRequest& 
     *response.add_budgets() = BudgetFromRow(rows, now).ToProto();
   }
   return rows.status();
+}
+
+absl::Status Ledger::Check(const v1::Settlement& settlement) {
+  TUTTI_RETURN_IF_ERROR(CheckText("settlement.reservation_id", settlement.reservation_id(), 200, /*required=*/true));
+  return CheckAmount("settlement.spent", settlement.spent());
 }
 
 absl::Status Ledger::DeleteBudget(Transaction& tx, const v1::DeleteBudgetRequest& request,

@@ -34,6 +34,7 @@ class Ledger {
   absl::Status Apply(Transaction& tx, const std::string& run_id,
                      const google::protobuf::RepeatedPtrField<v1::Reservation>& reserve,
                      const google::protobuf::RepeatedPtrField<v1::Settlement>& settle) const;
+  static absl::Status Check(const v1::Settlement& settlement);
   // Gives back up to `limit` reservations whose time is over; how many.
   absl::StatusOr<int64_t> Expire(Transaction& tx, int64_t limit) const;
   // Removes up to `limit` reservations that ended before `before`; how many.

@@ -331,14 +331,41 @@ absl::Status Memories::Touch(Transaction& tx, const std::vector<std::string>& me
   return touch.BindList(memory_ids).Run();
 }
 
-absl::StatusOr<int64_t> Memories::Expire(Transaction& tx, int64_t limit) const {
+absl::StatusOr<int64_t> Memories::Expire(Transaction& tx, int64_t limit, bool runs_here) const {
   std::vector<std::pair<int64_t, std::string>> gone;
-  for (const char* sql :
-       {"SELECT number, tenant FROM memories WHERE expire_time > 0 AND expire_time <= $1 LIMIT $2",
-        "SELECT number, tenant FROM memories AS m WHERE kind = 'working' AND scope <> '' AND create_time < $1 AND NOT "
-        "EXISTS (SELECT 1 FROM runs WHERE run_id = m.scope AND status IN ('PENDING', 'RUNNING')) LIMIT $2"}) {
+  const char* over = "SELECT number, tenant FROM memories WHERE expire_time > 0 AND expire_time <= $1 LIMIT $2";
+  const char* without_run =
+      "SELECT number, tenant FROM memories AS m WHERE kind = 'working' AND scope <> '' AND create_time < $1 AND NOT "
+      "EXISTS (SELECT 1 FROM runs WHERE run_id = m.scope AND status IN ('PENDING', 'RUNNING')) LIMIT $2";
+  for (const char* sql : {over, without_run}) {
+    if (sql == without_run && !runs_here) continue;
     Statement rows = tx.Prepare(sql);
     rows.BindAll(tx.NowMicros(), limit);
+    while (rows.Step()) gone.emplace_back(rows.Int(0), rows.Text(1));
+    TUTTI_RETURN_IF_ERROR(rows.status());
+  }
+  TUTTI_RETURN_IF_ERROR(Remove(tx, gone));
+  return static_cast<int64_t>(gone.size());
+}
+
+absl::StatusOr<std::vector<std::string>> Memories::WorkingRuns(Transaction& tx, const std::string& after,
+                                                                int64_t limit) const {
+  std::vector<std::string> out;
+  Statement rows = tx.Prepare(
+      "SELECT DISTINCT scope FROM memories WHERE kind = 'working' AND scope > $1 ORDER BY scope LIMIT $2");
+  rows.BindAll(after, limit);
+  while (rows.Step()) out.push_back(rows.Text(0));
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  return out;
+}
+
+absl::StatusOr<int64_t> Memories::ForgetWorking(Transaction& tx, const std::vector<std::string>& run_ids,
+                                                int64_t limit) const {
+  std::vector<std::pair<int64_t, std::string>> gone;
+  {
+    Statement rows =
+        tx.Prepare("SELECT number, tenant FROM memories WHERE kind = 'working' AND scope = ANY($1) LIMIT $2");
+    rows.BindList(run_ids).Bind(limit);
     while (rows.Step()) gone.emplace_back(rows.Int(0), rows.Text(1));
     TUTTI_RETURN_IF_ERROR(rows.status());
   }

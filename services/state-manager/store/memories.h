@@ -45,7 +45,11 @@ class Memories {
   // Notes that a search brought these (ids); to the minute.
   absl::Status Touch(Transaction& tx, const std::vector<std::string>& memory_ids) const;
   // Forgets up to `limit` that have expired, or whose run has ended; how many.
-  absl::StatusOr<int64_t> Expire(Transaction& tx, int64_t limit) const;
+  // Of working memories, those of runs that have ended or gone, when runs are in this database.
+  absl::StatusOr<int64_t> Expire(Transaction& tx, int64_t limit, bool runs_here = true) const;
+  // When they are not: the runs with working memories, in order after `after`; and the end of some of them.
+  absl::StatusOr<std::vector<std::string>> WorkingRuns(Transaction& tx, const std::string& after, int64_t limit) const;
+  absl::StatusOr<int64_t> ForgetWorking(Transaction& tx, const std::vector<std::string>& run_ids, int64_t limit) const;
   // Removes changes that every replica has long taken over.
   absl::Status TrimChanges(Transaction& tx) const;
   // Brings the index up to what is committed.

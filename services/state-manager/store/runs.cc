@@ -7,6 +7,7 @@
 #include "runtime/status/macros.h"
 #include "services/state-manager/store/journal.h"
 #include "services/state-manager/store/rows.h"
+#include "services/state-manager/store/shards.h"
 
 namespace tutti::state_manager {
 namespace {
@@ -253,8 +254,34 @@ absl::Status Runs::ListUsage(Transaction& tx, const v1::ListUsageRequest& reques
   return rows.status();
 }
 
-absl::StatusOr<int64_t> Runs::RemoveEnded(Transaction& tx, absl::string_view status, int64_t before,
-                                          int64_t limit) const {
+absl::StatusOr<std::vector<std::string>> Runs::WhichOpen(Transaction& tx,
+                                                         const std::vector<std::string>& run_ids) const {
+  std::vector<std::string> out;
+  Statement rows = tx.Prepare("SELECT run_id FROM runs WHERE end_time = 0 AND run_id = ANY($1)");
+  rows.BindList(run_ids);
+  while (rows.Step()) out.push_back(rows.Text(0));
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  return out;
+}
+
+std::string Runs::RequestKey(const v1::StoredRun& run) { return absl::StrCat(run.tenant(), "/", run.request_id()); }
+
+absl::StatusOr<std::string> Runs::ClaimRequest(Transaction& tx, const v1::StoredRun& run) const {
+  {
+    Statement claim = tx.Prepare(
+        "INSERT INTO run_requests (tenant, request_id, run_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
+    TUTTI_RETURN_IF_ERROR(claim.BindAll(run.tenant(), run.request_id(), run.run_id()).Run());
+    if (claim.Changes() > 0) return run.run_id();
+  }
+  Statement owner = tx.Prepare("SELECT run_id FROM run_requests WHERE tenant = $1 AND request_id = $2");
+  owner.BindAll(run.tenant(), run.request_id());
+  if (owner.Step()) return owner.Text(0);
+  TUTTI_RETURN_IF_ERROR(owner.status());
+  return absl::AbortedError("the request's claim has just gone");  // tried again
+}
+
+absl::StatusOr<int64_t> Runs::RemoveEnded(Transaction& tx, absl::string_view status, int64_t before, int64_t limit,
+                                          size_t shards) const {
   // Bounded by rows, not by runs: a batch takes no longer because a run was long.
   std::vector<std::string> ids, owners;
   std::string long_run;
@@ -287,6 +314,23 @@ absl::StatusOr<int64_t> Runs::RemoveEnded(Transaction& tx, absl::string_view sta
     return limit;
   }
   if (ids.empty()) return 0;
+  if (shards > 1) {
+    std::vector<v1::StoredRun> claimed;
+    {
+      Statement rows =
+          tx.Prepare("SELECT tenant, request_id FROM runs WHERE run_id = ANY($1) AND request_id IS NOT NULL");
+      rows.BindList(ids);
+      while (rows.Step()) {
+        claimed.emplace_back().set_tenant(rows.Text(0));
+        claimed.back().set_request_id(rows.Text(1));
+      }
+      TUTTI_RETURN_IF_ERROR(rows.status());
+    }
+    for (const auto& run : claimed) {
+      TUTTI_RETURN_IF_ERROR(outbox_.Post(tx, ShardOf(RequestKey(run), shards), Outbox::Kind::kForgetRequest,
+                                         run.SerializeAsString()));
+    }
+  }
   for (const char* sql : {"DELETE FROM journal WHERE run_id = ANY($1)", "DELETE FROM usage WHERE run_id = ANY($1)",
                           "DELETE FROM snapshots WHERE run_id = ANY($1)", "DELETE FROM runs WHERE run_id = ANY($1)"}) {
     Statement remove = tx.Prepare(sql);

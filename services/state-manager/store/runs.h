@@ -4,6 +4,7 @@
 #include <string>
 
 #include "services/state-manager/ports/database.h"
+#include "services/state-manager/store/outbox.h"
 #include "services/state-manager/store/payloads.h"
 #include "tutti/state/v1/run_store_service.pb.h"
 
@@ -13,7 +14,7 @@ namespace v1 = tutti::state::v1;
 
 class Runs {
  public:
-  explicit Runs(const Payloads& payloads) : payloads_(payloads) {}
+  Runs(const Payloads& payloads, const Outbox& outbox) : payloads_(payloads), outbox_(outbox) {}
 
   absl::Status CreateRun(Transaction& tx, const v1::CreateRunRequest& request, v1::CreateRunResponse& response) const;
   absl::Status GetRun(Transaction& tx, const v1::GetRunRequest& request, v1::GetRunResponse& response) const;
@@ -25,7 +26,16 @@ class Runs {
   // NOT_FOUND: no such run.
   absl::StatusOr<bool> HasEnded(Transaction& tx, const std::string& run_id) const;
   // Removes up to `limit` runs that ended with `status` before `before`, and all that belongs to them; how many.
-  absl::StatusOr<int64_t> RemoveEnded(Transaction& tx, absl::string_view status, int64_t before, int64_t limit) const;
+  // `shards`: over how many databases runs are spread.
+  absl::StatusOr<int64_t> RemoveEnded(Transaction& tx, absl::string_view status, int64_t before, int64_t limit,
+                                      size_t shards = 1) const;
+  // Those of `run_ids` that are here and have not ended.
+  absl::StatusOr<std::vector<std::string>> WhichOpen(Transaction& tx, const std::vector<std::string>& run_ids) const;
+
+  // Where runs are spread, a request id is claimed for a run before the run is created, in the database of its
+  // RequestKey: the answer is the run it belongs to from then on.
+  static std::string RequestKey(const v1::StoredRun& run);
+  absl::StatusOr<std::string> ClaimRequest(Transaction& tx, const v1::StoredRun& run) const;
 
   // The columns of FromRow, in its order.
   static const char* Columns();
@@ -36,6 +46,7 @@ class Runs {
   absl::StatusOr<v1::StoredRun> Load(Transaction& tx, const std::string& run_id) const;
 
   const Payloads& payloads_;
+  const Outbox& outbox_;
 };
 
 }  // namespace tutti::state_manager

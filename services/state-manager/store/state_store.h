@@ -13,6 +13,7 @@
 #include "services/state-manager/store/leases.h"
 #include "services/state-manager/store/ledger.h"
 #include "services/state-manager/store/memories.h"
+#include "services/state-manager/store/outbox.h"
 #include "services/state-manager/store/runs.h"
 #include "services/state-manager/store/sessions.h"
 #include "services/state-manager/store/workflows.h"
@@ -27,7 +28,8 @@ struct StateStore {
   };
   StateStore(Options options, IdSource& ids)
       : keys(std::move(options.keys)),
-        journal(payloads, ledger, options.snapshot_every),
+        outbox(ledger, audit, ids),
+        journal(payloads, ledger, outbox, options.snapshot_every),
         contexts(payloads, ids),
         memories(payloads, embedder, ids, options.memory),
         conversations(payloads, summarizer, ids),
@@ -37,8 +39,10 @@ struct StateStore {
   CellCodec codec{keys};
   Payloads payloads{codec};
   Ledger ledger;
+  AuditLog audit;
+  Outbox outbox;
   Journal journal;
-  Runs runs{payloads};
+  Runs runs{payloads, outbox};
   Leases leases{runs};
   Workflows workflows{payloads};
   Contexts contexts;
@@ -47,7 +51,6 @@ struct StateStore {
   ExtractiveSummarizer summarizer;
   Conversations conversations;
   Sessions sessions;
-  AuditLog audit;
 };
 
 // The database was written with the keys given: each has left a cell that it alone opens. Notes new keys.

@@ -1,0 +1,24 @@
+-- 0008: runs spread over several databases.
+
+-- table outbox: what a transaction of one database wants done in another, committed with it and delivered after it.
+CREATE TABLE outbox (
+  message_id TEXT PRIMARY KEY,  -- The message's id; ids grow with time.
+  target BIGINT NOT NULL,  -- The database it is for, as a number from 0, the home database.
+  kind TEXT NOT NULL,  -- `settle`, `audit` or `forget_request`.
+  body BYTEA NOT NULL  -- A serialized message of tutti.state.v1, by kind.
+);
+
+-- table inbox: messages from other databases' outboxes that were worked on here, so that none is worked on twice.
+CREATE TABLE inbox (
+  message_id TEXT PRIMARY KEY,  -- The message's id.
+  time BIGINT NOT NULL  -- When it was worked on; rows go after a day.
+);
+CREATE INDEX inbox_by_time ON inbox (time);
+
+-- table run_requests: which run a request id belongs to, where runs are spread: the row and the run may be in different databases.
+CREATE TABLE run_requests (
+  tenant TEXT NOT NULL,  -- Whose request it is.
+  request_id TEXT NOT NULL,  -- The caller's key.
+  run_id TEXT NOT NULL,  -- The run that is created for it.
+  PRIMARY KEY (tenant, request_id)
+);

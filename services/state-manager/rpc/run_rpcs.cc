@@ -1,0 +1,129 @@
+// Runs: each in its own database; lists and sums over all of them.
+#include <algorithm>
+#include <map>
+
+#include "runtime/async/when_all.h"
+#include "services/state-manager/rpc/services.h"
+
+namespace tutti::state_manager {
+
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, CreateRun) {
+  v1::CreateRunRequest create = request;
+  bool mine = true;
+  if (shards_.spread() && !request.run().request_id().empty()) {
+    // The request is claimed first, then its run created: a caller that dies between the two leaves a claim under which
+    // the next one creates the run. That run may be another database's and its engine unknown here, so that it is
+    // nobody's until it is claimed.
+    std::string key = Runs::RequestKey(request.run());
+    auto claim = [&runs = runs_, run = request.run()](Transaction& tx, std::string& out) {
+      auto claimed = runs.ClaimRequest(tx, run);
+      if (claimed.ok()) out = *std::move(claimed);
+      return claimed.status();
+    };
+    TUTTI_CO_ASSIGN_OR_RETURN(
+        std::string run_id,
+        co_await shards_.Of(key).Write<std::string>(*call.executor, call.deadline, LaneOf(key), std::move(claim)));
+    mine = run_id == request.run().run_id();
+    if (!mine) {
+      create.mutable_run()->set_run_id(run_id);
+      create.clear_owner();
+    }
+  }
+  auto body = [&runs = runs_, create](Transaction& tx, v1::CreateRunResponse& out) {
+    return runs.CreateRun(tx, create, out);
+  };
+  Access& shard = shards_.Of(create.run().run_id());
+  TUTTI_CO_ASSIGN_OR_RETURN(response,
+                            co_await shard.Write<v1::CreateRunResponse>(
+                                *call.executor, call.deadline, LaneOf(create.run().run_id()), std::move(body)));
+  if (!mine) response.set_created(false);
+  co_return absl::OkStatus();
+}
+
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, GetRun) {
+  auto body = [&runs = runs_, request](Transaction& tx, v1::GetRunResponse& out) {
+    return runs.GetRun(tx, request, out);
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(response, co_await shards_.Of(request.run_id())
+                                          .Read<v1::GetRunResponse>(*call.executor, call.deadline,
+                                                                    /*allow_stale=*/false, std::move(body)));
+  co_return absl::OkStatus();
+}
+
+// The record of it is written with it: at home in the log itself, elsewhere as a message to it.
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, RequestCancel) {
+  v1::AppendAuditRecordRequest note = AuditNote(call, "runs.cancel", absl::StrCat("runs/", request.run_id()));
+  bool at_home = shards_.IndexOf(request.run_id()) == 0;
+  auto body = [this, request, note, at_home](Transaction& tx, v1::RequestCancelResponse& out) -> absl::Status {
+    TUTTI_RETURN_IF_ERROR(runs_.RequestCancel(tx, request, out));
+    v1::AppendAuditRecordResponse noted;
+    return at_home ? audit_.AppendAuditRecord(tx, note, noted)
+                   : outbox_.Post(tx, 0, Outbox::Kind::kAudit, note.SerializeAsString());
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(response, co_await shards_.Of(request.run_id())
+                                          .Write<v1::RequestCancelResponse>(*call.executor, call.deadline,
+                                                                            LaneOf(request.run_id()), std::move(body)));
+  co_return absl::OkStatus();
+}
+
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, ListRuns) {
+  using Page = v1::ListRunsResponse;
+  auto body = [&runs = runs_, request](Transaction& tx, Page& out) { return runs.ListRuns(tx, request, out); };
+  std::vector<Task<absl::StatusOr<Page>>> reads;
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    reads.push_back(shards_.at(i).Read<Page>(*call.executor, call.deadline, /*allow_stale=*/true, body));
+  }
+  auto pages = co_await WhenAll(std::move(reads));
+  std::vector<v1::StoredRun> all;
+  size_t page_size = static_cast<size_t>(std::clamp(request.page_size(), 1, 1000));
+  for (auto& page : pages) {
+    TUTTI_CO_RETURN_IF_ERROR(page.status());
+    response.set_has_more(response.has_more() || page->has_more());
+    for (auto& run : *page->mutable_runs()) all.push_back(std::move(run));
+  }
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.run_id() > b.run_id(); });
+  if (all.size() > page_size) {
+    all.resize(page_size);
+    response.set_has_more(true);
+  }
+  for (auto& run : all) *response.add_runs() = std::move(run);
+  co_return absl::OkStatus();
+}
+
+// Sums of the databases' sums. Each brings its largest groups, so that one beyond the page in all of them may be
+// missing.
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, ListUsage) {
+  using Page = v1::ListUsageResponse;
+  v1::ListUsageRequest wide = request;
+  if (shards_.spread()) wide.set_page_size(1000);
+  auto body = [&runs = runs_, wide](Transaction& tx, Page& out) { return runs.ListUsage(tx, wide, out); };
+  std::vector<Task<absl::StatusOr<Page>>> reads;
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    reads.push_back(shards_.at(i).Read<Page>(*call.executor, call.deadline, /*allow_stale=*/true, body));
+  }
+  auto pages = co_await WhenAll(std::move(reads));
+  std::map<std::string, tutti::state::v1::ListUsageResponse::Row> rows;
+  for (auto& page : pages) {
+    TUTTI_CO_RETURN_IF_ERROR(page.status());
+    for (const auto& row : page->rows()) {
+      auto& sum = rows[row.key()];
+      sum.set_key(row.key());
+      auto* totals = sum.mutable_totals();
+      totals->set_calls(totals->calls() + row.totals().calls());
+      totals->set_input_tokens(totals->input_tokens() + row.totals().input_tokens());
+      totals->set_output_tokens(totals->output_tokens() + row.totals().output_tokens());
+      totals->set_cost_nano_units(totals->cost_nano_units() + row.totals().cost_nano_units());
+      totals->set_currency_code(row.totals().currency_code());
+    }
+  }
+  for (auto& [key, row] : rows) *response.add_rows() = std::move(row);
+  std::stable_sort(response.mutable_rows()->begin(), response.mutable_rows()->end(), [](const auto& a, const auto& b) {
+    return std::pair(a.totals().cost_nano_units(), a.totals().output_tokens()) >
+           std::pair(b.totals().cost_nano_units(), b.totals().output_tokens());
+  });
+  int most = std::clamp(request.page_size(), 1, 1000);
+  if (response.rows_size() > most) response.mutable_rows()->DeleteSubrange(most, response.rows_size() - most);
+  co_return absl::OkStatus();
+}
+
+}  // namespace tutti::state_manager
