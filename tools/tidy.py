@@ -23,7 +23,7 @@ DATABASE = re.compile(r'#include [<"](sqlite3\.h|pqxx/)')
 SERVICE = re.compile(r'#include "services/([a-z-]+)/([a-z]+)?')
 # name -> (pattern, where it is allowed, why)
 BANNED = [
-    (re.compile(r"\bstd::(j)?thread\b"), ("runtime/", "services/state-manager/adapters/group_commit", "services/state-manager/adapters/postgres_", "adapters/curl_http_client",
+    (re.compile(r"\bstd::(j)?thread\b"), ("runtime/", "services/state-manager/adapters/group_commit", "services/state-manager/adapters/postgres_",
                                          "adapters/http_server", "tests/", "_test.cc", "cli/watch.cc", "bench/"),
      "threads are made in runtime/ and in the adapters that need one"),
     (re.compile(r"sleep_for|\busleep\("), ("tests/support/", "cli/watch.cc", "bench/"), "wait on a condition, or on TimerService"),

@@ -152,6 +152,7 @@ Config DefaultConfig(const Environment& env) {
   state->set_max_batch(4096);
   state->set_max_queue(65536);
   state->set_snapshot_every(1000);
+  state->mutable_slowest_reader()->set_seconds(30);
   state->mutable_postgres()->set_pool_size(10);
   state->mutable_postgres()->set_write_lanes(2);
   state->mutable_postgres()->set_prepared_statements(true);

@@ -5,9 +5,11 @@
 #include <future>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/http/curl_http_client.h"
 #include "runtime/process/service_server.h"
 #include "runtime/status/macros.h"
 #include "services/state-manager/adapters/open_database.h"
+#include "services/state-manager/adapters/openai_embedder.h"
 #include "services/state-manager/loops/courier.h"
 #include "services/state-manager/loops/janitor.h"
 #include "services/state-manager/rpc/services.h"
@@ -41,13 +43,21 @@ class StateManager final : public Module {
     store.memory.evict = options.memory().at_limit() == "evict";
     store_ = std::make_unique<StateStore>(std::move(store), runtime.ids);
     TUTTI_RETURN_IF_ERROR(OpenShards());
-    RpcDeps deps{serving_.env(), shards_->home(), *shards_, hub_, store_->audit};
+    RpcDeps deps{serving_.env(), shards_->home(), *shards_, hub_, store_->audit, ToDuration(options.slowest_reader())};
     journal_ = std::make_unique<JournalRpc>(deps, *store_);
     runs_ = std::make_unique<RunStoreRpc>(deps, store_->runs, store_->outbox);
     workflows_ = std::make_unique<WorkflowStoreRpc>(deps, store_->workflows);
     leases_ = std::make_unique<LeaseRpc>(deps, store_->leases);
     contexts_ = std::make_unique<ContextRpc>(deps, store_->contexts);
-    memories_ = std::make_unique<MemoryRpc>(deps, store_->memories);
+    if (const auto& embedder = options.memory().embedder(); !embedder.base_url().empty()) {
+      if (embedder.model().empty()) {
+        return Error(absl::StatusCode::kInvalidArgument, "CONFIG",
+                     "--state-manager.memory.embedder.base-url is given, --state-manager.memory.embedder.model is not");
+      }
+      http_ = NewCurlHttpClient();
+      embedder_ = NewOpenAiEmbedder(*http_, embedder.base_url(), embedder.api_key(), embedder.model());
+    }
+    memories_ = std::make_unique<MemoryRpc>(deps, store_->memories, embedder_.get());
     conversations_ = std::make_unique<ConversationRpc>(deps, store_->conversations);
     sessions_ = std::make_unique<SessionRpc>(deps, store_->sessions);
     audit_ = std::make_unique<AuditRpc>(deps, store_->audit);
@@ -71,6 +81,7 @@ class StateManager final : public Module {
     janitor.keep_failed = ToDuration(keep.failed());
     janitor.keep_cancelled = ToDuration(keep.cancelled());
     janitor.keep_reservations = ToDuration(keep.reservations());
+    janitor.reencrypt = options.encryption().reencrypt();
     if (!options.encryption().key_dir().empty()) janitor.load_keys = [this] { return ReadKeys(); };
     for (size_t i = 0; i < shards_->size(); ++i) {
       Shard& shard = *databases_[i];
@@ -149,6 +160,8 @@ class StateManager final : public Module {
   std::unique_ptr<StateStore> store_;
   std::unique_ptr<Shards> shards_;
   std::vector<std::unique_ptr<Shard>> databases_;
+  std::unique_ptr<HttpClient> http_;
+  std::unique_ptr<RemoteEmbedder> embedder_;
   std::unique_ptr<JournalRpc> journal_;
   std::unique_ptr<RunStoreRpc> runs_;
   std::unique_ptr<WorkflowStoreRpc> workflows_;

@@ -1,117 +1,24 @@
 // The state-manager as processes of its own: killed under load, and two of them over one database.
-#include <grpcpp/grpcpp.h>
-#include <gtest/gtest.h>
-#include <signal.h>
-
 #include <atomic>
-#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "tests/support/postgres_server.h"
-#include "tests/support/suite_process.h"
-#include "tutti/state/v1/journal_service.grpc.pb.h"
-#include "tutti/state/v1/lease_service.grpc.pb.h"
-#include "tutti/state/v1/run_store_service.grpc.pb.h"
+#include "tests/e2e/state_manager_processes.h"
+#include "tutti/state/v1/memory_service.grpc.pb.h"
 
 namespace tutti::testing {
 namespace {
 
-namespace v1 = tutti::state::v1;
-
 // On SQLite and on PostgreSQL.
-class StateManagerTest : public ::testing::TestWithParam<bool> {
+class StateManagerTest : public StateManagerProcesses, public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    signal(SIGPIPE, SIG_IGN);
-    dir_ = NewTempDir("state");
     if (!GetParam()) return;
     if (SharedPostgres() == nullptr) GTEST_SKIP() << "PostgreSQL is not installed";
     dsn_ = SharedPostgres()->Dsn(*SharedPostgres()->NewDatabase());
   }
-  ~StateManagerTest() override { std::filesystem::remove_all(dir_); }
-
-  // One process and a channel to it.
-  struct Replica {
-    int port = 0;
-    std::vector<std::string> command;
-    std::string log;
-    std::unique_ptr<ChildProcess> process;
-    std::shared_ptr<grpc::Channel> channel;
-    void Start() {
-      process = std::make_unique<ChildProcess>(command, log);
-      grpc::ChannelArguments arguments;
-      arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
-      arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-      arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
-      channel =
-          grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials(), arguments);
-    }
-    bool Ready() { return channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(20)); }
-  };
-  Replica NewReplica(const std::string& name) {
-    Replica out;
-    out.port = FreePorts(1)[0];
-    out.log = dir_ + "/" + name + ".log";
-    out.command = {BinDir() + "/tutti-state-manager", absl::StrCat("--state-manager.grpc-port=", out.port),
-                   "--telemetry.metrics-port=-1", "--state-manager.data-dir=" + dir_ + "/data"};
-    if (!dsn_.empty()) out.command.push_back("--state-manager.postgres.dsn=" + dsn_);
-    out.Start();
-    EXPECT_TRUE(out.Ready()) << ReadAll(out.log);
-    return out;
-  }
-  v1::InstanceRef Register(Replica& replica) {
-    auto stub = v1::LeaseService::NewStub(replica.channel);
-    v1::RegisterInstanceRequest request;
-    request.mutable_instance()->set_name("e");
-    request.mutable_instance()->set_incarnation("1");
-    request.mutable_lease_duration()->set_seconds(60);
-    v1::RegisterInstanceResponse response;
-    grpc::ClientContext context;
-    EXPECT_TRUE(stub->RegisterInstance(&context, request, &response).ok());
-    return request.instance();
-  }
-  void CreateRun(Replica& replica, const std::string& id, const v1::InstanceRef& owner) {
-    auto stub = v1::RunStoreService::NewStub(replica.channel);
-    v1::CreateRunRequest request;
-    request.mutable_run()->set_run_id(id);
-    *request.mutable_owner() = owner;
-    v1::CreateRunResponse response;
-    grpc::ClientContext context;
-    ASSERT_TRUE(stub->CreateRun(&context, request, &response).ok());
-  }
-  static v1::AppendRequest Entry(const std::string& run, int64_t seq, bool finish = false) {
-    v1::AppendRequest request;
-    request.set_request_number(seq);
-    request.set_run_id(run);
-    request.set_lease_epoch(1);
-    request.set_writer_seq(seq);
-    if (finish) {
-      request.add_entries()->mutable_run_finished()->set_outcome(v1::OUTCOME_SUCCEEDED);
-    } else {
-      request.add_entries()->mutable_step_completed()->set_path(absl::StrCat("s", seq));
-    }
-    return request;
-  }
-  static std::vector<std::string> Paths(Replica& replica, const std::string& run) {
-    auto stub = v1::JournalService::NewStub(replica.channel);
-    v1::ReadJournalRequest request;
-    request.set_run_id(run);
-    grpc::ClientContext context;
-    auto stream = stub->ReadJournal(&context, request);
-    std::vector<std::string> paths;
-    v1::ReadJournalResponse page;
-    while (stream->Read(&page)) {
-      for (const auto& entry : page.entries()) paths.push_back(entry.step_completed().path());
-    }
-    EXPECT_TRUE(stream->Finish().ok());
-    return paths;
-  }
-
-  std::string dir_, dsn_;
 };
 INSTANTIATE_TEST_SUITE_P(Stores, StateManagerTest, ::testing::Bool(),
                          [](const auto& info) { return info.param ? "Postgres" : "Sqlite"; });
@@ -247,6 +154,127 @@ TEST_P(StateManagerTest, WithoutItsDatabaseItAnswersInTimeAndSaysWhy) {
   EXPECT_NE(away.error_details().find("RetryInfo"), std::string::npos);
   ASSERT_TRUE((*own)->StartAgain().ok());
   EXPECT_TRUE(Eventually([&] { return ask().error_code() == grpc::StatusCode::NOT_FOUND; }, 20));
+}
+
+// A reader that stalls costs the server one message, is sent away with its token, and misses nothing by it.
+TEST_P(StateManagerTest, ASlowWatcherIsSentAwayWithItsTokenAndGoesOn) {
+  constexpr int kEntries = 40;
+  Replica replica = NewReplica("one", {"--state-manager.slowest-reader=1s"});
+  auto engine = Register(replica);
+  CreateRun(replica, "r", engine);
+  auto stub = v1::JournalService::NewStub(replica.channel);
+  v1::WatchJournalRequest watch;
+  watch.set_run_id("r");
+  auto slow_context = std::make_unique<grpc::ClientContext>();
+  auto slow = stub->WatchJournal(slow_context.get(), watch);
+  {
+    grpc::ClientContext context;
+    auto stream = stub->Append(&context);
+    v1::AppendResponse response;
+    for (int64_t seq = 1; seq <= kEntries; ++seq) {
+      v1::AppendRequest request = Entry("r", seq, seq == kEntries);
+      // Far more than the connection holds for a reader that does not read.
+      if (seq < kEntries) {
+        request.mutable_entries(0)->mutable_step_completed()->mutable_result()->set_data(
+            std::string(400000, static_cast<char>('a' + seq % 26)));
+      }
+      ASSERT_TRUE(stream->Write(request) && stream->Read(&response));
+      ASSERT_EQ(response.status().code(), 0) << response.status().message();
+    }
+    stream->WritesDone();
+    (void)stream->Finish();
+  }
+  auto begin = std::chrono::steady_clock::now();
+  Eventually([&] { return std::chrono::steady_clock::now() - begin > std::chrono::milliseconds(1500); }, 10);
+  std::vector<int64_t> seen;
+  v1::WatchJournalResponse page;
+  auto read_all = [&](auto& stream) {
+    while (stream->Read(&page)) {
+      for (const auto& entry : page.entries()) seen.push_back(entry.seq());
+    }
+    return stream->Finish();
+  };
+  grpc::Status away = read_all(slow);
+  ASSERT_EQ(away.error_code(), grpc::StatusCode::ABORTED) << away.error_message();
+  ASSERT_LT(seen.size(), static_cast<size_t>(kEntries));
+  EXPECT_NE(away.error_message().find(absl::StrCat("after_seq = ", seen.back())), std::string::npos)
+      << away.error_message();
+  EXPECT_NE(away.error_details().find("WATCHER_TOO_SLOW"), std::string::npos);
+  watch.set_after_seq(seen.back());
+  grpc::ClientContext context;
+  auto again = stub->WatchJournal(&context, watch);
+  EXPECT_TRUE(read_all(again).ok());
+  ASSERT_EQ(seen.size(), static_cast<size_t>(kEntries));
+  for (size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], static_cast<int64_t>(i) + 1);
+}
+
+TEST_P(StateManagerTest, AConfiguredEmbedderFindsByMeaning) {
+  const int port = FreePort();
+  ChildProcess embedder({"/usr/bin/python3", SourceDir() + "/tests/clients/embedding_server.py", absl::StrCat(port)},
+                        dir_ + "/embedder.log");
+  ASSERT_TRUE(Eventually([&] { return Accepts(port); }, 20));
+  const std::string base = absl::StrCat("--state-manager.memory.embedder.base-url=http://127.0.0.1:", port, "/v1");
+  Replica replica = NewReplica(
+      "one", {base, "--state-manager.memory.embedder.model=words-1", "--state-manager.memory.embedder.api-key=sesame"});
+  auto stub = v1::MemoryService::NewStub(replica.channel);
+  auto remember = [&](const std::string& text) {
+    v1::StoreMemoryRequest request;
+    request.mutable_memory()->set_content(text);
+    v1::StoreMemoryResponse response;
+    grpc::ClientContext context;
+    grpc::Status status = stub->StoreMemory(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(response.memory().embedder(), "words-1");
+  };
+  remember("the automobile is red");
+  remember("tea at four");
+  v1::SearchMemoriesRequest search;
+  search.set_query("car");
+  v1::SearchMemoriesResponse found;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub->SearchMemories(&context, search, &found).ok());
+  }
+  ASSERT_GT(found.hits_size(), 0);
+  EXPECT_EQ(found.hits(0).memory().content(), "the automobile is red") << "no word in common: found by meaning";
+  embedder.Signal(SIGKILL);
+  embedder.Wait(10);
+  grpc::ClientContext context;
+  grpc::Status away = stub->SearchMemories(&context, search, &found);
+  EXPECT_EQ(away.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_NE(away.error_message().find("--state-manager.memory.embedder"), std::string::npos) << away.error_message();
+}
+
+TEST_P(StateManagerTest, AnOldKeyIsRetiredWhileItRuns) {
+  if (GetParam()) GTEST_SKIP() << "the same on both; the store's own test runs on both";
+  const std::string keys = dir_ + "/keys";
+  std::filesystem::create_directory(keys);
+  auto add_key = [&](const std::string& id) { std::ofstream(keys + "/" + id + ".key") << std::string(64, id[0]); };
+  add_key("a");
+  const std::vector<std::string> flags = {"--state-manager.encryption.key-dir=" + keys,
+                                          "--state-manager.encryption.reencrypt=true"};
+  Replica replica = NewReplica("one", flags);
+  auto engine = Register(replica);
+  CreateRun(replica, "r", engine);
+  {
+    grpc::ClientContext context;
+    auto stream = v1::JournalService::NewStub(replica.channel)->Append(&context);
+    v1::AppendResponse response;
+    for (int64_t seq = 1; seq <= 300; ++seq) {
+      ASSERT_TRUE(stream->Write(Entry("r", seq)) && stream->Read(&response));
+    }
+    stream->WritesDone();
+    (void)stream->Finish();
+  }
+  add_key("b");
+  EXPECT_TRUE(Eventually(
+      [&] { return ReadAll(replica.log).find("an encryption key is no longer needed") != std::string::npos; }, 60))
+      << ReadAll(replica.log);
+  replica.process->Signal(SIGTERM);
+  EXPECT_EQ(replica.process->Wait(20), 0);
+  std::filesystem::remove(keys + "/a.key");
+  Replica without = NewReplica("two", flags);
+  EXPECT_EQ(Paths(without, "r").size(), 300U);
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ std::string Corpus() { return SourceDir() + "/build/demo-corpus"; }
 // The forms in which a suite runs, and what its state-manager stands on.
 struct Setup {
   Form form;
-  bool postgres;
+  int postgres_databases = 0;  // 0 is SQLite; over several, runs are spread
 };
 
 class SuiteTest : public ::testing::TestWithParam<Setup> {
@@ -54,8 +54,9 @@ agent_manager:
   - {name: busy, model: {provider: openai, model: overloaded}}
 )");
     std::vector<std::string> flags = {"--config=" + config_, "--tool-service.document-roots=" + Corpus() + "," + dir_};
-    if (GetParam().postgres && SharedPostgres() != nullptr) {
-      flags.push_back("--state-manager.postgres.dsn=" + SharedPostgres()->Dsn(*SharedPostgres()->NewDatabase()));
+    for (int i = 0; i < GetParam().postgres_databases && SharedPostgres() != nullptr; ++i) {
+      flags.push_back(absl::StrCat("--state-manager.postgres.", i == 0 ? "dsn=" : "shard-dsns=",
+                                   SharedPostgres()->Dsn(*SharedPostgres()->NewDatabase())));
     }
     suite_ = std::make_unique<SuiteProcess>(
         SuiteProcess::Options{.form = GetParam().form, .data_dir = dir_ + "/data", .flags = flags});
@@ -106,11 +107,11 @@ agent_manager:
 };
 
 INSTANTIATE_TEST_SUITE_P(Forms, SuiteTest,
-                         ::testing::Values(Setup{Form::kOneProcess, false}, Setup{Form::kSixProcesses, false},
-                                           Setup{Form::kSixProcesses, true}),
+                         ::testing::Values(Setup{Form::kOneProcess}, Setup{Form::kSixProcesses},
+                                           Setup{Form::kSixProcesses, 2}),
                          [](const auto& info) {
                            std::string name = info.param.form == Form::kOneProcess ? "OneProcess" : "SixProcesses";
-                           return name + (info.param.postgres ? "OnPostgres" : "");
+                           return name + (info.param.postgres_databases > 0 ? "OnPostgres" : "");
                          });
 
 TEST_P(SuiteTest, DoesTheMainJobForClientsInThreeLanguages) {

@@ -89,7 +89,7 @@ class OpenAiProvider final : public ModelProvider {
     if (!api_key_.empty()) http.headers.push_back(absl::StrCat("Authorization: Bearer ", api_key_));
     http.body = DumpJson(body);
     TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Post(call, std::move(http)));
-    if (response.status != 200) co_return ProviderError("openai", response);
+    if (response.status != 200) co_return AnswerError("openai", response);
     auto answer = ParseJson(response.body);
     if (!answer.ok()) co_return absl::UnavailableError(absl::StrCat("openai: ", answer.status().message()));
     try {
@@ -105,25 +105,6 @@ class OpenAiProvider final : public ModelProvider {
 };
 
 }  // namespace
-
-absl::Status ProviderError(const std::string& provider, const HttpResponse& response) {
-  std::string words;
-  auto parsed = ParseJson(response.body);
-  Json body = parsed.ok() ? *parsed : Json();
-  if (body.is_object() && body.contains("error") && body["error"].is_object() && body["error"].contains("message") &&
-      body["error"]["message"].is_string()) {
-    words = body["error"]["message"];
-  } else {
-    words = response.body;
-  }
-  words = std::string(Utf8Prefix(words, 500));
-  absl::StatusCode code = CodeFromHttp(response.status);
-  if (code == absl::StatusCode::kOk) code = absl::StatusCode::kUnavailable;  // a success that is not the one expected
-  std::string hint = code == absl::StatusCode::kUnauthenticated ? "; check the provider's key" : "";
-  return Error(code, "PROVIDER_ERROR", absl::StrCat(provider, " answered HTTP ", response.status, ": ", words, hint))
-      .Metadata("provider", provider)
-      .RetryAfter(absl::Seconds(response.retry_after_seconds));
-}
 
 std::unique_ptr<ModelProvider> NewOpenAiProvider(HttpClient& http, std::string base_url, std::string api_key,
                                                  std::string model) {

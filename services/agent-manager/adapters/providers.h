@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "services/agent-manager/ports/http_client.h"
+#include "runtime/http/http_client.h"
 #include "services/agent-manager/ports/model_provider.h"
 
 namespace tutti::agent_manager {
@@ -17,8 +17,5 @@ std::unique_ptr<ModelProvider> NewAnthropicProvider(HttpClient& http, std::strin
                                                     std::string model);
 // The embedded default: text algorithms, no language model, no network. Deterministic.
 std::unique_ptr<ModelProvider> NewLocalProvider();
-
-// What an HTTP answer that is no success means, with the server's own words.
-absl::Status ProviderError(const std::string& provider, const HttpResponse& response);
 
 }  // namespace tutti::agent_manager

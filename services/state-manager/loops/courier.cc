@@ -30,9 +30,8 @@ Task<absl::StatusOr<bool>> Courier::Round() {
     if (pending.ok()) out = *std::move(pending);
     return pending.status();
   };
-  TUTTI_CO_ASSIGN_OR_RETURN(Messages messages,
-                            co_await shards_.at(from_).Read<Messages>(executor_, absl::InfiniteFuture(), false,
-                                                                      std::move(read)));
+  TUTTI_CO_ASSIGN_OR_RETURN(Messages messages, co_await shards_.at(from_).Read<Messages>(
+                                                   executor_, absl::InfiniteFuture(), false, std::move(read)));
   bool more = static_cast<int64_t>(messages.size()) == kRound;
   std::map<size_t, Messages> by_target;
   for (auto& message : messages) by_target[message.target % shards_.size()].push_back(std::move(message));
@@ -48,9 +47,9 @@ Task<absl::Status> Courier::DeliverTo(size_t target, std::vector<Outbox::Message
   auto deliver = [&outbox = outbox_, messages](Transaction& tx, Refused& refused) {
     return outbox.Deliver(tx, messages, refused);
   };
-  TUTTI_CO_ASSIGN_OR_RETURN(Refused refused,
-                            co_await shards_.at(target).Write<Refused>(executor_, absl::InfiniteFuture(),
-                                                                       LaneOf("ledger"), std::move(deliver)));
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      Refused refused, co_await shards_.at(target).Write<Refused>(executor_, absl::InfiniteFuture(), LaneOf("ledger"),
+                                                                  std::move(deliver)));
   for (const auto& status : refused) {
     log_.Error("a message between databases was refused and dropped", {{"error", status.message()}});
   }

@@ -23,7 +23,66 @@ Task<void> Janitor::Loop() {
     // News between replicas may be lost without a trace: the slow poll.
     hub_.OnNewsLost();
     co_await ReloadKeys();
+    if (options_.reencrypt) {
+      absl::Status done = co_await Reencrypt();
+      if (!done.ok())
+        log_.Warning("re-encryption stopped; it goes on with the next sweep", {{"error", done.message()}});
+    }
   }
+}
+
+Task<absl::Status> Janitor::Reencrypt() {
+  constexpr int64_t kSlice = 200;
+  const std::string active = store_.keys.Get()->active;
+  if (active.empty() || active == reencrypted_for_) co_return absl::OkStatus();
+  struct Slice {
+    Reencryption::Cursor cursor;
+    std::vector<Reencryption::Change> changes;
+  };
+  Reencryption::Cursor cursor;
+  while (!cursor.done()) {
+    if (stop_.stop_requested()) co_return absl::OkStatus();
+    auto find = [&reencryption = store_.reencryption, cursor](Transaction& tx, Slice& out) {
+      out.cursor = cursor;
+      auto changes = reencryption.Find(tx, out.cursor, kSlice);
+      if (changes.ok()) out.changes = *std::move(changes);
+      return changes.status();
+    };
+    TUTTI_CO_ASSIGN_OR_RETURN(Slice slice, co_await access_.Read<Slice>(executor_, absl::InfiniteFuture(),
+                                                                        /*allow_stale=*/false, std::move(find)));
+    cursor = slice.cursor;
+    if (slice.changes.empty()) continue;
+    auto replace = [&reencryption = store_.reencryption, changes = std::move(slice.changes)](Transaction& tx, int&) {
+      return reencryption.Replace(tx, changes);
+    };
+    auto replaced =
+        co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("reencryption"), std::move(replace));
+    TUTTI_CO_RETURN_IF_ERROR(replaced.status());
+    // Between the slices the writers come first.
+    if (!co_await Sleep(timers_, executor_, absl::Milliseconds(20), stop_.get_token())) co_return absl::OkStatus();
+  }
+  if (cursor.found > 0) {
+    auto scrub = [&memories = store_.memories](Transaction& tx, int&) { return memories.Scrub(tx); };
+    auto scrubbed =
+        co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("reencryption"), std::move(scrub));
+    TUTTI_CO_RETURN_IF_ERROR(scrubbed.status());
+    log_.Info("cells encrypted anew", {{"cells", absl::StrCat(cursor.found)}, {"key", active}});
+    co_return absl::OkStatus();  // once more with the next sweep: a replica may have written with an older key
+                                 // meanwhile
+  }
+  using Ids = std::vector<std::string>;
+  auto retire = [&reencryption = store_.reencryption](Transaction& tx, Ids& out) {
+    auto ids = reencryption.Retire(tx);
+    if (ids.ok()) out = *std::move(ids);
+    return ids.status();
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      Ids retired, co_await access_.Write<Ids>(executor_, absl::InfiniteFuture(), LaneOf("keys"), std::move(retire)));
+  for (const auto& id : retired) {
+    log_.Info("an encryption key is no longer needed by this database", {{"key", id}, {"active", active}});
+  }
+  reencrypted_for_ = active;
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> Janitor::MakeSnapshots() {
@@ -74,7 +133,8 @@ Task<absl::Status> Janitor::InBatches(std::function<absl::StatusOr<int64_t>(Tran
 Task<absl::Status> Janitor::Sweep() {
   std::vector<std::function<absl::StatusOr<int64_t>(Transaction&, int64_t)>> work;
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.ledger.Expire(tx, limit); });
-  work.push_back([this](Transaction& tx, int64_t limit) { return store_.memories.Expire(tx, limit, !shards_.spread()); });
+  work.push_back(
+      [this](Transaction& tx, int64_t limit) { return store_.memories.Expire(tx, limit, !shards_.spread()); });
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.sessions.RemoveEnded(tx, limit); });
   const std::pair<const char*, absl::Duration> kept[] = {
       {"SUCCEEDED", options_.keep_succeeded}, {"FAILED", options_.keep_failed}, {"CANCELLED", options_.keep_cancelled}};
@@ -123,8 +183,8 @@ Task<absl::Status> Janitor::ExpireWorking() {
       if (ids.ok()) out = *std::move(ids);
       return ids.status();
     };
-    TUTTI_CO_ASSIGN_OR_RETURN(
-        Ids page, co_await access_.Read<Ids>(executor_, absl::InfiniteFuture(), /*allow_stale=*/false, std::move(list)));
+    TUTTI_CO_ASSIGN_OR_RETURN(Ids page, co_await access_.Read<Ids>(executor_, absl::InfiniteFuture(),
+                                                                   /*allow_stale=*/false, std::move(list)));
     found = page.size();
     if (page.empty()) break;
     after = page.back();
@@ -138,9 +198,8 @@ Task<absl::Status> Janitor::ExpireWorking() {
         if (open.ok()) out = *std::move(open);
         return open.status();
       };
-      TUTTI_CO_ASSIGN_OR_RETURN(Ids open,
-                                co_await shards_.at(i).Read<Ids>(executor_, absl::InfiniteFuture(),
-                                                                 /*allow_stale=*/false, std::move(look)));
+      TUTTI_CO_ASSIGN_OR_RETURN(Ids open, co_await shards_.at(i).Read<Ids>(executor_, absl::InfiniteFuture(),
+                                                                           /*allow_stale=*/false, std::move(look)));
       std::set<std::string> alive(open.begin(), open.end());
       for (auto& id : by_shard[i]) {
         if (!alive.contains(id)) gone.push_back(id);

@@ -24,6 +24,8 @@ class Janitor {
     int sweep_every = 10;
     // Called with each sweep; reads keys again.
     std::function<absl::StatusOr<Keys>()> load_keys;
+    // What older keys wrote is written anew with the active one.
+    bool reencrypt = false;
     // Called with each tick; copies metrics.
     std::function<void()> on_tick;
   };
@@ -49,6 +51,8 @@ class Janitor {
   // One sweep of everything; also for tests.
   Task<absl::Status> Sweep();
   Task<absl::Status> MakeSnapshots();
+  // Passes over everything until one finds nothing to write anew; then names the keys that are no longer needed.
+  Task<absl::Status> Reencrypt();
 
  private:
   // Runs `batch` (how many it removed, of at most kBatch) until little is left.
@@ -68,6 +72,7 @@ class Janitor {
   TimerService& timers_;
   Executor& executor_;
   Logger& log_;
+  std::string reencrypted_for_;  // the active key of the last complete pass
   std::stop_source stop_;
   Scope scope_;
 };

@@ -10,8 +10,8 @@ TUTTI_WRITE_METHOD(ContextRpc, ContextService, UpdateContext, request.context_id
 TUTTI_READ_METHOD(ContextRpc, ContextService, DiffContext, false)
 TUTTI_READ_METHOD(ContextRpc, ContextService, ListContextVersions, false)
 TUTTI_WRITE_METHOD(ContextRpc, ContextService, SetContextView, request.context_id())
-TUTTI_AUDITED_METHOD(ContextRpc, ContextService, DeleteContext, request.context_id(), "contexts.delete",
-                     "contexts/", request.context_id())
+TUTTI_AUDITED_METHOD(ContextRpc, ContextService, DeleteContext, request.context_id(), "contexts.delete", "contexts/",
+                     request.context_id())
 
 namespace {
 constexpr int kPage = 16;
@@ -45,7 +45,7 @@ Task<absl::Status> ContextRpc::HandleWatch(CallContext& call, const v1::WatchCon
       *out.mutable_context() = std::move(version);
       absl::Time begin = env_.clock.Now();
       if (!co_await writer.Write(out)) co_return WatcherGone();
-      if (env_.clock.Now() - begin > kSlowestReader) co_return TooSlow("after_version", after);
+      if (env_.clock.Now() - begin > slowest_reader_) co_return TooSlow("after_version", after);
     }
     if (!versions.empty()) continue;
     auto woken = co_await wake_up->Wait();

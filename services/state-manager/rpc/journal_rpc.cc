@@ -93,7 +93,7 @@ Task<absl::StatusOr<v1::ReadJournalResponse>> JournalRpc::ReadPage(CallContext& 
     return page.status();
   };
   auto page = co_await shards_.Of(run_id).Read<v1::ReadJournalResponse>(*call.executor, call.deadline,
-                                                                         /*allow_stale=*/false, std::move(body));
+                                                                        /*allow_stale=*/false, std::move(body));
   co_return std::move(page);
 }
 
@@ -105,9 +105,9 @@ Task<absl::Status> JournalRpc::SendSnapshot(CallContext& call, std::string run_i
     if (snapshot.ok()) out = *std::move(snapshot);
     return snapshot.status();
   };
-  TUTTI_CO_ASSIGN_OR_RETURN(
-      Journal::Snapshot snapshot,
-      co_await shards_.Of(run_id).Read<Journal::Snapshot>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body)));
+  TUTTI_CO_ASSIGN_OR_RETURN(Journal::Snapshot snapshot,
+                            co_await shards_.Of(run_id).Read<Journal::Snapshot>(
+                                *call.executor, call.deadline, /*allow_stale=*/false, std::move(body)));
   auto entries = std::make_shared<std::vector<v1::JournalEntry>>(std::move(snapshot.entries));
   for (size_t next = 0; next < entries->size();) {
     auto fill = [&journal = journal_, entries, next](Transaction& tx, v1::ReadJournalResponse& out) -> absl::Status {
@@ -120,9 +120,9 @@ Task<absl::Status> JournalRpc::SendSnapshot(CallContext& call, std::string run_i
       }
       return absl::OkStatus();
     };
-    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page,
-                              co_await shards_.Of(run_id).Read<v1::ReadJournalResponse>(*call.executor, call.deadline,
-                                                                             /*allow_stale=*/false, std::move(fill)));
+    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page, co_await shards_.Of(run_id).Read<v1::ReadJournalResponse>(
+                                                                *call.executor, call.deadline,
+                                                                /*allow_stale=*/false, std::move(fill)));
     next += static_cast<size_t>(page.entries_size());
     if (!co_await writer.Write(page)) co_return absl::CancelledError("the reader has gone");
   }
@@ -162,7 +162,7 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
       absl::Time begin = env_.clock.Now();
       if (!co_await writer.Write(out)) co_return WatcherGone();
       if (ended) co_return absl::OkStatus();
-      if (env_.clock.Now() - begin > kSlowestReader) co_return TooSlow("after_seq", after);
+      if (env_.clock.Now() - begin > slowest_reader_) co_return TooSlow("after_seq", after);
       continue;
     }
     if (after > 0) {
@@ -172,8 +172,9 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
         out = status_or.ok() && *status_or;
         return status_or.status();
       };
-      TUTTI_CO_ASSIGN_OR_RETURN(bool over, co_await shards_.Of(request.run_id()).Read<bool>(*call.executor, call.deadline,
-                                                                       /*allow_stale=*/false, std::move(ended)));
+      TUTTI_CO_ASSIGN_OR_RETURN(bool over, co_await shards_.Of(request.run_id())
+                                               .Read<bool>(*call.executor, call.deadline,
+                                                           /*allow_stale=*/false, std::move(ended)));
       if (over) {
         TUTTI_CO_ASSIGN_OR_RETURN(page, co_await ReadPage(call, request.run_id(), after));
         if (page.entries().empty()) co_return absl::OkStatus();

@@ -5,15 +5,13 @@ namespace tutti::state_manager {
 
 template <class Request, class Response>
 Task<absl::StatusOr<std::vector<Response>>> LeaseRpc::Everywhere(
-    CallContext& call, Request request,
-    absl::Status (Leases::*method)(Transaction&, const Request&, Response&) const) {
+    CallContext& call, Request request, absl::Status (Leases::*method)(Transaction&, const Request&, Response&) const) {
   std::vector<Task<absl::StatusOr<Response>>> writes;
   for (size_t i = 0; i < shards_.size(); ++i) {
     auto body = [&leases = leases_, request, method](Transaction& tx, Response& out) {
       return (leases.*method)(tx, request, out);
     };
-    writes.push_back(
-        shards_.at(i).Write<Response>(*call.executor, call.deadline, LaneOf("leases"), std::move(body)));
+    writes.push_back(shards_.at(i).Write<Response>(*call.executor, call.deadline, LaneOf("leases"), std::move(body)));
   }
   auto answers = co_await WhenAll(std::move(writes));
   std::vector<Response> out;

@@ -2,9 +2,9 @@
 // answer comes back.
 #pragma once
 
+#include "absl/strings/str_cat.h"
 #include "runtime/rpc/server_calls.h"
 #include "runtime/status/macros.h"
-#include "absl/strings/str_cat.h"
 #include "services/state-manager/store/access.h"
 #include "services/state-manager/store/audit.h"
 
@@ -53,18 +53,17 @@ inline tutti::state::v1::AppendAuditRecordRequest AuditNote(const CallContext& c
 
 // A write that leaves a record in the audit log, committed with it: `action` on a resource, whose name is
 // the pieces that follow.
-#define TUTTI_AUDITED_METHOD(Class, Service, Name, lane, action, ...)                                         \
-  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                  \
-    v1::AppendAuditRecordRequest note = AuditNote(call, action, absl::StrCat(__VA_ARGS__));                   \
-    auto body = [&area = area_, &audit = audit_, request, note](Transaction& tx, v1::Name##Response& out) {   \
-      absl::Status done = area.Name(tx, request, out);                                                        \
-      v1::AppendAuditRecordResponse noted;                                                                    \
-      return done.ok() ? audit.AppendAuditRecord(tx, note, noted) : done;                                     \
-    };                                                                                                        \
-    TUTTI_CO_ASSIGN_OR_RETURN(                                                                                \
-        response, co_await access_.Write<v1::Name##Response>(*call.executor, call.deadline, LaneOf(lane),     \
-                                                             std::move(body)));                               \
-    co_return absl::OkStatus();                                                                               \
+#define TUTTI_AUDITED_METHOD(Class, Service, Name, lane, action, ...)                                               \
+  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                        \
+    v1::AppendAuditRecordRequest note = AuditNote(call, action, absl::StrCat(__VA_ARGS__));                         \
+    auto body = [&area = area_, &audit = audit_, request, note](Transaction& tx, v1::Name##Response& out) {         \
+      absl::Status done = area.Name(tx, request, out);                                                              \
+      v1::AppendAuditRecordResponse noted;                                                                          \
+      return done.ok() ? audit.AppendAuditRecord(tx, note, noted) : done;                                           \
+    };                                                                                                              \
+    TUTTI_CO_ASSIGN_OR_RETURN(response, co_await access_.Write<v1::Name##Response>(*call.executor, call.deadline,   \
+                                                                                   LaneOf(lane), std::move(body))); \
+    co_return absl::OkStatus();                                                                                     \
   }
 
 // Answered from a replica of the database when `allow_stale`.

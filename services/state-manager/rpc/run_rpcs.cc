@@ -20,9 +20,8 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, CreateRun) {
       if (claimed.ok()) out = *std::move(claimed);
       return claimed.status();
     };
-    TUTTI_CO_ASSIGN_OR_RETURN(
-        std::string run_id,
-        co_await shards_.Of(key).Write<std::string>(*call.executor, call.deadline, LaneOf(key), std::move(claim)));
+    TUTTI_CO_ASSIGN_OR_RETURN(std::string run_id, co_await shards_.Of(key).Write<std::string>(
+                                                      *call.executor, call.deadline, LaneOf(key), std::move(claim)));
     mine = run_id == request.run().run_id();
     if (!mine) {
       create.mutable_run()->set_run_id(run_id);
@@ -33,9 +32,9 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, CreateRun) {
     return runs.CreateRun(tx, create, out);
   };
   Access& shard = shards_.Of(create.run().run_id());
-  TUTTI_CO_ASSIGN_OR_RETURN(response,
-                            co_await shard.Write<v1::CreateRunResponse>(
-                                *call.executor, call.deadline, LaneOf(create.run().run_id()), std::move(body)));
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      response, co_await shard.Write<v1::CreateRunResponse>(*call.executor, call.deadline,
+                                                            LaneOf(create.run().run_id()), std::move(body)));
   if (!mine) response.set_created(false);
   co_return absl::OkStatus();
 }

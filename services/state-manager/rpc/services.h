@@ -2,6 +2,7 @@
 #pragma once
 
 #include "services/state-manager/domain/watch_hub.h"
+#include "services/state-manager/ports/remote_embedder.h"
 #include "services/state-manager/rpc/methods.h"
 #include "services/state-manager/store/shards.h"
 #include "services/state-manager/store/state_store.h"
@@ -25,6 +26,7 @@ struct RpcDeps {
   const Shards& shards;
   WatchHub& hub;
   const AuditLog& audit;
+  absl::Duration slowest_reader;  // of a watch; a slower one is sent away with its token
 };
 
 class JournalRpc final : public v1::JournalService::CallbackService {
@@ -35,7 +37,8 @@ class JournalRpc final : public v1::JournalService::CallbackService {
         hub_(deps.hub),
         journal_(store.journal),
         runs_(store.runs),
-        ledger_(store.ledger) {}
+        ledger_(store.ledger),
+        slowest_reader_(deps.slowest_reader) {}
   grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* Append(grpc::CallbackServerContext* context) override;
   grpc::ServerWriteReactor<v1::ReadJournalResponse>* ReadJournal(grpc::CallbackServerContext* context,
                                                                  const v1::ReadJournalRequest* request) override;
@@ -58,6 +61,7 @@ class JournalRpc final : public v1::JournalService::CallbackService {
   Journal& journal_;
   const Runs& runs_;
   const Ledger& ledger_;
+  const absl::Duration slowest_reader_;
 };
 
 class RunStoreRpc final : public v1::RunStoreService::CallbackService {
@@ -122,7 +126,12 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
 class ContextRpc final : public v1::ContextService::CallbackService {
  public:
   ContextRpc(const RpcDeps& deps, const Contexts& contexts)
-      : env_(deps.env), access_(deps.access), hub_(deps.hub), area_(contexts), audit_(deps.audit) {}
+      : env_(deps.env),
+        access_(deps.access),
+        hub_(deps.hub),
+        area_(contexts),
+        audit_(deps.audit),
+        slowest_reader_(deps.slowest_reader) {}
   grpc::ServerWriteReactor<v1::WatchContextResponse>* WatchContext(grpc::CallbackServerContext* context,
                                                                    const v1::WatchContextRequest* request) override;
   TUTTI_STORE_METHOD(CreateContext);
@@ -142,11 +151,14 @@ class ContextRpc final : public v1::ContextService::CallbackService {
   WatchHub& hub_;
   const Contexts& area_;
   const AuditLog& audit_;
+  const absl::Duration slowest_reader_;
 };
 
 class MemoryRpc final : public v1::MemoryService::CallbackService {
  public:
-  MemoryRpc(const RpcDeps& deps, const Memories& memories) : env_(deps.env), access_(deps.access), area_(memories), audit_(deps.audit) {}
+  // Without an embedder, the store's own is used.
+  MemoryRpc(const RpcDeps& deps, const Memories& memories, RemoteEmbedder* embedder)
+      : env_(deps.env), access_(deps.access), area_(memories), audit_(deps.audit), embedder_(embedder) {}
   TUTTI_STORE_METHOD(StoreMemory);
   TUTTI_STORE_METHOD(GetMemory);
   TUTTI_STORE_METHOD(ListMemories);
@@ -159,6 +171,7 @@ class MemoryRpc final : public v1::MemoryService::CallbackService {
   Access& access_;
   const Memories& area_;
   const AuditLog& audit_;
+  RemoteEmbedder* embedder_;
 };
 
 class ConversationRpc final : public v1::ConversationService::CallbackService {
@@ -183,7 +196,8 @@ class ConversationRpc final : public v1::ConversationService::CallbackService {
 
 class SessionRpc final : public v1::SessionService::CallbackService {
  public:
-  SessionRpc(const RpcDeps& deps, const Sessions& sessions) : env_(deps.env), access_(deps.access), area_(sessions), audit_(deps.audit) {}
+  SessionRpc(const RpcDeps& deps, const Sessions& sessions)
+      : env_(deps.env), access_(deps.access), area_(sessions), audit_(deps.audit) {}
   TUTTI_STORE_METHOD(CreateSession);
   TUTTI_STORE_METHOD(AuthenticateSession);
   TUTTI_STORE_METHOD(ListSessions);
@@ -211,7 +225,8 @@ class AuditRpc final : public v1::AuditService::CallbackService {
 
 class BudgetRpc final : public v1::BudgetService::CallbackService {
  public:
-  BudgetRpc(const RpcDeps& deps, const Ledger& ledger) : env_(deps.env), access_(deps.access), area_(ledger), audit_(deps.audit) {}
+  BudgetRpc(const RpcDeps& deps, const Ledger& ledger)
+      : env_(deps.env), access_(deps.access), area_(ledger), audit_(deps.audit) {}
   TUTTI_STORE_METHOD(SetBudget);
   TUTTI_STORE_METHOD(GetBudget);
   TUTTI_STORE_METHOD(ListBudgets);

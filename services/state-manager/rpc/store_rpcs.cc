@@ -1,5 +1,6 @@
-// The unary methods of what is in the home database, but those of services with streams. Hot rows have one lane each (the ledger, the audit log's
-// end, a tenant's memories): what waits for them is committed together instead of waiting for each other's commits.
+// The unary methods of what is in the home database, but those of services with streams. Hot rows have one lane each
+// (the ledger, the audit log's end, a tenant's memories): what waits for them is committed together instead of waiting
+// for each other's commits.
 #include "runtime/json/json.h"
 #include "services/state-manager/rpc/services.h"
 
@@ -50,7 +51,21 @@ TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Settle, "ledger")
 TUTTI_WRITE_METHOD(BudgetRpc, BudgetService, Release, "ledger")
 TUTTI_READ_METHOD(BudgetRpc, BudgetService, ReportSpending, true)
 
-TUTTI_WRITE_METHOD(MemoryRpc, MemoryService, StoreMemory, request.memory().tenant())
+TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, StoreMemory) {
+  v1::StoreMemoryRequest store = request;
+  if (embedder_ && request.memory().embedding().empty() && !request.memory().content().empty()) {
+    TUTTI_CO_ASSIGN_OR_RETURN(std::vector<float> vector, co_await embedder_->Embed(call, request.memory().content()));
+    store.mutable_memory()->mutable_embedding()->Assign(vector.begin(), vector.end());
+    store.mutable_memory()->set_embedder(embedder_->name());
+  }
+  auto body = [&area = area_, store = std::move(store)](Transaction& tx, v1::StoreMemoryResponse& out) {
+    return area.StoreMemory(tx, store, out);
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      response, co_await access_.Write<v1::StoreMemoryResponse>(*call.executor, call.deadline,
+                                                                LaneOf(request.memory().tenant()), std::move(body)));
+  co_return absl::OkStatus();
+}
 TUTTI_READ_METHOD(MemoryRpc, MemoryService, GetMemory, false)
 TUTTI_READ_METHOD(MemoryRpc, MemoryService, ListMemories, true)
 TUTTI_AUDITED_METHOD(MemoryRpc, MemoryService, DeleteMemory, request.memory_id(), "memories.delete", "memories/",
@@ -83,8 +98,14 @@ TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, ForgetMemories) {
 
 // A search is a read; that it brought what it brought is noted by a write nobody waits for.
 TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, SearchMemories) {
-  auto body = [&area = area_, request](Transaction& tx, v1::SearchMemoriesResponse& out) {
-    return area.SearchMemories(tx, request, out);
+  v1::SearchMemoriesRequest search = request;
+  if (embedder_ && request.embedding().empty() && !request.query().empty()) {
+    TUTTI_CO_ASSIGN_OR_RETURN(std::vector<float> vector, co_await embedder_->Embed(call, request.query()));
+    search.mutable_embedding()->Assign(vector.begin(), vector.end());
+    search.set_embedder(embedder_->name());
+  }
+  auto body = [&area = area_, search = std::move(search)](Transaction& tx, v1::SearchMemoriesResponse& out) {
+    return area.SearchMemories(tx, search, out);
   };
   TUTTI_CO_ASSIGN_OR_RETURN(response, co_await access_.Read<v1::SearchMemoriesResponse>(*call.executor, call.deadline,
                                                                                         false, std::move(body)));

@@ -6,16 +6,14 @@
 
 namespace tutti::state_manager {
 
-// A reader that leaves one message lying for this long is sent away: it comes again with its token and has lost
-// nothing.
-inline constexpr absl::Duration kSlowestReader = absl::Seconds(30);
-
 inline absl::Status TooManyWatchers(absl::string_view what) {
   return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_WATCHERS",
                absl::StrCat("too many callers watch this ", what, "; close some, or poll it"))
       .RetryAfter(absl::Seconds(5));
 }
 
+// To a reader that left one message lying for longer than the configuration allows: it comes again with its token and
+// has lost nothing.
 inline absl::Status TooSlow(absl::string_view field, int64_t token) {
   return Error(absl::StatusCode::kAborted, "WATCHER_TOO_SLOW",
                absl::StrCat("the reader was too slow; watch again with ", field, " = ", token, ", nothing is lost"))

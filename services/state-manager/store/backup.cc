@@ -11,9 +11,9 @@ namespace tutti::state_manager {
 namespace {
 
 // In the order of import. Not here: instances (leases), memory_changes (news for replicas' indexes).
-constexpr const char* kTables[] = {"meta",      "workflows",      "runs",          "journal",     "snapshots",
-                                   "usage",     "payloads",       "payload_refs",  "contexts",    "context_versions",
-                                   "memories",  "memory_tenants", "conversations", "messages",    "sessions",
+constexpr const char* kTables[] = {"meta",      "workflows",      "runs",          "journal",      "snapshots",
+                                   "usage",     "payloads",       "payload_refs",  "contexts",     "context_versions",
+                                   "memories",  "memory_tenants", "conversations", "messages",     "sessions",
                                    "audit_log", "audit_head",     "budgets",       "reservations", "outbox",
                                    "inbox",     "run_requests"};
 constexpr int kFetch = 500;

@@ -349,10 +349,10 @@ absl::StatusOr<int64_t> Memories::Expire(Transaction& tx, int64_t limit, bool ru
 }
 
 absl::StatusOr<std::vector<std::string>> Memories::WorkingRuns(Transaction& tx, const std::string& after,
-                                                                int64_t limit) const {
+                                                               int64_t limit) const {
   std::vector<std::string> out;
-  Statement rows = tx.Prepare(
-      "SELECT DISTINCT scope FROM memories WHERE kind = 'working' AND scope > $1 ORDER BY scope LIMIT $2");
+  Statement rows =
+      tx.Prepare("SELECT DISTINCT scope FROM memories WHERE kind = 'working' AND scope > $1 ORDER BY scope LIMIT $2");
   rows.BindAll(after, limit);
   while (rows.Step()) out.push_back(rows.Text(0));
   TUTTI_RETURN_IF_ERROR(rows.status());

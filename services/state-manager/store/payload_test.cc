@@ -1,4 +1,9 @@
 // Payloads once, snapshots, retention, encryption, on every engine.
+#include <fstream>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
 #include "services/state-manager/domain/condense.h"
 #include "services/state-manager/store/testing/store_fixture.h"
 
@@ -265,6 +270,94 @@ TEST_P(EncryptionTest, KeysRotateAndOldDataStaysReadable) {
   EXPECT_THAT(Read(store_->runs, &Runs::GetRun, get),
               HasCodeAndText(absl::StatusCode::kFailedPrecondition, "key \"a\", which is not among the keys"));
   EXPECT_EQ(Get("new").input().data(), "{\"n\":1}");
+}
+
+TEST_P(EncryptionTest, OldKeysCanBeRetired) {
+  ASSERT_THAT(OpenWith(KeysOf({"a"})), IsOk());
+  const std::string large(3000, 'x');
+  auto engine = Register("e", "1");
+  for (const char* id : {"r1", "r2"}) ASSERT_THAT(Create(id, &engine), IsOk());
+  v1::AppendRequest entries = Entries("r1", 1, 1);
+  entries.mutable_entries(0)->mutable_step_completed()->mutable_result()->set_data(large);
+  ASSERT_THAT(Append(entries), IsOk());
+  entries = Entries("r2", 1, 1);
+  auto* finished = entries.mutable_entries(0)->mutable_run_finished();
+  finished->set_outcome(v1::OUTCOME_FAILED);
+  finished->mutable_error()->set_message("why");
+  finished->mutable_output()->set_data("{}");
+  ASSERT_THAT(Append(entries), IsOk());
+  v1::StoreMemoryRequest remember;
+  remember.mutable_memory()->set_agent("writer");
+  remember.mutable_memory()->set_kind(v1::MEMORY_KIND_LONG_TERM);
+  remember.mutable_memory()->set_content("tea is warm");
+  auto remembered = Write(store_->memories, &Memories::StoreMemory, remember);
+  ASSERT_THAT(remembered, IsOk());
+  v1::CreateContextRequest context;
+  (*context.mutable_document()->mutable_struct_value()->mutable_fields())["k"].set_string_value("v");
+  auto created = Write(store_->contexts, &Contexts::CreateContext, context);
+  ASSERT_THAT(created, IsOk());
+
+  store_->keys.Set(KeysOf({"a", "b"}));  // b writes from now on
+  ASSERT_THAT(OpenWith(KeysOf({"a", "b"})), IsOk());
+  auto pass = [&] {
+    Reencryption::Cursor cursor;
+    while (!cursor.done()) {
+      auto changes = Query<std::vector<Reencryption::Change>>([&](Transaction& tx, auto& out) {
+        auto found = store_->reencryption.Find(tx, cursor, 2);
+        if (found.ok()) out = *std::move(found);
+        return found.status();
+      });
+      EXPECT_THAT(changes, IsOk());
+      if (!changes.ok()) break;
+      EXPECT_THAT(Transact<int>([&](Transaction& tx, int&) { return store_->reencryption.Replace(tx, *changes); }),
+                  IsOk());
+    }
+    return cursor.found;
+  };
+  EXPECT_GE(pass(), 10);
+  EXPECT_EQ(pass(), 0);
+  auto retired = Transact<std::vector<std::string>>([&](Transaction& tx, auto& out) {
+    auto ids = store_->reencryption.Retire(tx);
+    if (ids.ok()) out = *std::move(ids);
+    return ids.status();
+  });
+  ASSERT_THAT(retired, IsOk());
+  EXPECT_EQ(*retired, std::vector<std::string>{"a"});
+  // Without the old key everything is there.
+  store_->keys.Set(KeysOf({"b"}));
+  EXPECT_THAT(OpenWith(KeysOf({"b"})), IsOk());
+  EXPECT_EQ(Get("r1").input().data(), "{\"n\":1}");
+  EXPECT_EQ(Get("r2").error().message(), "why");
+  EXPECT_EQ(JournalOf("r1")[0].step_completed().result().data(), large);
+  v1::GetMemoryRequest memory;
+  memory.set_memory_id(remembered->memory().memory_id());
+  auto got = Read(store_->memories, &Memories::GetMemory, memory);
+  ASSERT_THAT(got, IsOk());
+  EXPECT_EQ(got->memory().content(), "tea is warm");
+  v1::GetContextRequest read;
+  read.set_context_id(created->context().context_id());
+  EXPECT_THAT(Read(store_->contexts, &Contexts::GetContext, read), IsOk());
+}
+
+// A new table with cells must be walked too: the migrations say which those are.
+TEST(ReencryptionTest, KnowsEveryColumnWithCells) {
+  std::set<std::string> known, wanted;
+  for (const auto& column : Reencryption::Columns()) known.insert(absl::StrCat(column.table, ".", column.cell));
+  const char* source = getenv("TUTTI_SOURCE");
+  ASSERT_NE(source, nullptr);
+  for (const auto& file :
+       std::filesystem::directory_iterator(absl::StrCat(source, "/services/state-manager/migrations"))) {
+    if (file.path().extension() != ".sql" || file.path().filename() < "0002") continue;
+    std::ifstream in(file.path());
+    std::string line, table;
+    while (std::getline(in, line)) {
+      if (absl::StartsWith(line, "-- table ")) table = line.substr(9, line.find(':') - 9);
+      if (!absl::StrContains(line, "-- Cell: ")) continue;
+      std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+      wanted.insert(absl::StrCat(table, ".", words[0]));
+    }
+  }
+  EXPECT_EQ(known, wanted);
 }
 
 TEST_P(EncryptionTest, AWrongOrMissingKeyIsAClearRefusal) {

@@ -268,8 +268,8 @@ std::string Runs::RequestKey(const v1::StoredRun& run) { return absl::StrCat(run
 
 absl::StatusOr<std::string> Runs::ClaimRequest(Transaction& tx, const v1::StoredRun& run) const {
   {
-    Statement claim = tx.Prepare(
-        "INSERT INTO run_requests (tenant, request_id, run_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
+    Statement claim =
+        tx.Prepare("INSERT INTO run_requests (tenant, request_id, run_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
     TUTTI_RETURN_IF_ERROR(claim.BindAll(run.tenant(), run.request_id(), run.run_id()).Run());
     if (claim.Changes() > 0) return run.run_id();
   }
@@ -327,8 +327,8 @@ absl::StatusOr<int64_t> Runs::RemoveEnded(Transaction& tx, absl::string_view sta
       TUTTI_RETURN_IF_ERROR(rows.status());
     }
     for (const auto& run : claimed) {
-      TUTTI_RETURN_IF_ERROR(outbox_.Post(tx, ShardOf(RequestKey(run), shards), Outbox::Kind::kForgetRequest,
-                                         run.SerializeAsString()));
+      TUTTI_RETURN_IF_ERROR(
+          outbox_.Post(tx, ShardOf(RequestKey(run), shards), Outbox::Kind::kForgetRequest, run.SerializeAsString()));
     }
   }
   for (const char* sql : {"DELETE FROM journal WHERE run_id = ANY($1)", "DELETE FROM usage WHERE run_id = ANY($1)",

@@ -30,18 +30,11 @@ absl::Status CheckKeys(Transaction& tx, const KeyRing& ring) {
     if (!CellCodec(ring).Open(cell, absl::StrCat(kPrefix, id)).ok())
       return WrongKey(id, "is another one than was given");
   }
-  for (const auto& [id, key] : keys->by_id) {
-    if (cells.contains(id)) continue;
-    Keys alone;
-    alone.by_id[id] = key;
-    alone.active = id;
-    KeyRing of_one(alone);
-    std::string cell = CellCodec(of_one).Seal("tutti", absl::StrCat(kPrefix, id));
-    TUTTI_RETURN_IF_ERROR(tx.Prepare("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-                              .BindAll(absl::StrCat(kPrefix, id), SqlArg::Bytes(cell))
-                              .Run());
-  }
-  return absl::OkStatus();
+  if (keys->active.empty() || cells.contains(keys->active)) return absl::OkStatus();
+  std::string cell = CellCodec(ring).Seal("tutti", absl::StrCat(kPrefix, keys->active));
+  return tx.Prepare("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+      .BindAll(absl::StrCat(kPrefix, keys->active), SqlArg::Bytes(cell))
+      .Run();
 }
 
 }  // namespace tutti::state_manager

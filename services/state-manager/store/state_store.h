@@ -14,6 +14,7 @@
 #include "services/state-manager/store/ledger.h"
 #include "services/state-manager/store/memories.h"
 #include "services/state-manager/store/outbox.h"
+#include "services/state-manager/store/reencryption.h"
 #include "services/state-manager/store/runs.h"
 #include "services/state-manager/store/sessions.h"
 #include "services/state-manager/store/workflows.h"
@@ -37,6 +38,7 @@ struct StateStore {
 
   KeyRing keys;
   CellCodec codec{keys};
+  Reencryption reencryption{codec, keys};
   Payloads payloads{codec};
   Ledger ledger;
   AuditLog audit;
@@ -53,8 +55,8 @@ struct StateStore {
   Sessions sessions;
 };
 
-// The database was written with the keys given: each has left a cell that it alone opens. Notes new keys.
-// FAILED_PRECONDITION: a key is wrong, missing, or none were given for an encrypted database.
+// The database was written with the keys given: each that ever was active has left a cell that it alone opens. Notes
+// the active one. FAILED_PRECONDITION: a key is wrong, missing, or none were given for an encrypted database.
 absl::Status CheckKeys(Transaction& tx, const KeyRing& keys);
 
 }  // namespace tutti::state_manager

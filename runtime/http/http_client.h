@@ -1,4 +1,4 @@
-// HTTP as providers need it.
+// HTTP as a client: to models, embedders and other APIs.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 #include "runtime/async/task.h"
 #include "runtime/rpc/call_context.h"
 
-namespace tutti::agent_manager {
+namespace tutti {
 
 struct HttpRequest {
   std::string url;
@@ -22,6 +22,9 @@ struct HttpResponse {
   int retry_after_seconds = 0;  // 0: not said
 };
 
+// What an answer other than a success means, in the words of the error that APIs send along. `who` answered.
+absl::Status AnswerError(const std::string& who, const HttpResponse& response);
+
 class HttpClient {
  public:
   virtual ~HttpClient() = default;
@@ -30,4 +33,4 @@ class HttpClient {
   virtual Task<absl::StatusOr<HttpResponse>> Post(CallContext& call, HttpRequest request) = 0;
 };
 
-}  // namespace tutti::agent_manager
+}  // namespace tutti

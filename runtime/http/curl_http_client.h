@@ -3,10 +3,10 @@
 
 #include <memory>
 
-#include "services/agent-manager/ports/http_client.h"
+#include "runtime/http/http_client.h"
 
-namespace tutti::agent_manager {
+namespace tutti {
 
 std::unique_ptr<HttpClient> NewCurlHttpClient();
 
-}  // namespace tutti::agent_manager
+}  // namespace tutti

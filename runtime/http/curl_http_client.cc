@@ -1,4 +1,4 @@
-#include "services/agent-manager/adapters/curl_http_client.h"
+#include "runtime/http/curl_http_client.h"
 
 #include <curl/curl.h>
 #include <pthread.h>
@@ -16,7 +16,7 @@
 #include "runtime/status/error.h"
 #include "runtime/sync/mutex.h"
 
-namespace tutti::agent_manager {
+namespace tutti {
 namespace {
 
 constexpr size_t kMaxAnswerBytes = 16 << 20;
@@ -181,4 +181,4 @@ class CurlHttpClient final : public HttpClient {
 
 std::unique_ptr<HttpClient> NewCurlHttpClient() { return std::make_unique<CurlHttpClient>(); }
 
-}  // namespace tutti::agent_manager
+}  // namespace tutti

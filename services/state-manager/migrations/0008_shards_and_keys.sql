@@ -1,4 +1,4 @@
--- 0008: runs spread over several databases.
+-- 0008: runs spread over several databases; memories that are encrypted after they were stored.
 
 -- table outbox: what a transaction of one database wants done in another, committed with it and delivered after it.
 CREATE TABLE outbox (
@@ -22,3 +22,8 @@ CREATE TABLE run_requests (
   run_id TEXT NOT NULL,  -- The run that is created for it.
   PRIMARY KEY (tenant, request_id)
 );
+--@sqlite
+CREATE TRIGGER memories_text_update AFTER UPDATE OF search_text ON memories BEGIN
+  INSERT INTO memories_text (memories_text, rowid, search_text) VALUES ('delete', old.number, old.search_text);
+  INSERT INTO memories_text (rowid, search_text) VALUES (new.number, new.search_text);
+END;
