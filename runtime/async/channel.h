@@ -41,6 +41,15 @@ class Channel {
     if (waiter) executor_.Post([waiter] { waiter.resume(); });
   }
 
+  // What is there now, without waiting. By the consumer.
+  std::optional<T> TryPop() {
+    MutexLock lock(mutex_);
+    if (values_.empty()) return std::nullopt;
+    std::optional<T> out(std::move(values_.front()));
+    values_.pop_front();
+    return out;
+  }
+
   class Awaiter {
    public:
     explicit Awaiter(Channel& channel) noexcept : channel_(channel) {}

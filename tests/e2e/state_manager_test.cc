@@ -45,13 +45,22 @@ TEST_P(StateManagerTest, KilledUnderLoadItHasEveryAcknowledgedAppendOnce) {
         int64_t sent = mine;
         v1::AppendResponse response;
         for (bool fine = true; fine && !stop;) {
-          while (fine && sent < mine + 8) fine = stream->Write(Entry(absl::StrCat("run", w), ++sent));
-          fine = fine && stream->Read(&response) && response.status().code() == 0;
-          if (fine) {
-            EXPECT_EQ(response.request_number(), mine + 1) << "answers keep the order of requests";
+          // One by one, and three in a message.
+          while (fine && sent < mine + 8) {
+            v1::AppendRequest request = Entry(absl::StrCat("run", w), ++sent);
+            for (int i = 0; i < 2 && w % 2 == 1; ++i) *request.add_also() = Entry(absl::StrCat("run", w), ++sent);
+            fine = stream->Write(request);
+          }
+          fine = fine && stream->Read(&response);
+          auto take = [&](const v1::AppendResponse& answer) {
+            fine = fine && answer.status().code() == 0;
+            if (!fine) return;
+            EXPECT_EQ(answer.request_number(), mine + 1) << "answers keep the order of requests";
             ++mine;
             ++total;
-          }
+          };
+          if (fine) take(response);
+          for (const auto& answer : response.also()) take(answer);
         }
         context.TryCancel();
         (void)stream->Finish();

@@ -282,7 +282,10 @@ absl::StatusOr<std::unique_ptr<PostgresSession>> PostgresSession::Connect(const 
     link.inhibit_reactivation(true);
     if (options.prepared_statements) {  // a session of our own, no pooler's
       pqxx::nontransaction work(link);
-      work.exec(absl::StrCat("SET statement_timeout = ", absl::ToInt64Milliseconds(options.statement_timeout)));
+      // Statements are written to be planned once: planning one anew for each execution costs more than it brings
+      // (docs/performance.md).
+      work.exec(absl::StrCat("SET statement_timeout = ", absl::ToInt64Milliseconds(options.statement_timeout),
+                             "; SET plan_cache_mode = force_generic_plan"));
     }
   } catch (const std::exception& e) {
     why = OneLine(e.what());

@@ -14,11 +14,18 @@ constexpr int kPage = 256;
 constexpr size_t kPageBytes = size_t{1} << 20;
 // Answers of one stream that wait to be sent. A client that does not read its answers is cut off past it.
 constexpr size_t kMaxAnswers = 100000;
+constexpr int kMostTogether = 255;
 
 Task<bool> PumpAnswers(std::shared_ptr<Channel<v1::AppendResponse>> answers, StreamWriter<v1::AppendResponse>& writer) {
   for (;;) {
     auto answer = co_await answers->Pop();
     if (!answer.has_value()) co_return true;
+    // A commit answers many at once: they travel together.
+    for (int i = 0; i < kMostTogether; ++i) {
+      auto more = answers->TryPop();
+      if (!more.has_value()) break;
+      *answer->add_also() = *std::move(more);
+    }
     if (!co_await writer.Write(*answer)) co_return false;
   }
 }
@@ -40,15 +47,21 @@ Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, std::shared_ptr<
     v1::AppendRequest request;
     if (!co_await reader.Read(request)) break;
     if (stream->overflow) break;  // ends the call: the client comes again and repeats what it has no answer for
-    ++stream->open;
-    router->Append(std::move(request), [stream](v1::AppendResponse response) {
-      // Full: the client reads nothing. It will repeat what it got no answer for.
-      if (!stream->answers->TryPush(std::move(response))) {
-        stream->overflow = true;
-        stream->answers->Close();
-      }
-      stream->Release();
-    });
+    auto append = [&](v1::AppendRequest one) {
+      ++stream->open;
+      router->Append(std::move(one), [stream](v1::AppendResponse response) {
+        // Full: the client reads nothing. It will repeat what it got no answer for.
+        if (!stream->answers->TryPush(std::move(response))) {
+          stream->overflow = true;
+          stream->answers->Close();
+        }
+        stream->Release();
+      });
+    };
+    google::protobuf::RepeatedPtrField<v1::AppendRequest> also;
+    also.Swap(request.mutable_also());
+    append(std::move(request));
+    for (auto& one : also) append(std::move(one));
   }
   stream->Release();
   co_return true;

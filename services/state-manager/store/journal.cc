@@ -3,19 +3,20 @@
 #include <algorithm>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
-#include "services/state-manager/domain/condense.h"
 #include "services/state-manager/store/bulk_writer.h"
+#include "services/state-manager/store/journal_entry.h"
 #include "services/state-manager/store/rows.h"
 
 namespace tutti::state_manager {
 namespace {
 
-constexpr size_t kPageBytes = size_t{1} << 20;
 constexpr size_t kMaxLongRuns = 10000;
+constexpr size_t kMostRemembered = 100000;
 
 constexpr BulkWriter::Shape kInsertEntry = {
     "INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) VALUES ",
@@ -86,14 +87,6 @@ EntryKey KeyOf(const v1::JournalEntry& entry) {
   }
 }
 
-// The payload in an entry that may be large; null when it has none.
-tutti::type::v1::Payload* PayloadOf(v1::JournalEntry& entry) {
-  if (entry.has_step_completed()) return entry.mutable_step_completed()->mutable_result();
-  if (entry.has_run_finished() && entry.run_finished().has_output())
-    return entry.mutable_run_finished()->mutable_output();
-  return nullptr;
-}
-
 const char* StatusOf(v1::Outcome outcome) {
   switch (outcome) {
     case v1::OUTCOME_SUCCEEDED:
@@ -106,8 +99,6 @@ const char* StatusOf(v1::Outcome outcome) {
 }
 
 std::string OwnerOf(const std::string& run_id) { return absl::StrCat("runs/", run_id); }
-std::string PlaceOf(const std::string& run_id, int64_t seq) { return absl::StrCat("runs/", run_id, "/journal/", seq); }
-
 bool Open(const std::string& status) { return status == "PENDING" || status == "RUNNING"; }
 
 void Refuse(v1::AppendResponse& response, const absl::Status& status) {
@@ -146,14 +137,14 @@ struct Journal::Item {
   v1::AppendRequest request;
   v1::AppendResponse response;
   bool ledger_elsewhere = false;
+  Remembered after;  // the head, if it was written
   absl::AnyInvocable<void(v1::AppendResponse)> done;
 };
 
 // A run's row, as far as an append needs it.
-struct Journal::Head {
+struct Journal::Head : Remembered {
   bool exists = false;
-  int64_t lease_epoch = 0, last_seq = 0, last_writer_seq = 0, progress = 0, start_time = 0, snapshot_seq = 0;
-  std::string status;
+  int64_t seen_seq = 0, seen_writer_seq = 0;  // in the row, before this batch
   // What this batch adds.
   bool written = false;
   bool used = false;    // something was consumed
@@ -166,8 +157,14 @@ struct Journal::Head {
 };
 
 struct Journal::Batch {
-  explicit Batch(Transaction& tx) : entries(tx, kInsertEntry), usage(tx, kInsertUsage) {}
-  BulkWriter entries, usage;
+  // A row of the journal. Texts are the request's.
+  struct Row {
+    absl::string_view run_id;
+    int64_t seq, time;
+    EntryKey key;
+    std::string cell;
+  };
+  std::vector<Row> rows;
 };
 
 v1::AppendResponse Journal::Failure(const v1::AppendRequest& request, const absl::Status& database,
@@ -197,19 +194,61 @@ void Journal::Append(Database& database, v1::AppendRequest request, absl::AnyInv
   op.lane = LaneOf(item->request.run_id());
   op.batch = this;
   op.item = item.get();
-  op.finish = [item = std::move(item)](const absl::Status& status) mutable {
+  op.finish = [this, item = std::move(item)](const absl::Status& status) mutable {
     if (!status.ok()) item->response = Failure(item->request, status, status);
+    Remember(*item, status.ok());
     item->response.set_request_number(item->request.request_number());
     item->done(std::move(item->response));
   };
   database.Write(std::move(op));
 }
 
-absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items) {
-  // By ids of the requests, which outlive it.
-  absl::flat_hash_map<absl::string_view, Head> heads;
-  heads.reserve(items.size());
-  for (void* raw : items) heads[static_cast<Item*>(raw)->request.run_id()];
+void Journal::Remember(const Item& item, bool committed) {
+  MutexLock lock(mutex_);
+  if (!committed || item.response.has_status()) {
+    remembered_.erase(item.request.run_id());  // perhaps written, perhaps refused for what is no longer so
+  } else if (item.after.last_seq > 0) {
+    if (!Open(item.after.status)) {
+      remembered_.erase(item.request.run_id());
+      return;
+    }
+    if (remembered_.size() >= kMostRemembered) remembered_.clear();
+    remembered_[item.request.run_id()] = item.after;
+  }
+}
+
+bool Journal::RecallHeads(const std::vector<void*>& items, Heads& heads) {
+  {
+    MutexLock lock(mutex_);
+    for (auto& [run_id, head] : heads) {
+      auto known = remembered_.find(run_id);
+      if (known == remembered_.end()) return false;
+      static_cast<Remembered&>(head) = known->second;
+    }
+  }
+  for (auto& [run_id, head] : heads) {
+    head.exists = true;
+    head.seen_seq = head.last_seq;
+    head.seen_writer_seq = head.last_writer_seq;
+  }
+  // A refusal must not come from memory.
+  absl::flat_hash_map<absl::string_view, int64_t> next;
+  for (void* raw : items) {
+    const v1::AppendRequest& request = static_cast<Item*>(raw)->request;
+    const Head& head = heads[request.run_id()];
+    int64_t& writer_seq = next.try_emplace(request.run_id(), head.last_writer_seq + 1).first->second;
+    if (request.lease_epoch() != head.lease_epoch || request.writer_seq() != writer_seq || !request.reserve().empty() ||
+        !request.settle().empty() || !CheckForm(request).ok()) {
+      return false;
+    }
+    writer_seq += request.entries_size();
+    // What follows an end is refused.
+    if (request.entries().rbegin()->has_run_finished()) writer_seq = -1;
+  }
+  return true;
+}
+
+absl::Status Journal::LoadHeads(Transaction& tx, Heads& heads) {
 #define TUTTI_HEAD_COLUMNS                                                                                          \
   "SELECT run_id, lease_epoch, last_seq, last_writer_seq, progress_percent, start_time, status, snapshot_seq FROM " \
   "runs "
@@ -220,8 +259,8 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
       Head& head = known->second;
       head.exists = true;
       head.lease_epoch = row.Int(1);
-      head.last_seq = row.Int(2);
-      head.last_writer_seq = row.Int(3);
+      head.seen_seq = head.last_seq = row.Int(2);
+      head.seen_writer_seq = head.last_writer_seq = row.Int(3);
       head.progress = row.Int(4);
       head.start_time = row.Int(5);
       head.status = row.Text(6);
@@ -235,31 +274,56 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
       row.Bind(run_id);
       TUTTI_RETURN_IF_ERROR(load(row));
     }
-  } else {
-    std::vector<std::string> ids;
-    for (const auto& [run_id, head] : heads) ids.emplace_back(run_id);
-    // Locked in one order everywhere, so that replicas do not wait for each other in a circle.
-    Statement rows = tx.Prepare(TUTTI_HEAD_COLUMNS "WHERE run_id = ANY($1) ORDER BY run_id FOR UPDATE");
-    rows.BindList(ids);
-    TUTTI_RETURN_IF_ERROR(load(rows));
+    return absl::OkStatus();
   }
-  Batch batch(tx);
+  std::vector<std::string> ids;
+  for (const auto& [run_id, head] : heads) ids.emplace_back(run_id);
+  // Locked in one order everywhere, so that replicas do not wait for each other in a circle.
+  Statement rows = tx.Prepare(TUTTI_HEAD_COLUMNS "WHERE run_id = ANY($1) ORDER BY run_id FOR UPDATE");
+  rows.BindList(ids);
+  return load(rows);
+}
+
+absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items) {
+  Heads heads;
+  heads.reserve(items.size());
   for (void* raw : items) {
     auto* item = static_cast<Item*>(raw);
     item->response.Clear();
+    item->after = Remembered();
+    heads[item->request.run_id()];
+  }
+  const bool known = RecallHeads(items, heads);
+  if (!known) {
+    for (auto& [run_id, head] : heads) head = Head();
+    TUTTI_RETURN_IF_ERROR(LoadHeads(tx, heads));
+  }
+  Batch batch;
+  batch.rows.reserve(items.size());
+  for (void* raw : items) {
+    auto* item = static_cast<Item*>(raw);
     Head& head = heads[item->request.run_id()];
-    bool write = false;
-    TUTTI_RETURN_IF_ERROR(Check(tx, *item, head, write));
+    bool write = known;
+    if (!known) TUTTI_RETURN_IF_ERROR(Check(tx, *item, head, write));
     if (!write) continue;
     TUTTI_RETURN_IF_ERROR(Write(tx, item->request, head, batch));
     item->response.set_last_seq(head.last_seq);
+    item->after = head;
   }
-  TUTTI_RETURN_IF_ERROR(batch.entries.Flush());
-  TUTTI_RETURN_IF_ERROR(batch.usage.Flush());
-  BulkWriter update(tx, kUpdateHead), usage(tx, kUpdateUsage), status(tx, kUpdateStatus), end(tx, kUpdateEnd);
+  TUTTI_RETURN_IF_ERROR(known ? WriteKnown(tx, heads, batch) : WriteRead(tx, heads, batch));
+  BulkWriter entry_usage(tx, kInsertUsage), usage(tx, kUpdateUsage), status(tx, kUpdateStatus), end(tx, kUpdateEnd);
+  for (const auto& row : batch.rows) {
+    if (row.key.usage == nullptr) continue;
+    int position = 0;
+    for (const auto& used : *row.key.usage) {
+      TUTTI_RETURN_IF_ERROR(entry_usage.Add(row.run_id, row.seq, position++, row.time, row.key.path, used.agent(),
+                                            used.provider(), used.model(), used.calls(), used.input_tokens(),
+                                            used.output_tokens(), used.cost_nano_units(), used.currency_code()));
+    }
+  }
+  TUTTI_RETURN_IF_ERROR(entry_usage.Flush());
   for (auto& [run_id, head] : heads) {
     if (!head.written) continue;
-    TUTTI_RETURN_IF_ERROR(update.Add(run_id, head.last_seq, head.last_writer_seq, head.progress));
     if (head.used) {
       TUTTI_RETURN_IF_ERROR(usage.Add(run_id, head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units));
     }
@@ -272,10 +336,84 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     tx.Announce({News::Kind::kRun, std::string(run_id), ""});
     if (!head.ended && WantsSnapshot(head.last_seq, head.snapshot_seq)) NoteLong(std::string(run_id));
   }
-  TUTTI_RETURN_IF_ERROR(update.Flush());
   TUTTI_RETURN_IF_ERROR(usage.Flush());
   TUTTI_RETURN_IF_ERROR(status.Flush());
   return end.Flush();
+}
+
+absl::Status Journal::WriteRead(Transaction& tx, const Heads& heads, const Batch& batch) {
+  BulkWriter entries(tx, kInsertEntry), update(tx, kUpdateHead);
+  for (const auto& row : batch.rows) {
+    TUTTI_RETURN_IF_ERROR(entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind,
+                                      row.key.attempt, row.key.target, row.key.error_code, SqlArg::Bytes(row.cell)));
+  }
+  TUTTI_RETURN_IF_ERROR(entries.Flush());
+  for (const auto& [run_id, head] : heads) {
+    if (head.written) {
+      TUTTI_RETURN_IF_ERROR(update.Add(run_id, head.last_seq, head.last_writer_seq, head.progress));
+    }
+  }
+  return update.Flush();
+}
+
+absl::Status Journal::WriteKnown(Transaction& tx, const Heads& heads, const Batch& batch) {
+  int64_t as_remembered = 0;
+  if (tx.sqlite()) {
+    for (const auto& [run_id, head] : heads) {
+      Statement update = tx.Prepare(
+          "UPDATE runs SET last_seq = $2, last_writer_seq = $3, progress_percent = $4 WHERE run_id = $1 AND "
+          "lease_epoch = $5 AND last_seq = $6 AND last_writer_seq = $7 AND status IN ('PENDING', 'RUNNING')");
+      update.BindAll(run_id, head.last_seq, head.last_writer_seq, head.progress, head.lease_epoch, head.seen_seq,
+                     head.seen_writer_seq);
+      TUTTI_RETURN_IF_ERROR(update.Run());
+      as_remembered += update.Changes();
+    }
+  } else {
+    // One round trip, whatever the number of runs and entries.
+    Statement both = tx.Prepare(
+        "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = "
+        "h.progress FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], "
+        "$7::bigint[]) AS h(run_id, last_seq, last_writer_seq, progress, lease_epoch, seen_seq, seen_writer_seq) WHERE "
+        "runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND "
+        "runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING 1) INSERT INTO "
+        "journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT * FROM "
+        "unnest($8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[], "
+        "$15::text[], $16::bigint[], $17::bytea[]) WHERE (SELECT count(*) FROM head) = $18::bigint");
+    std::vector<std::vector<std::string>> lists(17);
+    for (const auto& [run_id, head] : heads) {
+      lists[0].emplace_back(run_id);
+      const int64_t numbers[] = {head.last_seq,    head.last_writer_seq, head.progress,
+                                 head.lease_epoch, head.seen_seq,        head.seen_writer_seq};
+      for (size_t i = 0; i < 6; ++i) lists[i + 1].push_back(absl::StrCat(numbers[i]));
+    }
+    for (const auto& row : batch.rows) {
+      lists[7].emplace_back(row.run_id);
+      lists[8].push_back(absl::StrCat(row.seq));
+      lists[9].push_back(absl::StrCat(row.time));
+      lists[10].emplace_back(row.key.kind);
+      lists[11].emplace_back(row.key.path);
+      lists[12].emplace_back(row.key.step_kind);
+      lists[13].push_back(absl::StrCat(row.key.attempt));
+      lists[14].emplace_back(row.key.target);
+      lists[15].push_back(absl::StrCat(row.key.error_code));
+      lists[16].push_back(absl::StrCat("\\x", absl::BytesToHexString(row.cell)));
+    }
+    for (const auto& list : lists) both.BindList(list);
+    both.Bind(static_cast<int64_t>(heads.size()));
+    TUTTI_RETURN_IF_ERROR(both.Run());
+    if (both.Changes() == static_cast<int64_t>(batch.rows.size())) return absl::OkStatus();
+  }
+  if (tx.sqlite() && as_remembered == static_cast<int64_t>(heads.size())) {
+    BulkWriter entries(tx, kInsertEntry);
+    for (const auto& row : batch.rows) {
+      TUTTI_RETURN_IF_ERROR(entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind,
+                                        row.key.attempt, row.key.target, row.key.error_code, SqlArg::Bytes(row.cell)));
+    }
+    return absl::OkStatus();
+  }
+  MutexLock lock(mutex_);
+  for (const auto& [run_id, head] : heads) remembered_.erase(run_id);
+  return absl::AbortedError("another has written to a run since; its row is read");
 }
 
 absl::Status Journal::Account(Transaction& tx, const Item& item) {
@@ -332,15 +470,17 @@ absl::Status Journal::Write(Transaction& tx, v1::AppendRequest& request, Head& h
       TUTTI_ASSIGN_OR_RETURN(*PayloadOf(lean)->mutable_hash(),
                              payloads_.PutShared(tx, OwnerOf(request.run_id()), payload->data()));
       PayloadOf(lean)->clear_data();
-      TUTTI_RETURN_IF_ERROR(WriteEntry(request.run_id(), lean, head, batch));
+      WriteEntry(request, entry, lean, head, batch);
     } else {
-      TUTTI_RETURN_IF_ERROR(WriteEntry(request.run_id(), entry, head, batch));
+      WriteEntry(request, entry, entry, head, batch);
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status Journal::WriteEntry(const std::string& run_id, const v1::JournalEntry& entry, Head& head, Batch& batch) {
+void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntry& entry,
+                         const v1::JournalEntry& stored, Head& head, Batch& batch) {
+  const std::string& run_id = request.run_id();
   const int64_t time = ToMicros(entry.time());
   head.progress = std::max<int64_t>(head.progress, entry.progress_percent());
   if (entry.has_run_started()) {
@@ -349,7 +489,7 @@ absl::Status Journal::WriteEntry(const std::string& run_id, const v1::JournalEnt
     head.status = "RUNNING";
   }
   if (entry.has_run_finished()) {
-    const auto& finished = entry.run_finished();
+    const auto& finished = stored.run_finished();
     head.ended = true;
     head.turned = true;
     head.status = StatusOf(finished.outcome());
@@ -368,119 +508,23 @@ absl::Status Journal::WriteEntry(const std::string& run_id, const v1::JournalEnt
     }
   }
   EntryKey key = KeyOf(entry);
-  std::string cell = payloads_.codec().Seal(entry.SerializeAsString(), PlaceOf(run_id, entry.seq()));
-  TUTTI_RETURN_IF_ERROR(batch.entries.Add(run_id, entry.seq(), time, key.kind, key.path, key.step_kind, key.attempt,
-                                          key.target, key.error_code, SqlArg::Bytes(cell)));
-  if (key.usage == nullptr) return absl::OkStatus();
-  int position = 0;
-  for (const auto& usage : *key.usage) {
-    TUTTI_RETURN_IF_ERROR(batch.usage.Add(run_id, entry.seq(), position++, time, key.path, usage.agent(),
-                                          usage.provider(), usage.model(), usage.calls(), usage.input_tokens(),
-                                          usage.output_tokens(), usage.cost_nano_units(), usage.currency_code()));
-    head.used = true;
-    head.calls += usage.calls();
-    head.input_tokens += usage.input_tokens();
-    head.output_tokens += usage.output_tokens();
-    head.cost_nano_units += usage.cost_nano_units();
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Journal::Fill(Transaction& tx, v1::JournalEntry& entry) const {
-  auto* payload = PayloadOf(entry);
-  if (payload == nullptr || payload->hash().empty()) return absl::OkStatus();
-  TUTTI_ASSIGN_OR_RETURN(*payload->mutable_data(), payloads_.GetShared(tx, payload->hash()));
-  payload->clear_hash();
-  return absl::OkStatus();
-}
-
-absl::StatusOr<v1::ReadJournalResponse> Journal::ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
-                                                          int limit) const {
-  v1::ReadJournalResponse out;
-  {
-    Statement rows = tx.Prepare("SELECT seq, entry FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3");
-    rows.BindAll(run_id, after_seq, limit);
-    size_t bytes = 0;
-    while (rows.Step()) {
-      TUTTI_ASSIGN_OR_RETURN(std::string bytes_of_entry,
-                             payloads_.codec().Open(rows.Bytes(1), PlaceOf(run_id, rows.Int(0))));
-      v1::JournalEntry entry;
-      entry.ParseFromString(bytes_of_entry);
-      TUTTI_RETURN_IF_ERROR(Fill(tx, entry));
-      bytes += entry.ByteSizeLong();
-      if (out.entries_size() > 0 && bytes > kPageBytes) break;  // a page stays well below the message limit
-      *out.add_entries() = std::move(entry);
+  if (key.usage != nullptr) {
+    for (const auto& usage : *key.usage) {
+      head.used = true;
+      head.calls += usage.calls();
+      head.input_tokens += usage.input_tokens();
+      head.output_tokens += usage.output_tokens();
+      head.cost_nano_units += usage.cost_nano_units();
     }
-    TUTTI_RETURN_IF_ERROR(rows.status());
   }
-  if (out.entries().empty()) {
-    Statement run = tx.Prepare("SELECT 1 FROM runs WHERE run_id = $1");
-    run.Bind(run_id);
-    bool there = run.Step();
-    TUTTI_RETURN_IF_ERROR(run.status());
-    if (!there) return RunNotFound(run_id);
-  }
-  return out;
-}
-
-absl::StatusOr<Journal::Snapshot> Journal::ReadSnapshot(Transaction& tx, const std::string& run_id) const {
-  Snapshot out;
-  Statement row = tx.Prepare("SELECT seq, entries FROM snapshots WHERE run_id = $1");
-  row.Bind(run_id);
-  if (!row.Step()) {
-    TUTTI_RETURN_IF_ERROR(row.status());
-    return out;
-  }
-  out.seq = row.Int(0);
-  TUTTI_ASSIGN_OR_RETURN(std::string bytes, payloads_.codec().Open(row.Bytes(1), absl::StrCat("snapshots/", run_id)));
-  v1::ReadJournalResponse stored;
-  stored.ParseFromString(bytes);
-  for (auto& entry : *stored.mutable_entries()) out.entries.push_back(std::move(entry));
-  return out;
-}
-
-absl::StatusOr<Journal::SnapshotCell> Journal::BuildSnapshot(Transaction& tx, const std::string& run_id) const {
-  TUTTI_ASSIGN_OR_RETURN(Snapshot old, ReadSnapshot(tx, run_id));
-  std::vector<v1::JournalEntry> entries = std::move(old.entries);
-  int64_t last = old.seq;
-  {
-    Statement rows = tx.Prepare("SELECT seq, entry FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq");
-    rows.BindAll(run_id, old.seq);
-    while (rows.Step()) {
-      last = rows.Int(0);
-      TUTTI_ASSIGN_OR_RETURN(std::string bytes, payloads_.codec().Open(rows.Bytes(1), PlaceOf(run_id, last)));
-      entries.emplace_back().ParseFromString(bytes);
-    }
-    TUTTI_RETURN_IF_ERROR(rows.status());
-  }
-  if (!WantsSnapshot(last, old.seq)) return SnapshotCell();
-  v1::ReadJournalResponse stored;
-  for (auto& entry : Condense(std::move(entries))) *stored.add_entries() = std::move(entry);
-  return SnapshotCell{last, payloads_.codec().Seal(stored.SerializeAsString(), absl::StrCat("snapshots/", run_id))};
-}
-
-absl::Status Journal::StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot) const {
-  // Another replica may have made one meanwhile: the newer stays.
-  Statement put = tx.Prepare(
-      "INSERT INTO snapshots (run_id, seq, entries, create_time) VALUES ($1, $2, $3, $4) ON CONFLICT (run_id) DO "
-      "UPDATE "
-      "SET seq = excluded.seq, entries = excluded.entries, create_time = excluded.create_time WHERE snapshots.seq < "
-      "excluded.seq");
-  TUTTI_RETURN_IF_ERROR(put.BindAll(run_id, snapshot.seq, SqlArg::Bytes(snapshot.cell), tx.NowMicros()).Run());
-  return tx.Prepare("UPDATE runs SET snapshot_seq = greatest(snapshot_seq, $2) WHERE run_id = $1")
-      .BindAll(run_id, snapshot.seq)
-      .Run();
+  std::string cell = payloads_.codec().Seal(stored.SerializeAsString(), PlaceOf(run_id, entry.seq()));
+  batch.rows.push_back({run_id, entry.seq(), time, key, std::move(cell)});
 }
 
 void Journal::NoteLong(const std::string& run_id) {
   MutexLock lock(mutex_);
   if (long_runs_.size() >= kMaxLongRuns) return;  // its next append notes it again
   if (std::find(long_runs_.begin(), long_runs_.end(), run_id) == long_runs_.end()) long_runs_.push_back(run_id);
-}
-
-std::vector<std::string> Journal::TakeLongRuns() {
-  MutexLock lock(mutex_);
-  return std::exchange(long_runs_, {});
 }
 
 absl::Status AppendCancel(Transaction& tx, const Payloads& payloads, const std::string& run_id, int64_t seq,

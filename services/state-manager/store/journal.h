@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "runtime/sync/mutex.h"
 #include "services/state-manager/ports/database.h"
 #include "services/state-manager/store/ledger.h"
@@ -56,7 +57,7 @@ class Journal final : public BatchWriter {
     std::string cell;
   };
   absl::StatusOr<SnapshotCell> BuildSnapshot(Transaction& tx, const std::string& run_id) const;
-  absl::Status StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot) const;
+  absl::Status StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot);
 
   absl::Status ApplyAll(Transaction& transaction, const std::vector<void*>& items) override;
 
@@ -64,12 +65,29 @@ class Journal final : public BatchWriter {
   struct Item;
   struct Head;
   struct Batch;
+  // By ids of the requests, which outlive it.
+  using Heads = absl::flat_hash_map<absl::string_view, Head>;
+  // What an append needs of a run's row, as it was committed.
+  struct Remembered {
+    int64_t lease_epoch = 0, last_seq = 0, last_writer_seq = 0, progress = 0, start_time = 0, snapshot_seq = 0;
+    std::string status;
+  };
 
   absl::Status Check(Transaction& tx, Item& item, Head& head, bool& write);
   // The append's part in the ledger; or its refusal.
   absl::Status Account(Transaction& tx, const Item& item);
   absl::Status Write(Transaction& tx, v1::AppendRequest& request, Head& head, Batch& batch);
-  absl::Status WriteEntry(const std::string& run_id, const v1::JournalEntry& entry, Head& head, Batch& batch);
+  void WriteEntry(const v1::AppendRequest& request, const v1::JournalEntry& entry, const v1::JournalEntry& stored,
+                  Head& head, Batch& batch);
+  // Reads and locks the runs' rows.
+  static absl::Status LoadHeads(Transaction& tx, Heads& heads);
+  // Instead: what they were after the last append of this process, if that is known of all of them and would let all of
+  // `items` through. Others may have written since: WriteKnown finds out.
+  bool RecallHeads(const std::vector<void*>& items, Heads& heads);
+  static absl::Status WriteRead(Transaction& tx, const Heads& heads, const Batch& batch);
+  void Remember(const Item& item, bool committed);
+  // As WriteRead, if the rows are still as remembered. ABORTED: they are not, and what was remembered is forgotten.
+  absl::Status WriteKnown(Transaction& tx, const Heads& heads, const Batch& batch);
   bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
     return last_seq - snapshot_seq >= std::max(snapshot_every_, snapshot_seq / 4);
   }
@@ -81,6 +99,8 @@ class Journal final : public BatchWriter {
   const int64_t snapshot_every_;
   Mutex mutex_;
   std::vector<std::string> long_runs_ ABSL_GUARDED_BY(mutex_);
+  // Of open runs this process appended to; emptied when it has grown too large.
+  absl::flat_hash_map<std::string, Remembered> remembered_ ABSL_GUARDED_BY(mutex_);
 };
 
 absl::Status RunNotFound(const std::string& run_id);

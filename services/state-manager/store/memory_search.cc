@@ -280,8 +280,12 @@ absl::Status Memories::SearchMemories(Transaction& tx, const v1::SearchMemoriesR
   const double now = static_cast<double>(tx.NowMicros());
   {
     Condition where = Where(tx, request.filter(), 2);
-    Statement rows = tx.Prepare(absl::StrCat(
-        "SELECT number, importance, access_time FROM memories AS m WHERE number = ANY($1::bigint[]) AND", where.sql));
+    // From the list to the rows, in this order: SQLite would else walk all of an agent's memories.
+    Statement rows = tx.Prepare(
+        absl::StrCat("SELECT m.number, m.importance, m.access_time FROM ",
+                     tx.sqlite() ? "json_each($1) AS n CROSS JOIN memories AS m ON m.number = CAST(n.value AS INTEGER)"
+                                 : "unnest($1::bigint[]) AS n(value) JOIN memories AS m ON m.number = n.value",
+                     " WHERE", where.sql));
     rows.BindList(numbers);
     where.Bind(rows);
     while (rows.Step()) {

@@ -75,6 +75,27 @@ TEST_P(StoreTest, ANewIncarnationTakesOverAtOnce) {
   EXPECT_THAT(Create("r2", &before), HasCode(absl::StatusCode::kFailedPrecondition));
 }
 
+// The store remembers what runs were like after their last append; what others wrote since is seen all the same.
+TEST_P(StoreTest, AppendsGoOnAfterOthersWroteToTheRun) {
+  auto engine = Register("e", "1");
+  for (const char* id : {"r1", "r2"}) {
+    ASSERT_THAT(Create(id, &engine), IsOk());
+    for (int64_t seq : {1, 2}) ASSERT_THAT(Append(id, 1, seq), IsOk());
+  }
+  v1::RequestCancelRequest cancel;
+  cancel.set_run_id("r1");
+  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, cancel), IsOk());
+  for (const char* id : {"r1", "r2"}) ASSERT_THAT(Append(id, 1, 3), IsOk());
+  auto journal = JournalOf("r1");
+  ASSERT_EQ(journal.size(), 4u);
+  EXPECT_TRUE(journal[2].has_cancel_requested());
+  EXPECT_EQ(journal[3].seq(), 4);
+  EXPECT_EQ(JournalOf("r2").size(), 3u);
+  ASSERT_THAT(Sql("UPDATE runs SET lease_epoch = 2, last_writer_seq = 0 WHERE run_id = 'r2'"), IsOk());
+  EXPECT_THAT(Append("r2", 1, 4), HasCodeAndText(absl::StatusCode::kAborted, "epoch 2"));
+  EXPECT_THAT(Append("r2", 2, 1), IsOk());
+}
+
 TEST_P(StoreTest, AnEndedRunTakesNothingMore) {
   auto engine = Register("e", "1");
   ASSERT_THAT(Create("r1", &engine), IsOk());

@@ -9,6 +9,9 @@
 namespace tutti::engine {
 namespace {
 
+constexpr size_t kMostTogether = 256;
+constexpr size_t kMostBytesTogether = size_t{256} << 10;
+
 bool Passing(const absl::Status& status) {
   return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kInternal ||
          ReasonOf(status) == "JOURNAL_GAP";
@@ -97,9 +100,19 @@ Task<bool> JournalClient::WriteAll(Stream& stream, bool& broken) {
       writer_wake_.reset();
       continue;
     }
-    sent_up_to_ = next->first;
-    std::shared_ptr<Pending> pending = next->second;  // alive until written, even if answered before
-    bool written = co_await stream.Write(pending->request);
+    // All that came while the last message was on its way goes with the next. The requests are lent to the message, and
+    // alive until it is written, even if answered before.
+    std::vector<std::shared_ptr<Pending>> lent;
+    size_t bytes = 0;
+    for (; next != unanswered_.end() && lent.size() < kMostTogether && bytes < kMostBytesTogether; ++next) {
+      sent_up_to_ = next->first;
+      bytes += next->second->request.ByteSizeLong();
+      lent.push_back(next->second);
+    }
+    state::AppendRequest& first = lent[0]->request;
+    for (size_t i = 1; i < lent.size(); ++i) first.mutable_also()->UnsafeArenaAddAllocated(&lent[i]->request);
+    bool written = co_await stream.Write(first);
+    while (!first.also().empty()) (void)first.mutable_also()->UnsafeArenaReleaseLast();
     if (!written) broken = true;
   }
   stream.Cancel();
@@ -109,24 +122,30 @@ Task<bool> JournalClient::WriteAll(Stream& stream, bool& broken) {
 Task<bool> JournalClient::ReadAll(Stream& stream, bool& broken) {
   bool answered = false;
   state::AppendResponse response;
-  while (co_await stream.Read(response)) {
-    auto it = unanswered_.find(response.request_number());
-    if (it == unanswered_.end()) continue;
-    absl::Status status = FromRpcStatus(response.status());
-    if (Passing(status)) {
-      // The store wrote nothing. Everything behind it must wait too: send all again, in order, on a new stream.
-      log_.Warning("journal append failed for now", {{"error", status.message()}});
-      break;
-    }
-    answered = true;
-    auto pending = std::move(it->second);
-    unanswered_.erase(it);
-    pending->done.Set(std::move(status));
+  for (bool final = true; final && co_await stream.Read(response);) {
+    final = Take(response, answered);
+    for (int i = 0; final && i < response.also_size(); ++i) final = Take(*response.mutable_also(i), answered);
   }
   broken = true;
   stream.Cancel();
   WakeWriter();
   co_return answered;
+}
+
+bool JournalClient::Take(state::AppendResponse& response, bool& answered) {
+  auto it = unanswered_.find(response.request_number());
+  if (it == unanswered_.end()) return true;
+  absl::Status status = FromRpcStatus(response.status());
+  if (Passing(status)) {
+    // Everything behind it must wait too: send all again, in order, on a new stream.
+    log_.Warning("journal append failed for now", {{"error", status.message()}});
+    return false;
+  }
+  answered = true;
+  auto pending = std::move(it->second);
+  unanswered_.erase(it);
+  pending->done.Set(std::move(status));
+  return true;
 }
 
 state::AppendRequest RunJournal::State::Take() {

@@ -44,6 +44,8 @@ class JournalClient {
   Task<bool> RunStream(CallContext& call);
   Task<bool> WriteAll(Stream& stream, bool& broken);
   Task<bool> ReadAll(Stream& stream, bool& broken);
+  // True: the answer is final. False: the store wrote nothing; all that is unanswered is to be sent again.
+  bool Take(state::AppendResponse& response, bool& answered);
   void WakeWriter();
   Task<void> Wake();
 
