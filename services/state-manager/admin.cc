@@ -98,7 +98,9 @@ int AdminMain(const std::string& command, const std::vector<std::string>& args) 
   if (command == "migrate") return Migrate(config, target);
   // Of a store that is spread over databases each has a file of its own: FILE, FILE.1, FILE.2 …
   auto databases = ShardConfigs(config.state_manager());
-  for (size_t i = 0; i < databases.size(); ++i) {
+  // The home is saved last: what the others have sent to it is then in its copy, or still in theirs.
+  for (size_t n = 0; n < databases.size(); ++n) {
+    const size_t i = databases.size() - 1 - n;
     const std::string file = i == 0 ? names[0] : absl::StrCat(names[0], ".", i);
     auto counts = command == "backup" ? BackUp(databases[i], file) : Restore(databases[i], file, force);
     if (!counts.ok()) return Fail(Prefix(counts.status(), databases.size() > 1 ? absl::StrCat(file, ": ") : ""), 1);

@@ -171,7 +171,7 @@ TEST_F(ShardTest, ARequestIdStartsOneRunOverDatabasesAndReplicas) {
   EXPECT_EQ(std::stoi(Sql(0, "SELECT count(*) FROM runs")) + std::stoi(Sql(1, "SELECT count(*) FROM runs")), kRequests);
   // A caller died between its claim and its run: the next one creates the run under the claim, for whoever takes it.
   size_t at = ShardOf("/late");
-  Sql(at, "INSERT INTO run_requests (tenant, request_id, run_id) VALUES ('', 'late', 'claimed-before')");
+  Sql(at, "INSERT INTO run_requests (tenant, request_id, run_id, use_time) VALUES ('', 'late', 'claimed-before', 1)");
   v1::CreateRunRequest request;
   request.mutable_run()->set_run_id("mine");
   request.mutable_run()->set_request_id("late");
@@ -295,7 +295,7 @@ TEST_F(ShardTest, OneDatabaseAwayLeavesTheOthersRunsAtWork) {
   ASSERT_TRUE(own.ok());
   shard_dsns_ = {(*own)->Dsn(*(*own)->NewDatabase())};
   Replica replica = NewReplica("one");
-  auto engine = Register(replica);
+  auto engine = Register(replica, /*lease_seconds=*/2);
   std::string here = IdOf(0, 1), there = IdOf(1, 1);
   CreateRun(replica, here, engine);
   CreateRun(replica, there, engine);
@@ -311,9 +311,19 @@ TEST_F(ShardTest, OneDatabaseAwayLeavesTheOthersRunsAtWork) {
   EXPECT_TRUE(beat().ok());
   EXPECT_EQ(Append(replica, Entry(here, 1)).status().code(), 0);
   EXPECT_EQ(Append(replica, Entry(there, 1)).status().code(), grpc::StatusCode::UNAVAILABLE);
+  // Away for longer than the lease: the engine stays registered where it can be, and is again when the other is back.
+  auto begin = std::chrono::steady_clock::now();
+  EXPECT_TRUE(Eventually(
+      [&] {
+        EXPECT_TRUE(beat().ok());
+        return std::chrono::steady_clock::now() - begin > std::chrono::milliseconds(2500);
+      },
+      20));
   ASSERT_TRUE((*own)->StartAgain().ok());
-  EXPECT_TRUE(Eventually([&] { return Append(replica, Entry(there, 1)).status().code() == 0; }, 30));
-  EXPECT_TRUE(beat().ok());
+  EXPECT_TRUE(Eventually([&] { return beat().ok() && Append(replica, Entry(there, 1)).status().code() == 0; }, 30));
+  auto expires =
+      (*own)->Sql("t1", "SELECT count(*) FROM instances WHERE expire_time > extract(epoch FROM now()) * 1000000");
+  EXPECT_EQ(expires.value_or("?"), "1");
   EXPECT_EQ(Paths(replica, there), std::vector<std::string>{"s1"});
 }
 

@@ -57,12 +57,12 @@ class StateManagerProcesses {
     EXPECT_TRUE(out.Ready()) << ReadAll(out.log);
     return out;
   }
-  v1::InstanceRef Register(Replica& replica) {
+  v1::InstanceRef Register(Replica& replica, int lease_seconds = 60) {
     auto stub = v1::LeaseService::NewStub(replica.channel);
     v1::RegisterInstanceRequest request;
     request.mutable_instance()->set_name("e");
     request.mutable_instance()->set_incarnation("1");
-    request.mutable_lease_duration()->set_seconds(60);
+    request.mutable_lease_duration()->set_seconds(lease_seconds);
     v1::RegisterInstanceResponse response;
     grpc::ClientContext context;
     EXPECT_TRUE(stub->RegisterInstance(&context, request, &response).ok());

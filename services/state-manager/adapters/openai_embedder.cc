@@ -25,7 +25,14 @@ class OpenAiEmbedder final : public RemoteEmbedder {
     request.body = DumpJson(body);
     auto posted = co_await http_.Post(call, std::move(request));
     if (!posted.ok()) co_return Prefix(posted.status(), "the embedder (--state-manager.memory.embedder): ");
-    if (posted->status != 200) co_return AnswerError("the embedder", *posted);
+    if (posted->status != 200) {
+      absl::Status error = AnswerError("the embedder", *posted);
+      bool ours = posted->status < 400 || posted->status >= 500 || posted->status == 429 || posted->status == 408;
+      if (ours) co_return error;
+      // The embedder's refusal is of this suite's configuration, not of the caller.
+      co_return Error(absl::StatusCode::kFailedPrecondition, "EMBEDDER_REFUSES",
+                      absl::StrCat(error.message(), " (--state-manager.memory.embedder)"));
+    }
     co_return Vector(posted->body);
   }
 

@@ -1,7 +1,5 @@
 #include "services/state-manager/loops/courier.h"
 
-#include <map>
-
 #include "absl/strings/str_cat.h"
 #include "runtime/status/macros.h"
 
@@ -14,31 +12,31 @@ Task<void> Courier::Loop() {
   for (;;) {
     auto woken = co_await wake_up_->Wait();
     if (!woken.has_value()) co_return;
-    for (bool more = true; more;) {
-      auto round = co_await Round();
-      // What could not be delivered stays where it is until the next wake-up.
-      if (!round.ok()) log_.Warning("messages between databases wait", {{"error", round.status().message()}});
-      more = round.ok() && *round;
+    // A database that is away keeps its own messages waiting, and no other's.
+    for (size_t target = 0; target < shards_.size(); ++target) {
+      for (bool more = true; more && !stop_.stop_requested();) {
+        auto round = co_await Round(target);
+        // What could not be delivered stays where it is until the next wake-up.
+        if (!round.ok()) log_.Warning("messages between databases wait", {{"error", round.status().message()}});
+        more = round.ok() && *round;
+      }
     }
   }
 }
 
-Task<absl::StatusOr<bool>> Courier::Round() {
+Task<absl::StatusOr<bool>> Courier::Round(size_t target) {
   using Messages = std::vector<Outbox::Message>;
-  auto read = [&outbox = outbox_](Transaction& tx, Messages& out) {
-    auto pending = outbox.Pending(tx, kRound);
+  auto read = [&outbox = outbox_, target](Transaction& tx, Messages& out) {
+    auto pending = outbox.Pending(tx, target, kRound);
     if (pending.ok()) out = *std::move(pending);
     return pending.status();
   };
   TUTTI_CO_ASSIGN_OR_RETURN(Messages messages, co_await shards_.at(from_).Read<Messages>(
                                                    executor_, absl::InfiniteFuture(), false, std::move(read)));
   bool more = static_cast<int64_t>(messages.size()) == kRound;
-  std::map<size_t, Messages> by_target;
-  for (auto& message : messages) by_target[message.target % shards_.size()].push_back(std::move(message));
-  for (auto& [target, of_target] : by_target) {
-    absl::Status delivered = co_await DeliverTo(target, std::move(of_target));
-    TUTTI_CO_RETURN_IF_ERROR(delivered);
-  }
+  if (messages.empty()) co_return false;
+  absl::Status delivered = co_await DeliverTo(target, std::move(messages));
+  TUTTI_CO_RETURN_IF_ERROR(delivered);
   co_return more;
 }
 

@@ -1,6 +1,7 @@
 // Carries what one database of a store has for the others, from its outbox; any number of replicas may do so at once.
 #pragma once
 
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ class Courier {
 
   void Start() { scope_.Spawn(executor_, Loop()); }
   void Stop() {
+    stop_.request_stop();
     wake_up_->Close();
     scope_.CloseAndWait();
   }
@@ -32,7 +34,7 @@ class Courier {
  private:
   Task<void> Loop();
   // True: there may be more.
-  Task<absl::StatusOr<bool>> Round();
+  Task<absl::StatusOr<bool>> Round(size_t target);
   Task<absl::Status> DeliverTo(size_t target, std::vector<Outbox::Message> messages);
 
   const Shards& shards_;
@@ -41,6 +43,7 @@ class Courier {
   Executor& executor_;
   Logger& log_;
   std::shared_ptr<WakeUp> wake_up_;  // when a message was posted anywhere, and now and then
+  std::stop_source stop_;
   Scope scope_;
 };
 

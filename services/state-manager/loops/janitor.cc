@@ -10,6 +10,9 @@ namespace tutti::state_manager {
 namespace {
 // Small enough that a writer behind it waits some milliseconds.
 constexpr int64_t kBatch = 100;
+// Of re-encryption: rows of a slice, and slices between which the tick's other work waits.
+constexpr int64_t kSlice = 200;
+constexpr int kSlicesPerTick = 50;
 }  // namespace
 
 Task<void> Janitor::Loop() {
@@ -17,6 +20,10 @@ Task<void> Janitor::Loop() {
     if (options_.on_tick) options_.on_tick();
     absl::Status snapshots = co_await MakeSnapshots();
     if (!snapshots.ok()) log_.Warning("snapshots failed", {{"error", snapshots.message()}});
+    if (options_.reencrypt) {
+      absl::Status done = co_await Reencrypt();
+      if (!done.ok()) log_.Warning("re-encryption waits for the next tick", {{"error", done.message()}});
+    }
     if (tick % options_.sweep_every != 0) continue;
     absl::Status swept = co_await Sweep();
     if (!swept.ok()) log_.Warning("sweep failed", {{"error", swept.message()}});
@@ -32,17 +39,15 @@ Task<void> Janitor::Loop() {
 }
 
 Task<absl::Status> Janitor::Reencrypt() {
-  constexpr int64_t kSlice = 200;
   const std::string active = store_.keys.Get()->active;
   if (active.empty() || active == reencrypted_for_) co_return absl::OkStatus();
   struct Slice {
     Reencryption::Cursor cursor;
     std::vector<Reencryption::Change> changes;
   };
-  Reencryption::Cursor cursor;
-  while (!cursor.done()) {
+  for (int i = 0; i < kSlicesPerTick && !reencryption_.done(); ++i) {
     if (stop_.stop_requested()) co_return absl::OkStatus();
-    auto find = [&reencryption = store_.reencryption, cursor](Transaction& tx, Slice& out) {
+    auto find = [&reencryption = store_.reencryption, cursor = reencryption_](Transaction& tx, Slice& out) {
       out.cursor = cursor;
       auto changes = reencryption.Find(tx, out.cursor, kSlice);
       if (changes.ok()) out.changes = *std::move(changes);
@@ -50,25 +55,31 @@ Task<absl::Status> Janitor::Reencrypt() {
     };
     TUTTI_CO_ASSIGN_OR_RETURN(Slice slice, co_await access_.Read<Slice>(executor_, absl::InfiniteFuture(),
                                                                         /*allow_stale=*/false, std::move(find)));
-    cursor = slice.cursor;
-    if (slice.changes.empty()) continue;
-    auto replace = [&reencryption = store_.reencryption, changes = std::move(slice.changes)](Transaction& tx, int&) {
-      return reencryption.Replace(tx, changes);
-    };
-    auto replaced =
-        co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("reencryption"), std::move(replace));
-    TUTTI_CO_RETURN_IF_ERROR(replaced.status());
-    // Between the slices the writers come first.
-    if (!co_await Sleep(timers_, executor_, absl::Milliseconds(20), stop_.get_token())) co_return absl::OkStatus();
+    if (!slice.changes.empty()) {
+      auto replace = [&reencryption = store_.reencryption, changes = std::move(slice.changes)](Transaction& tx, int&) {
+        return reencryption.Replace(tx, changes);
+      };
+      auto replaced =
+          co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("reencryption"), std::move(replace));
+      TUTTI_CO_RETURN_IF_ERROR(replaced.status());
+    }
+    reencryption_ = slice.cursor;
   }
-  if (cursor.found > 0) {
+  if (!reencryption_.done()) co_return absl::OkStatus();  // on with the next tick
+  const Reencryption::Cursor pass = std::exchange(reencryption_, {});
+  if (pass.found > 0) {
     auto scrub = [&memories = store_.memories](Transaction& tx, int&) { return memories.Scrub(tx); };
     auto scrubbed =
         co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("reencryption"), std::move(scrub));
     TUTTI_CO_RETURN_IF_ERROR(scrubbed.status());
-    log_.Info("cells encrypted anew", {{"cells", absl::StrCat(cursor.found)}, {"key", active}});
-    co_return absl::OkStatus();  // once more with the next sweep: a replica may have written with an older key
-                                 // meanwhile
+    log_.Info("cells encrypted anew", {{"cells", absl::StrCat(pass.found)}, {"key", active}});
+    co_return absl::OkStatus();  // once more: a replica may have written with an older key meanwhile
+  }
+  reencrypted_for_ = active;
+  if (pass.unreadable > 0) {
+    log_.Error("cells cannot be opened; no encryption key is retired while there are any",
+               {{"cells", absl::StrCat(pass.unreadable)}, {"first", pass.first_unreadable}});
+    co_return absl::OkStatus();
   }
   using Ids = std::vector<std::string>;
   auto retire = [&reencryption = store_.reencryption](Transaction& tx, Ids& out) {
@@ -81,12 +92,11 @@ Task<absl::Status> Janitor::Reencrypt() {
   for (const auto& id : retired) {
     log_.Info("an encryption key is no longer needed by this database", {{"key", id}, {"active", active}});
   }
-  reencrypted_for_ = active;
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> Janitor::MakeSnapshots() {
-  for (const std::string& run_id : store_.journal.TakeLongRuns()) {
+  for (const std::string& run_id : store_.journal.TakeLongRuns(shard_, shards_.size())) {
     if (stop_.stop_requested()) break;
     auto build = [&journal = store_.journal, run_id](Transaction& tx, Journal::SnapshotCell& out) {
       auto built = journal.BuildSnapshot(tx, run_id);
@@ -96,13 +106,18 @@ Task<absl::Status> Janitor::MakeSnapshots() {
     TUTTI_CO_ASSIGN_OR_RETURN(
         Journal::SnapshotCell snapshot,
         co_await access_.Read<Journal::SnapshotCell>(executor_, absl::InfiniteFuture(), false, std::move(build)));
-    if (snapshot.seq == 0) continue;
+    if (snapshot.seq == 0) {
+      store_.journal.ForgetRemembered(run_id);  // noted by what was remembered from before its last snapshot
+      continue;
+    }
     auto keep = [&journal = store_.journal, run_id, snapshot](Transaction& tx, int&) {
       return journal.StoreSnapshot(tx, run_id, snapshot);
     };
     auto stored = co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf(run_id), std::move(keep));
     TUTTI_CO_RETURN_IF_ERROR(stored.status());
+    store_.journal.ForgetRemembered(run_id);
   }
+  if (shard_ != 0) co_return absl::OkStatus();  // memories are at home
   // The index's own work, on a reader's thread, a slice at a time.
   for (bool more = true; more && !stop_.stop_requested();) {
     auto slice = [&memories = store_.memories](Transaction&, bool& out) {
@@ -169,6 +184,7 @@ Task<absl::Status> Janitor::Sweep() {
   }
   absl::Status collected = co_await CollectPayloads();
   TUTTI_CO_RETURN_IF_ERROR(collected);
+  if (shard_ != 0) co_return absl::OkStatus();
   auto sync = [&memories = store_.memories](Transaction& tx, int&) { return memories.SyncIndexIfLoaded(tx); };
   auto synced = co_await access_.Read<int>(executor_, absl::InfiniteFuture(), false, std::move(sync));
   co_return synced.status();
@@ -234,7 +250,7 @@ Task<absl::Status> Janitor::CollectPayloads() {
 }
 
 Task<void> Janitor::ReloadKeys() {
-  if (!options_.load_keys) co_return;
+  if (!options_.load_keys || shard_ != 0) co_return;
   auto loaded = options_.load_keys();
   absl::Status status = loaded.status();
   if (status.ok()) {
@@ -252,9 +268,12 @@ Task<void> Janitor::ReloadKeys() {
     if (status.ok()) {
       // Against what the database says of them, before anything is written with them.
       auto ring = std::make_shared<KeyRing>(keys);
-      auto check = [ring](Transaction& tx, int&) { return CheckKeys(tx, *ring); };
-      auto checked = co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("keys"), std::move(check));
-      status = checked.status();
+      for (size_t i = 0; i < shards_.size() && status.ok(); ++i) {
+        auto check = [ring](Transaction& tx, int&) { return CheckKeys(tx, *ring); };
+        auto checked =
+            co_await shards_.at(i).Write<int>(executor_, absl::InfiniteFuture(), LaneOf("keys"), std::move(check));
+        status = checked.status();
+      }
     }
     if (status.ok()) {
       log_.Info("encryption keys reloaded", {{"active", keys.active}});

@@ -51,7 +51,8 @@ class Janitor {
   // One sweep of everything; also for tests.
   Task<absl::Status> Sweep();
   Task<absl::Status> MakeSnapshots();
-  // Passes over everything until one finds nothing to write anew; then names the keys that are no longer needed.
+  // Some slices of a pass over everything; passes follow each other until one finds nothing to write anew, which names
+  // the keys that are no longer needed.
   Task<absl::Status> Reencrypt();
 
  private:
@@ -72,6 +73,7 @@ class Janitor {
   TimerService& timers_;
   Executor& executor_;
   Logger& log_;
+  Reencryption::Cursor reencryption_;
   std::string reencrypted_for_;  // the active key of the last complete pass
   std::stop_source stop_;
   Scope scope_;

@@ -7,6 +7,7 @@ CREATE TABLE outbox (
   kind TEXT NOT NULL,  -- `settle`, `audit` or `forget_request`.
   body BYTEA NOT NULL  -- A serialized message of tutti.state.v1, by kind.
 );
+CREATE INDEX outbox_by_target ON outbox (target, message_id);
 
 -- table inbox: messages from other databases' outboxes that were worked on here, so that none is worked on twice.
 CREATE TABLE inbox (
@@ -20,6 +21,7 @@ CREATE TABLE run_requests (
   tenant TEXT NOT NULL,  -- Whose request it is.
   request_id TEXT NOT NULL,  -- The caller's key.
   run_id TEXT NOT NULL,  -- The run that is created for it.
+  use_time BIGINT NOT NULL,  -- When a caller last asked for it.
   PRIMARY KEY (tenant, request_id)
 );
 --@sqlite

@@ -20,7 +20,7 @@ class AppendRouter : public std::enable_shared_from_this<AppendRouter> {
   AppendRouter(const Shards& shards, Journal& journal, const Ledger& ledger)
       : shards_(shards), journal_(journal), ledger_(ledger) {}
 
-  // As Journal::Append. Bounded by the databases' queues.
+  // As Journal::Append. Bounded by the databases' queues and, behind a reservation, by kMostHeld.
   void Append(v1::AppendRequest request, Done done);
 
  private:
@@ -28,8 +28,14 @@ class AppendRouter : public std::enable_shared_from_this<AppendRouter> {
     v1::AppendRequest request;
     Done done;
   };
+  struct Call {
+    Waiting append;
+    bool current = false;
+    absl::Status refusal;
+  };
   void Send(Waiting append);
   void Reserve(Waiting append);
+  void ReserveAtHome(std::shared_ptr<Call> call);
   // The reservation of a run's append has been dealt with: what waited behind it goes on.
   void GoOn(const std::string& run_id);
 

@@ -1,10 +1,12 @@
+#include <algorithm>
+
 #include "runtime/async/when_all.h"
 #include "services/state-manager/rpc/services.h"
 
 namespace tutti::state_manager {
 
 template <class Request, class Response>
-Task<absl::StatusOr<std::vector<Response>>> LeaseRpc::Everywhere(
+Task<std::vector<absl::StatusOr<Response>>> LeaseRpc::Everywhere(
     CallContext& call, Request request, absl::Status (Leases::*method)(Transaction&, const Request&, Response&) const) {
   std::vector<Task<absl::StatusOr<Response>>> writes;
   for (size_t i = 0; i < shards_.size(); ++i) {
@@ -14,50 +16,85 @@ Task<absl::StatusOr<std::vector<Response>>> LeaseRpc::Everywhere(
     writes.push_back(shards_.at(i).Write<Response>(*call.executor, call.deadline, LaneOf("leases"), std::move(body)));
   }
   auto answers = co_await WhenAll(std::move(writes));
-  std::vector<Response> out;
-  absl::Status away;
-  for (auto& answer : answers) {
-    if (answer.ok()) {
-      out.push_back(*std::move(answer));
-    } else if (absl::IsUnavailable(answer.status())) {
-      away = answer.status();
-    } else {
-      co_return answer.status();
-    }
-  }
-  if (out.empty()) co_return away;
-  co_return std::move(out);
+  co_return std::move(answers);
 }
+
+namespace {
+
+// What is wrong with the request is wrong everywhere; else one database that answers is enough.
+template <class Response>
+absl::Status Common(const std::vector<absl::StatusOr<Response>>& answers) {
+  bool any = false;
+  absl::Status worst;
+  for (const auto& answer : answers) {
+    any |= answer.ok();
+    if (absl::IsInvalidArgument(answer.status())) return answer.status();
+    if (!answer.ok() && (worst.ok() || absl::IsFailedPrecondition(answer.status()))) worst = answer.status();
+  }
+  return any ? absl::OkStatus() : worst;
+}
+
+constexpr size_t kClaimBytes = size_t{1} << 20;
+
+}  // namespace
 
 TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, RegisterInstance) {
   auto answers = co_await Everywhere(call, request, &Leases::RegisterInstance);
-  co_return answers.status();
+  co_return Common(answers);
 }
 
 TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, Heartbeat) {
-  TUTTI_CO_ASSIGN_OR_RETURN(auto answers, co_await Everywhere(call, request, &Leases::Heartbeat));
+  auto answers = co_await Everywhere(call, request, &Leases::Heartbeat);
+  absl::Status common = Common(answers);
+  TUTTI_CO_RETURN_IF_ERROR(common);
   for (const auto& answer : answers) {
-    response.set_claimable_runs(response.claimable_runs() + answer.claimable_runs());
-    response.mutable_cancel_run_ids()->MergeFrom(answer.cancel_run_ids());
+    if (!answer.ok()) continue;
+    *response.mutable_lease_duration() = answer->lease_duration();
+    response.set_claimable_runs(response.claimable_runs() + answer->claimable_runs());
+    response.mutable_cancel_run_ids()->MergeFrom(answer->cancel_run_ids());
+  }
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (!absl::IsFailedPrecondition(answers[i].status())) continue;
+    // A database that was away for longer than the lease knows the engine no more. It comes back as the one it was:
+    // what others took there meanwhile they hold under new epochs.
+    v1::RegisterInstanceRequest again;
+    *again.mutable_instance() = request.instance();
+    *again.mutable_lease_duration() = response.lease_duration();
+    auto body = [&leases = leases_, again](Transaction& tx, v1::RegisterInstanceResponse& out) {
+      return leases.Rejoin(tx, again, out);
+    };
+    auto joined = co_await shards_.at(i).Write<v1::RegisterInstanceResponse>(*call.executor, call.deadline,
+                                                                             LaneOf("leases"), std::move(body));
+    if (absl::IsFailedPrecondition(joined.status())) co_return joined.status();
   }
   co_return absl::OkStatus();
 }
 
-// Each database gives its share, so that none waits behind another that has much.
+// Each database gives its share, so that none waits behind another that has much. What does not fit the answer is
+// leased to the engine and not held by it: it comes with the next claim.
 TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, ClaimRuns) {
   v1::ClaimRunsRequest share = request;
   const auto shards = static_cast<int>(shards_.size());
   share.set_max_runs((request.max_runs() + shards - 1) / shards);
-  TUTTI_CO_ASSIGN_OR_RETURN(auto answers, co_await Everywhere(call, share, &Leases::ClaimRuns));
+  auto answers = co_await Everywhere(call, share, &Leases::ClaimRuns);
+  absl::Status common = Common(answers);
+  TUTTI_CO_RETURN_IF_ERROR(common);
+  size_t bytes = 0;
   for (auto& answer : answers) {
-    for (auto& run : *answer.mutable_runs()) *response.add_runs() = std::move(run);
+    if (!answer.ok()) continue;
+    for (auto& run : *answer->mutable_runs()) {
+      bytes += run.ByteSizeLong();
+      bool full = response.runs_size() >= std::max(1, request.max_runs()) || bytes > kClaimBytes;
+      if (response.runs_size() > 0 && full) break;
+      *response.add_runs() = std::move(run);
+    }
   }
   co_return absl::OkStatus();
 }
 
 TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, ReleaseInstance) {
   auto answers = co_await Everywhere(call, request, &Leases::ReleaseInstance);
-  co_return answers.status();
+  co_return Common(answers);
 }
 
 grpc::ServerWriteReactor<v1::WatchInstanceResponse>* LeaseRpc::WatchInstance(grpc::CallbackServerContext* context,

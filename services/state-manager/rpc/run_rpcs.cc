@@ -17,6 +17,7 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, CreateRun) {
     std::string key = Runs::RequestKey(request.run());
     auto claim = [&runs = runs_, run = request.run()](Transaction& tx, std::string& out) {
       auto claimed = runs.ClaimRequest(tx, run);
+      if (absl::IsAborted(claimed.status())) claimed = runs.ClaimRequest(tx, run);  // its claim has just gone
       if (claimed.ok()) out = *std::move(claimed);
       return claimed.status();
     };

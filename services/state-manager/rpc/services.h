@@ -111,10 +111,9 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
  private:
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchInstanceRequest& request,
                                  StreamWriter<v1::WatchInstanceResponse>& writer);
-  // The same request to every database, side by side. One that is away does not keep the others from their work:
-  // UNAVAILABLE only when all are; any other error is everybody's.
+  // The same request to every database, side by side: one that is away does not keep the others from their work.
   template <class Request, class Response>
-  Task<absl::StatusOr<std::vector<Response>>> Everywhere(CallContext& call, Request request,
+  Task<std::vector<absl::StatusOr<Response>>> Everywhere(CallContext& call, Request request,
                                                          absl::Status (Leases::*method)(Transaction&, const Request&,
                                                                                         Response&) const);
   ServerEnv& env_;

@@ -3,6 +3,7 @@
 // for each other's commits.
 #include "runtime/json/json.h"
 #include "services/state-manager/rpc/services.h"
+#include "services/state-manager/store/memory_rows.h"
 
 namespace tutti::state_manager {
 namespace {
@@ -53,7 +54,9 @@ TUTTI_READ_METHOD(BudgetRpc, BudgetService, ReportSpending, true)
 
 TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, StoreMemory) {
   v1::StoreMemoryRequest store = request;
-  if (embedder_ && request.memory().embedding().empty() && !request.memory().content().empty()) {
+  const std::string& content = request.memory().content();
+  bool fits = !content.empty() && content.size() <= kMaxMemoryBytes;  // else the store says so
+  if (embedder_ && request.memory().embedding().empty() && fits) {
     TUTTI_CO_ASSIGN_OR_RETURN(std::vector<float> vector, co_await embedder_->Embed(call, request.memory().content()));
     store.mutable_memory()->mutable_embedding()->Assign(vector.begin(), vector.end());
     store.mutable_memory()->set_embedder(embedder_->name());
@@ -99,7 +102,8 @@ TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, ForgetMemories) {
 // A search is a read; that it brought what it brought is noted by a write nobody waits for.
 TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, SearchMemories) {
   v1::SearchMemoriesRequest search = request;
-  if (embedder_ && request.embedding().empty() && !request.query().empty()) {
+  bool fits = !request.query().empty() && request.query().size() <= kMaxMemoryBytes;
+  if (embedder_ && request.embedding().empty() && fits) {
     TUTTI_CO_ASSIGN_OR_RETURN(std::vector<float> vector, co_await embedder_->Embed(call, request.query()));
     search.mutable_embedding()->Assign(vector.begin(), vector.end());
     search.set_embedder(embedder_->name());

@@ -356,61 +356,66 @@ absl::Status Journal::WriteRead(Transaction& tx, const Heads& heads, const Batch
   return update.Flush();
 }
 
-absl::Status Journal::WriteKnown(Transaction& tx, const Heads& heads, const Batch& batch) {
+absl::StatusOr<bool> Journal::WriteKnownOneByOne(Transaction& tx, const Heads& heads, const Batch& batch) {
   int64_t as_remembered = 0;
-  if (tx.sqlite()) {
-    for (const auto& [run_id, head] : heads) {
-      Statement update = tx.Prepare(
-          "UPDATE runs SET last_seq = $2, last_writer_seq = $3, progress_percent = $4 WHERE run_id = $1 AND "
-          "lease_epoch = $5 AND last_seq = $6 AND last_writer_seq = $7 AND status IN ('PENDING', 'RUNNING')");
-      update.BindAll(run_id, head.last_seq, head.last_writer_seq, head.progress, head.lease_epoch, head.seen_seq,
-                     head.seen_writer_seq);
-      TUTTI_RETURN_IF_ERROR(update.Run());
-      as_remembered += update.Changes();
-    }
-  } else {
-    // One round trip, whatever the number of runs and entries.
-    Statement both = tx.Prepare(
-        "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = "
-        "h.progress FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], "
-        "$7::bigint[]) AS h(run_id, last_seq, last_writer_seq, progress, lease_epoch, seen_seq, seen_writer_seq) WHERE "
-        "runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND "
-        "runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING 1) INSERT INTO "
-        "journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT * FROM "
-        "unnest($8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[], "
-        "$15::text[], $16::bigint[], $17::bytea[]) WHERE (SELECT count(*) FROM head) = $18::bigint");
-    std::vector<std::vector<std::string>> lists(17);
-    for (const auto& [run_id, head] : heads) {
-      lists[0].emplace_back(run_id);
-      const int64_t numbers[] = {head.last_seq,    head.last_writer_seq, head.progress,
-                                 head.lease_epoch, head.seen_seq,        head.seen_writer_seq};
-      for (size_t i = 0; i < 6; ++i) lists[i + 1].push_back(absl::StrCat(numbers[i]));
-    }
-    for (const auto& row : batch.rows) {
-      lists[7].emplace_back(row.run_id);
-      lists[8].push_back(absl::StrCat(row.seq));
-      lists[9].push_back(absl::StrCat(row.time));
-      lists[10].emplace_back(row.key.kind);
-      lists[11].emplace_back(row.key.path);
-      lists[12].emplace_back(row.key.step_kind);
-      lists[13].push_back(absl::StrCat(row.key.attempt));
-      lists[14].emplace_back(row.key.target);
-      lists[15].push_back(absl::StrCat(row.key.error_code));
-      lists[16].push_back(absl::StrCat("\\x", absl::BytesToHexString(row.cell)));
-    }
-    for (const auto& list : lists) both.BindList(list);
-    both.Bind(static_cast<int64_t>(heads.size()));
-    TUTTI_RETURN_IF_ERROR(both.Run());
-    if (both.Changes() == static_cast<int64_t>(batch.rows.size())) return absl::OkStatus();
+  for (const auto& [run_id, head] : heads) {
+    Statement update = tx.Prepare(
+        "UPDATE runs SET last_seq = $2, last_writer_seq = $3, progress_percent = $4 WHERE run_id = $1 AND "
+        "lease_epoch = $5 AND last_seq = $6 AND last_writer_seq = $7 AND status IN ('PENDING', 'RUNNING')");
+    update.BindAll(run_id, head.last_seq, head.last_writer_seq, head.progress, head.lease_epoch, head.seen_seq,
+                   head.seen_writer_seq);
+    TUTTI_RETURN_IF_ERROR(update.Run());
+    as_remembered += update.Changes();
   }
-  if (tx.sqlite() && as_remembered == static_cast<int64_t>(heads.size())) {
-    BulkWriter entries(tx, kInsertEntry);
-    for (const auto& row : batch.rows) {
-      TUTTI_RETURN_IF_ERROR(entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind,
-                                        row.key.attempt, row.key.target, row.key.error_code, SqlArg::Bytes(row.cell)));
-    }
-    return absl::OkStatus();
+  if (as_remembered != static_cast<int64_t>(heads.size())) return false;
+  BulkWriter entries(tx, kInsertEntry);
+  for (const auto& row : batch.rows) {
+    TUTTI_RETURN_IF_ERROR(entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind,
+                                      row.key.attempt, row.key.target, row.key.error_code, SqlArg::Bytes(row.cell)));
   }
+  return true;
+}
+
+absl::StatusOr<bool> Journal::WriteKnownAtOnce(Transaction& tx, const Heads& heads, const Batch& batch) {
+  // One round trip, whatever the number of runs and entries.
+  Statement both = tx.Prepare(
+      "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = "
+      "h.progress FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], "
+      "$7::bigint[]) AS h(run_id, last_seq, last_writer_seq, progress, lease_epoch, seen_seq, seen_writer_seq) WHERE "
+      "runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND "
+      "runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING 1) INSERT INTO "
+      "journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT * FROM "
+      "unnest($8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[], "
+      "$15::text[], $16::bigint[], $17::bytea[]) WHERE (SELECT count(*) FROM head) = $18::bigint");
+  std::vector<std::vector<std::string>> lists(17);
+  for (const auto& [run_id, head] : heads) {
+    lists[0].emplace_back(run_id);
+    const int64_t numbers[] = {head.last_seq,    head.last_writer_seq, head.progress,
+                               head.lease_epoch, head.seen_seq,        head.seen_writer_seq};
+    for (size_t i = 0; i < 6; ++i) lists[i + 1].push_back(absl::StrCat(numbers[i]));
+  }
+  for (const auto& row : batch.rows) {
+    lists[7].emplace_back(row.run_id);
+    lists[8].push_back(absl::StrCat(row.seq));
+    lists[9].push_back(absl::StrCat(row.time));
+    lists[10].emplace_back(row.key.kind);
+    lists[11].emplace_back(row.key.path);
+    lists[12].emplace_back(row.key.step_kind);
+    lists[13].push_back(absl::StrCat(row.key.attempt));
+    lists[14].emplace_back(row.key.target);
+    lists[15].push_back(absl::StrCat(row.key.error_code));
+    lists[16].push_back(absl::StrCat("\\x", absl::BytesToHexString(row.cell)));
+  }
+  for (const auto& list : lists) both.BindList(list);
+  both.Bind(static_cast<int64_t>(heads.size()));
+  TUTTI_RETURN_IF_ERROR(both.Run());
+  return both.Changes() == static_cast<int64_t>(batch.rows.size());
+}
+
+absl::Status Journal::WriteKnown(Transaction& tx, const Heads& heads, const Batch& batch) {
+  TUTTI_ASSIGN_OR_RETURN(bool as_remembered,
+                         tx.sqlite() ? WriteKnownOneByOne(tx, heads, batch) : WriteKnownAtOnce(tx, heads, batch));
+  if (as_remembered) return absl::OkStatus();
   MutexLock lock(mutex_);
   for (const auto& [run_id, head] : heads) remembered_.erase(run_id);
   return absl::AbortedError("another has written to a run since; its row is read");
@@ -419,8 +424,8 @@ absl::Status Journal::WriteKnown(Transaction& tx, const Heads& heads, const Batc
 absl::Status Journal::Account(Transaction& tx, const Item& item) {
   const v1::AppendRequest& request = item.request;
   if (!item.ledger_elsewhere) return ledger_.Apply(tx, request.run_id(), request.reserve(), request.settle());
+  for (const auto& settlement : request.settle()) TUTTI_RETURN_IF_ERROR(Ledger::Check(settlement));
   for (const auto& settlement : request.settle()) {
-    TUTTI_RETURN_IF_ERROR(Ledger::Check(settlement));
     TUTTI_RETURN_IF_ERROR(outbox_.Post(tx, 0, Outbox::Kind::kSettle, settlement.SerializeAsString()));
   }
   return absl::OkStatus();

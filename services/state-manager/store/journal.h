@@ -34,6 +34,9 @@ class Journal final : public BatchWriter {
   static v1::AppendResponse Failure(const v1::AppendRequest& request, const absl::Status& database,
                                     const absl::Status& refusal);
 
+  // Whether the run is there, open, and leased under the request's epoch.
+  static absl::StatusOr<bool> IsCurrent(Transaction& tx, const v1::AppendRequest& request);
+
   // At most `limit` entries after `after_seq`, with their payloads; fewer only at the end or when the page is full (1
   // MiB). NOT_FOUND: no such run.
   absl::StatusOr<v1::ReadJournalResponse> ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
@@ -48,8 +51,10 @@ class Journal final : public BatchWriter {
   // Puts payloads back into entries of a snapshot.
   absl::Status Fill(Transaction& tx, v1::JournalEntry& entry) const;
 
-  // Runs that want a snapshot, each once.
-  std::vector<std::string> TakeLongRuns();
+  // Runs of one of the databases that want a snapshot, each once.
+  std::vector<std::string> TakeLongRuns(size_t shard = 0, size_t shards = 1);
+  // What a snapshot has changed is read again with the run's next append.
+  void ForgetRemembered(const std::string& run_id);
   // A snapshot of a run's journal as it is now, made from the last one and what came after; `seq` 0: that one is recent
   // enough. Made by a read, so that writers do not wait for it, then stored by a write.
   struct SnapshotCell {
@@ -57,7 +62,7 @@ class Journal final : public BatchWriter {
     std::string cell;
   };
   absl::StatusOr<SnapshotCell> BuildSnapshot(Transaction& tx, const std::string& run_id) const;
-  absl::Status StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot);
+  absl::Status StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot) const;
 
   absl::Status ApplyAll(Transaction& transaction, const std::vector<void*>& items) override;
 
@@ -88,6 +93,9 @@ class Journal final : public BatchWriter {
   void Remember(const Item& item, bool committed);
   // As WriteRead, if the rows are still as remembered. ABORTED: they are not, and what was remembered is forgotten.
   absl::Status WriteKnown(Transaction& tx, const Heads& heads, const Batch& batch);
+  // Nothing of the entries, and false, when a row is not as remembered.
+  static absl::StatusOr<bool> WriteKnownOneByOne(Transaction& tx, const Heads& heads, const Batch& batch);
+  static absl::StatusOr<bool> WriteKnownAtOnce(Transaction& tx, const Heads& heads, const Batch& batch);
   bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
     return last_seq - snapshot_seq >= std::max(snapshot_every_, snapshot_seq / 4);
   }

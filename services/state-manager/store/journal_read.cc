@@ -1,9 +1,13 @@
 // Journals read: pages, snapshots.
+#include <algorithm>
+#include <iterator>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/status/macros.h"
 #include "services/state-manager/domain/condense.h"
 #include "services/state-manager/store/journal.h"
 #include "services/state-manager/store/journal_entry.h"
+#include "services/state-manager/store/shards.h"
 
 namespace tutti::state_manager {
 namespace {
@@ -83,11 +87,7 @@ absl::StatusOr<Journal::SnapshotCell> Journal::BuildSnapshot(Transaction& tx, co
   return SnapshotCell{last, payloads_.codec().Seal(stored.SerializeAsString(), absl::StrCat("snapshots/", run_id))};
 }
 
-absl::Status Journal::StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot) {
-  {
-    MutexLock lock(mutex_);
-    remembered_.erase(run_id);  // the next append reads where the new snapshot stands
-  }
+absl::Status Journal::StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot) const {
   // Another replica may have made one meanwhile: the newer stays.
   Statement put = tx.Prepare(
       "INSERT INTO snapshots (run_id, seq, entries, create_time) VALUES ($1, $2, $3, $4) ON CONFLICT (run_id) DO "
@@ -100,9 +100,26 @@ absl::Status Journal::StoreSnapshot(Transaction& tx, const std::string& run_id, 
       .Run();
 }
 
-std::vector<std::string> Journal::TakeLongRuns() {
+absl::StatusOr<bool> Journal::IsCurrent(Transaction& tx, const v1::AppendRequest& request) {
+  Statement row = tx.Prepare("SELECT 1 FROM runs WHERE run_id = $1 AND lease_epoch = $2 AND end_time = 0");
+  row.BindAll(request.run_id(), request.lease_epoch());
+  bool current = row.Step();
+  TUTTI_RETURN_IF_ERROR(row.status());
+  return current;
+}
+
+std::vector<std::string> Journal::TakeLongRuns(size_t shard, size_t shards) {
   MutexLock lock(mutex_);
-  return std::exchange(long_runs_, {});
+  auto others = std::partition(long_runs_.begin(), long_runs_.end(),
+                               [&](const std::string& run_id) { return ShardOf(run_id, shards) == shard; });
+  std::vector<std::string> out(std::make_move_iterator(long_runs_.begin()), std::make_move_iterator(others));
+  long_runs_.erase(long_runs_.begin(), others);
+  return out;
+}
+
+void Journal::ForgetRemembered(const std::string& run_id) {
+  MutexLock lock(mutex_);
+  remembered_.erase(run_id);
 }
 
 }  // namespace tutti::state_manager

@@ -43,6 +43,19 @@ absl::Status Leases::RegisterInstance(Transaction& tx, const v1::RegisterInstanc
       .Run();
 }
 
+absl::Status Leases::Rejoin(Transaction& tx, const v1::RegisterInstanceRequest& request,
+                            v1::RegisterInstanceResponse&) const {
+  const int64_t lease = ToMicros(request.lease_duration()), now = tx.NowMicros();
+  Statement join = tx.Prepare(
+      "INSERT INTO instances (name, incarnation, lease_duration, expire_time) VALUES ($1, $2, $3, $4) ON CONFLICT "
+      "(name) "
+      "DO UPDATE SET lease_duration = $3, expire_time = $4, incarnation = $2 WHERE instances.incarnation = $2 OR "
+      "instances.expire_time <= $5");
+  join.BindAll(request.instance().name(), request.instance().incarnation(), lease, now + lease, now);
+  TUTTI_RETURN_IF_ERROR(join.Run());
+  return join.Changes() > 0 ? absl::OkStatus() : NotRegistered(request.instance());
+}
+
 absl::StatusOr<int64_t> Leases::CountFree(Transaction& tx, int64_t most) {
   Statement free = tx.Prepare("SELECT count(*) FROM (SELECT 1 FROM runs WHERE " TUTTI_OPEN " AND " TUTTI_NO_LIVING_OWNER
                               " LIMIT $2) AS counted");
@@ -64,6 +77,15 @@ absl::Status Leases::Heartbeat(Transaction& tx, const v1::HeartbeatRequest& requ
   }
   TUTTI_ASSIGN_OR_RETURN(int64_t free, CountFree(tx, kMostCounted));
   response.set_claimable_runs(free);
+  {
+    Statement lease = tx.Prepare("SELECT lease_duration FROM instances WHERE name = $1");
+    lease.Bind(instance.name());
+    if (lease.Step()) {
+      response.mutable_lease_duration()->set_seconds(lease.Int(0) / 1000000);
+      response.mutable_lease_duration()->set_nanos(static_cast<int32_t>(lease.Int(0) % 1000000 * 1000));
+    }
+    TUTTI_RETURN_IF_ERROR(lease.status());
+  }
   Statement cancels = tx.Prepare("SELECT run_id FROM runs WHERE " TUTTI_OPEN
                                  " AND cancel_requested = 1 AND owner = $1 AND owner_incarnation = $2 LIMIT 1000");
   cancels.BindAll(instance.name(), instance.incarnation());

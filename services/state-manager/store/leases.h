@@ -14,6 +14,10 @@ class Leases {
   absl::Status RegisterInstance(Transaction& tx, const v1::RegisterInstanceRequest& request,
                                 v1::RegisterInstanceResponse& response) const;
   absl::Status Heartbeat(Transaction& tx, const v1::HeartbeatRequest& request, v1::HeartbeatResponse& response) const;
+  // After a time in which the database was away: as RegisterInstance, unless another incarnation has the name now
+  // (FAILED_PRECONDITION).
+  absl::Status Rejoin(Transaction& tx, const v1::RegisterInstanceRequest& request,
+                      v1::RegisterInstanceResponse& response) const;
   absl::Status ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& request, v1::ClaimRunsResponse& response) const;
   absl::Status ReleaseInstance(Transaction& tx, const v1::ReleaseInstanceRequest& request,
                                v1::ReleaseInstanceResponse& response) const;

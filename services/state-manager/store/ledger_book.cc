@@ -187,7 +187,9 @@ ReservationRow* LedgerBook::Find(const std::string& id) {
 }
 
 absl::Status LedgerBook::Reserve(const v1::Reservation& reservation, const std::vector<std::string>& fronts) {
-  if (Find(reservation.reservation_id()) != nullptr) return absl::OkStatus();
+  ReservationRow* known = Find(reservation.reservation_id());
+  if (known != nullptr && known->proto.state() != v1::RESERVATION_STATE_EXPIRED) return absl::OkStatus();
+  // What an expired one held has been given back, perhaps to others: it is held anew, if there is still room.
   ReservationRow row;
   for (const auto& scope : fronts) {
     auto budget = budgets_.find(scope);
@@ -206,7 +208,8 @@ absl::Status LedgerBook::Reserve(const v1::Reservation& reservation, const std::
   const int64_t now = tx_.NowMicros();
   SetMicros(now, row.proto.mutable_create_time());
   SetMicros(now + ToMicros(reservation.ttl()), row.proto.mutable_expire_time());
-  row.is_new = true;
+  row.is_new = known == nullptr;
+  row.changed = row.renewed = known != nullptr;
   reservations_[reservation.reservation_id()] = std::move(row);
   return absl::OkStatus();
 }
@@ -242,6 +245,15 @@ absl::Status LedgerBook::End(ReservationRow& row, v1::ReservationState state) {
 
 absl::Status LedgerBook::WriteReservation(ReservationRow& row) {
   const v1::Reservation& r = row.proto;
+  if (row.renewed) {
+    Json budgets = row.budgets;
+    TUTTI_RETURN_IF_ERROR(tx_.Prepare("UPDATE reservations SET budgets = $2, held_nano_units = $3, held_tokens = $4, "
+                                      "held_calls = $5, create_time = $6, expire_time = $7 WHERE reservation_id = $1")
+                              .BindAll(r.reservation_id(), DumpJson(budgets), r.amount().nano_units(),
+                                       r.amount().tokens(), r.amount().calls(), ToMicros(r.create_time()),
+                                       ToMicros(r.expire_time()))
+                              .Run());
+  }
   if (!row.is_new) {
     return tx_
         .Prepare(

@@ -29,7 +29,7 @@ BudgetRow BudgetFromRow(const Statement& row, int64_t now);
 struct ReservationRow {
   v1::Reservation proto;
   std::vector<std::string> budgets;  // what it is held against
-  bool is_new = false, changed = false;
+  bool is_new = false, changed = false, renewed = false;
 };
 
 class LedgerBook {

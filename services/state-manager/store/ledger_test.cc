@@ -99,6 +99,14 @@ TEST_P(LedgerTest, WhatNobodySettlesComesBackAndALateSettlementStillCounts) {
   EXPECT_EQ(*expire(), 1);
   EXPECT_EQ(*expire(), 0);
   EXPECT_EQ(Budget("tenants/a").reserved().nano_units(), 0);
+  // Asked for again, it is held again if there is still room.
+  ASSERT_THAT(Reserve("other", "tenants/a", 50), IsOk());
+  EXPECT_THAT(Reserve("x", "tenants/a", 80), HasCode(absl::StatusCode::kResourceExhausted));
+  ASSERT_THAT(Release("other"), IsOk());
+  ASSERT_THAT(Reserve("x", "tenants/a", 80), IsOk());
+  EXPECT_EQ(Budget("tenants/a").reserved().nano_units(), 80);
+  time_.Advance(absl::Hours(2));
+  EXPECT_EQ(*expire(), 1);
   ASSERT_THAT(Settle("x", 30), IsOk());
   EXPECT_EQ(Budget("tenants/a").spent().nano_units(), 30) << "money spent is never forgotten";
   EXPECT_EQ(Budget("tenants/a").reserved().nano_units(), 0);

@@ -351,8 +351,9 @@ absl::StatusOr<int64_t> Memories::Expire(Transaction& tx, int64_t limit, bool ru
 absl::StatusOr<std::vector<std::string>> Memories::WorkingRuns(Transaction& tx, const std::string& after,
                                                                int64_t limit) const {
   std::vector<std::string> out;
-  Statement rows =
-      tx.Prepare("SELECT DISTINCT scope FROM memories WHERE kind = 'working' AND scope > $1 ORDER BY scope LIMIT $2");
+  Statement rows = tx.Prepare(
+      "SELECT DISTINCT scope FROM memories WHERE kind = 'working' AND scope <> '' AND scope > $1 ORDER BY scope LIMIT "
+      "$2");
   rows.BindAll(after, limit);
   while (rows.Step()) out.push_back(rows.Text(0));
   TUTTI_RETURN_IF_ERROR(rows.status());
@@ -363,8 +364,8 @@ absl::StatusOr<int64_t> Memories::ForgetWorking(Transaction& tx, const std::vect
                                                 int64_t limit) const {
   std::vector<std::pair<int64_t, std::string>> gone;
   {
-    Statement rows =
-        tx.Prepare("SELECT number, tenant FROM memories WHERE kind = 'working' AND scope = ANY($1) LIMIT $2");
+    Statement rows = tx.Prepare(
+        "SELECT number, tenant FROM memories WHERE kind = 'working' AND scope <> '' AND scope = ANY($1) LIMIT $2");
     rows.BindList(run_ids).Bind(limit);
     while (rows.Step()) gone.emplace_back(rows.Int(0), rows.Text(1));
     TUTTI_RETURN_IF_ERROR(rows.status());

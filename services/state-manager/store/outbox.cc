@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "services/state-manager/store/rows.h"
 #include "tutti/state/v1/run_store_service.pb.h"
 
 namespace tutti::state_manager {
@@ -31,10 +32,11 @@ absl::Status Outbox::Post(Transaction& tx, size_t target, Kind kind, const std::
       .Run();
 }
 
-absl::StatusOr<std::vector<Outbox::Message>> Outbox::Pending(Transaction& tx, int64_t limit) const {
+absl::StatusOr<std::vector<Outbox::Message>> Outbox::Pending(Transaction& tx, size_t target, int64_t limit) const {
   std::vector<Message> out;
-  Statement rows = tx.Prepare("SELECT message_id, target, kind, body FROM outbox ORDER BY message_id LIMIT $1");
-  rows.BindAll(limit);
+  Statement rows =
+      tx.Prepare("SELECT message_id, target, kind, body FROM outbox WHERE target = $1 ORDER BY message_id LIMIT $2");
+  rows.BindAll(static_cast<int64_t>(target), limit);
   while (rows.Step()) out.push_back({rows.Text(0), static_cast<size_t>(rows.Int(1)), rows.Text(2), rows.Bytes(3)});
   TUTTI_RETURN_IF_ERROR(rows.status());
   return out;
@@ -56,8 +58,8 @@ absl::Status Outbox::Work(Transaction& tx, const Message& message) const {
   if (message.kind == NameOf(Kind::kForgetRequest)) {
     v1::StoredRun run;
     run.ParseFromString(message.body);
-    return tx.Prepare("DELETE FROM run_requests WHERE tenant = $1 AND request_id = $2")
-        .BindAll(run.tenant(), run.request_id())
+    return tx.Prepare("DELETE FROM run_requests WHERE tenant = $1 AND request_id = $2 AND use_time < $3")
+        .BindAll(run.tenant(), run.request_id(), ToMicros(run.end_time()))
         .Run();
   }
   return absl::InvalidArgumentError(absl::StrCat("messages of kind ", message.kind, " are not known"));

@@ -1,5 +1,8 @@
 #include "services/state-manager/store/reencryption.h"
 
+#include <algorithm>
+#include <string_view>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "runtime/status/macros.h"
@@ -7,6 +10,8 @@
 namespace tutti::state_manager {
 namespace {
 
+// Of old cells in one slice, which one transaction then replaces.
+constexpr size_t kMostBytes = size_t{1} << 20;
 constexpr auto kText = SqlArg::Kind::kText;
 constexpr auto kInt = SqlArg::Kind::kInt;
 constexpr auto kBytes = SqlArg::Kind::kBytes;
@@ -67,10 +72,12 @@ absl::StatusOr<std::vector<Reencryption::Change>> Reencryption::Find(Transaction
   Statement rows = tx.Prepare(absl::StrCat("SELECT ", column.cell, ", ", place, ", ", keys, " FROM ", column.table,
                                            after, " ORDER BY ", keys, " LIMIT $", cursor.after.size() + 1));
   Bind(rows, cursor.after);
+  if (std::string_view(column.table) == "payloads") limit = std::min<int64_t>(limit, 4);  // each up to some MiB
   rows.Bind(limit);
   const std::string active = keys_.Get()->active;
   std::vector<Change> out;
   int64_t seen = 0;
+  size_t bytes = 0;
   while (rows.Step()) {
     ++seen;
     std::vector<Value> key;
@@ -86,13 +93,19 @@ absl::StatusOr<std::vector<Reencryption::Change>> Reencryption::Find(Transaction
     if (rows.IsNull(0)) continue;
     std::string cell = rows.Bytes(0);
     if (cell.empty() || !CellCodec::HashOf(cell).empty() || CellCodec::KeyOf(cell) == active) continue;
-    TUTTI_ASSIGN_OR_RETURN(std::string plain, codec_.Open(cell, rows.Text(1)));
-    std::string sealed = codec_.Seal(plain, rows.Text(1));
+    auto plain = codec_.Open(cell, rows.Text(1));
+    if (!plain.ok()) {
+      if (cursor.unreadable++ == 0) cursor.first_unreadable = rows.Text(1);
+      continue;
+    }
+    bytes += cell.size();
+    std::string sealed = codec_.Seal(*plain, rows.Text(1));
     out.push_back({cursor.column, std::move(key), std::move(cell), std::move(sealed)});
+    if (bytes > kMostBytes) break;
   }
   TUTTI_RETURN_IF_ERROR(rows.status());
   cursor.found += static_cast<int64_t>(out.size());
-  if (seen < limit) {
+  if (seen < limit && bytes <= kMostBytes) {
     ++cursor.column;
     cursor.after.clear();
   }

@@ -37,13 +37,15 @@ class Reencryption {
   struct Cursor {
     size_t column = 0;
     std::vector<Value> after;  // key of the last row seen; empty at the beginning of a column
-    int64_t found = 0;
+    int64_t found = 0, unreadable = 0;
+    std::string first_unreadable;  // its place
     bool done() const { return column == Columns().size(); }
   };
 
   Reencryption(const CellCodec& codec, const KeyRing& keys) : codec_(codec), keys_(keys) {}
 
-  // A read: the changes among the next `limit` rows; the cursor goes on.
+  // A read: the changes among the next `limit` rows, or fewer when their cells are large; the cursor goes on. Cells
+  // that do not open stay as they are, and are counted.
   absl::StatusOr<std::vector<Change>> Find(Transaction& tx, Cursor& cursor, int64_t limit) const;
   // A write. A cell that was changed meanwhile stays.
   absl::Status Replace(Transaction& tx, const std::vector<Change>& changes) const;

@@ -98,16 +98,22 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
   // Before anything is written: what was created before. The run's own id is known when a channel has repeated the
   // request after a lost answer.
   auto known = [&]() -> absl::StatusOr<bool> {
-    Statement row =
-        tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
-                   " FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id = $3 AND $3 <> '') LIMIT 1");
+    Statement row = tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
+                               ", owner, owner_incarnation FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id "
+                               "= $3 AND $3 <> '') LIMIT 1");
     row.BindAll(run_id, run.tenant(), run.request_id());
     if (!row.Step()) {
       TUTTI_RETURN_IF_ERROR(row.status());
       return false;
     }
     TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), FromRow(tx, row, /*with_payloads=*/true));
-    response.set_created(response.run().run_id() == run_id);
+    // The caller's own run, of an earlier try whose answer was lost: still its own, when it was to be owned.
+    bool mine = response.run().run_id() == run_id;
+    if (mine && request.has_owner()) {
+      mine = row.Text(23) == request.owner().name() && row.Text(24) == request.owner().incarnation() &&
+             response.run().lease_epoch() == 1;
+    }
+    response.set_created(mine);
     return true;
   };
   TUTTI_ASSIGN_OR_RETURN(bool before, known());
@@ -269,10 +275,16 @@ std::string Runs::RequestKey(const v1::StoredRun& run) { return absl::StrCat(run
 
 absl::StatusOr<std::string> Runs::ClaimRequest(Transaction& tx, const v1::StoredRun& run) const {
   {
-    Statement claim =
-        tx.Prepare("INSERT INTO run_requests (tenant, request_id, run_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
-    TUTTI_RETURN_IF_ERROR(claim.BindAll(run.tenant(), run.request_id(), run.run_id()).Run());
+    Statement claim = tx.Prepare(
+        "INSERT INTO run_requests (tenant, request_id, run_id, use_time) VALUES ($1, $2, $3, $4) ON CONFLICT DO "
+        "NOTHING");
+    TUTTI_RETURN_IF_ERROR(claim.BindAll(run.tenant(), run.request_id(), run.run_id(), tx.NowMicros()).Run());
     if (claim.Changes() > 0) return run.run_id();
+  }
+  {
+    // A run that has been removed is created anew under its claim: the message of its removal must not take that away.
+    Statement use = tx.Prepare("UPDATE run_requests SET use_time = $3 WHERE tenant = $1 AND request_id = $2");
+    TUTTI_RETURN_IF_ERROR(use.BindAll(run.tenant(), run.request_id(), tx.NowMicros()).Run());
   }
   Statement owner = tx.Prepare("SELECT run_id FROM run_requests WHERE tenant = $1 AND request_id = $2");
   owner.BindAll(run.tenant(), run.request_id());
@@ -324,6 +336,7 @@ absl::StatusOr<int64_t> Runs::RemoveEnded(Transaction& tx, absl::string_view sta
       while (rows.Step()) {
         claimed.emplace_back().set_tenant(rows.Text(0));
         claimed.back().set_request_id(rows.Text(1));
+        SetMicros(tx.NowMicros(), claimed.back().mutable_end_time());
       }
       TUTTI_RETURN_IF_ERROR(rows.status());
     }

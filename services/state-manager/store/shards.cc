@@ -24,32 +24,38 @@ size_t ShardOf(absl::string_view key, size_t shards) {
 
 absl::Status ClaimShard(Transaction& tx, size_t index, size_t shards, const std::string& new_id,
                         std::string& store_id) {
+  const std::string wanted = absl::StrCat(index, " of ", shards);
+  // Several replicas may start at once: the first one's marks stay, and all read what is there then.
+  bool marked = false;
+  for (const auto& [key, value] : {std::pair<const char*, const std::string*>{"shard", &wanted},
+                                   {"store_id", store_id.empty() ? &new_id : &store_id}}) {
+    Statement mark = tx.Prepare("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING");
+    TUTTI_RETURN_IF_ERROR(mark.BindAll(key, SqlArg::Bytes(*value)).Run());
+    marked |= mark.Changes() > 0 && value == &wanted;
+  }
   std::string place, id;
   {
     Statement rows = tx.Prepare("SELECT key, value FROM meta WHERE key IN ('shard', 'store_id')");
     while (rows.Step()) (rows.Text(0) == "shard" ? place : id) = rows.Bytes(1);
     TUTTI_RETURN_IF_ERROR(rows.status());
   }
-  const std::string wanted = absl::StrCat(index, " of ", shards);
-  if (!id.empty() && !store_id.empty() && id != store_id) {
+  if (!store_id.empty() && id != store_id) {
     return WrongShard(absl::StrCat("database ", index, " of the ", shards, " given belongs to another store"));
   }
-  if (place != wanted && !(place.empty() && shards == 1)) {
-    Statement runs = tx.Prepare("SELECT 1 FROM runs LIMIT 1");
-    bool used = runs.Step();
-    TUTTI_RETURN_IF_ERROR(runs.status());
-    if (used) {
-      return WrongShard(absl::StrCat("database ", index, " of the ", shards, " given is number ",
-                                     place.empty() ? "0 of 1" : place, " and holds runs already"));
-    }
-  }
-  if (id.empty()) id = store_id.empty() ? new_id : store_id;
   store_id = id;
-  for (const auto& [key, value] : {std::pair<const char*, const std::string*>{"shard", &wanted}, {"store_id", &id}}) {
-    TUTTI_RETURN_IF_ERROR(tx.Prepare("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET "
-                                     "value = excluded.value")
-                              .BindAll(key, SqlArg::Bytes(*value))
-                              .Run());
+  Statement runs = tx.Prepare("SELECT 1 FROM runs LIMIT 1");
+  const bool used = runs.Step();
+  TUTTI_RETURN_IF_ERROR(runs.status());
+  // A store from before these marks were made is one database.
+  if (used && marked && shards > 1) place = "0 of 1";
+  if (place != wanted) {
+    // A store of one database that has no runs yet may be spread; nothing else changes its place.
+    if (used || index != 0 || place != "0 of 1") {
+      return WrongShard(absl::StrCat("database ", index, " of the ", shards, " given is number ", place,
+                                     used ? " and holds runs already" : ""));
+    }
+    TUTTI_RETURN_IF_ERROR(
+        tx.Prepare("UPDATE meta SET value = $1 WHERE key = 'shard'").BindAll(SqlArg::Bytes(wanted)).Run());
   }
   return absl::OkStatus();
 }

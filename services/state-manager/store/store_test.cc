@@ -1,4 +1,8 @@
 // Runs, journals, leases and definitions, on every engine.
+#include <set>
+#include <thread>
+
+#include "services/state-manager/store/shards.h"
 #include "services/state-manager/store/testing/store_fixture.h"
 
 namespace tutti::state_manager::testing {
@@ -208,6 +212,42 @@ TEST_P(StoreTest, ARepeatedCreateOfTheSameRunIsTheFirstOne) {
   auto again = Create("r1", &engine);
   ASSERT_THAT(again, IsOk());
   EXPECT_TRUE(again->created()) << "the caller made it; only the answer was lost";
+}
+
+TEST_P(StoreTest, ReplicasThatStartAtOnceAgreeOnTheStore) {
+  constexpr int kReplicas = 6;
+  std::vector<std::thread> replicas;
+  std::vector<std::string> ids(kReplicas);
+  for (int i = 0; i < kReplicas; ++i) {
+    replicas.emplace_back([&, i] {
+      auto claimed = Transact<std::string>([&](Transaction& tx, std::string& store_id) {
+        return ClaimShard(tx, 0, 2, absl::StrCat("store-", i), store_id);
+      });
+      EXPECT_THAT(claimed, IsOk());
+      if (claimed.ok()) ids[static_cast<size_t>(i)] = *claimed;
+    });
+  }
+  for (auto& replica : replicas) replica.join();
+  EXPECT_EQ(std::set<std::string>(ids.begin(), ids.end()).size(), 1u);
+  auto claim = [&](size_t index, size_t shards, std::string store_id) {
+    return Transact<int>([&](Transaction& tx, int&) { return ClaimShard(tx, index, shards, "new", store_id); })
+        .status();
+  };
+  EXPECT_THAT(claim(0, 2, ids[0]), IsOk());
+  for (auto status : {claim(1, 2, ""), claim(0, 3, ""), claim(0, 2, "another")}) {
+    EXPECT_THAT(status, HasCodeAndText(absl::StatusCode::kFailedPrecondition, "shard-dsns"));
+  }
+}
+
+TEST_P(StoreTest, ARunThatAnotherHasTakenIsNotItsCreatorsOwn) {
+  auto slow = Register("slow", "1"), quick = Register("quick", "1");
+  ASSERT_THAT(Create("r1", nullptr), IsOk());
+  auto claimed = Claim(quick);
+  ASSERT_THAT(claimed, IsOk());
+  ASSERT_EQ(claimed->runs_size(), 1);
+  auto late = Create("r1", &slow);
+  ASSERT_THAT(late, IsOk());
+  EXPECT_FALSE(late->created()) << "two would work on it under one epoch";
 }
 
 TEST_P(StoreTest, HeartbeatsTellOfCancelsThatNewsLost) {
