@@ -220,6 +220,7 @@ struct Store {
         return store.runs.CreateRun(tx, create, response);
       });
       if (!status.ok()) std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
+      store.journal.RememberCreated(create.run().run_id(), 1);  // as the service does
       runs.push_back(create.run().run_id());
     }
     return runs;

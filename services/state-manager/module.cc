@@ -45,7 +45,7 @@ class StateManager final : public Module {
     TUTTI_RETURN_IF_ERROR(OpenShards());
     RpcDeps deps{serving_.env(), shards_->home(), *shards_, hub_, store_->audit, ToDuration(options.slowest_reader())};
     journal_ = std::make_unique<JournalRpc>(deps, *store_);
-    runs_ = std::make_unique<RunStoreRpc>(deps, store_->runs, store_->outbox);
+    runs_ = std::make_unique<RunStoreRpc>(deps, *store_);
     workflows_ = std::make_unique<WorkflowStoreRpc>(deps, store_->workflows);
     leases_ = std::make_unique<LeaseRpc>(deps, store_->leases);
     contexts_ = std::make_unique<ContextRpc>(deps, store_->contexts);

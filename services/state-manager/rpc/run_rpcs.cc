@@ -37,6 +37,9 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, CreateRun) {
       response, co_await shard.Write<v1::CreateRunResponse>(*call.executor, call.deadline,
                                                             LaneOf(create.run().run_id()), std::move(body)));
   if (!mine) response.set_created(false);
+  if (response.created() && create.has_owner()) {
+    journal_.RememberCreated(response.run().run_id(), response.run().lease_epoch());
+  }
   co_return absl::OkStatus();
 }
 

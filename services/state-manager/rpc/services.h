@@ -66,8 +66,13 @@ class JournalRpc final : public v1::JournalService::CallbackService {
 
 class RunStoreRpc final : public v1::RunStoreService::CallbackService {
  public:
-  RunStoreRpc(const RpcDeps& deps, const Runs& runs, const Outbox& outbox)
-      : env_(deps.env), shards_(deps.shards), runs_(runs), audit_(deps.audit), outbox_(outbox) {}
+  RunStoreRpc(const RpcDeps& deps, StateStore& store)
+      : env_(deps.env),
+        shards_(deps.shards),
+        runs_(store.runs),
+        journal_(store.journal),
+        audit_(deps.audit),
+        outbox_(store.outbox) {}
   TUTTI_STORE_METHOD(CreateRun);
   TUTTI_STORE_METHOD(GetRun);
   TUTTI_STORE_METHOD(ListRuns);
@@ -78,6 +83,7 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
   ServerEnv& env_;
   const Shards& shards_;
   const Runs& runs_;
+  Journal& journal_;
   const AuditLog& audit_;
   const Outbox& outbox_;
 };

@@ -217,6 +217,15 @@ void Journal::Remember(const Item& item, bool committed) {
   }
 }
 
+void Journal::RememberCreated(const std::string& run_id, int64_t lease_epoch) {
+  MutexLock lock(mutex_);
+  if (remembered_.size() >= kMostRemembered) remembered_.clear();
+  Remembered& head = remembered_[run_id];
+  head = Remembered();
+  head.lease_epoch = lease_epoch;
+  head.status = "PENDING";
+}
+
 bool Journal::RecallHeads(const std::vector<void*>& items, Heads& heads) {
   {
     MutexLock lock(mutex_);

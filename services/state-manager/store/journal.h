@@ -53,6 +53,8 @@ class Journal final : public BatchWriter {
 
   // Runs of one of the databases that want a snapshot, each once.
   std::vector<std::string> TakeLongRuns(size_t shard = 0, size_t shards = 1);
+  // A run was created and leased: its first append need not read it.
+  void RememberCreated(const std::string& run_id, int64_t lease_epoch);
   // What a snapshot has changed is read again with the run's next append.
   void ForgetRemembered(const std::string& run_id);
   // A snapshot of a run's journal as it is now, made from the last one and what came after; `seq` 0: that one is recent

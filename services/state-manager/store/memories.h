@@ -69,6 +69,7 @@ class Memories {
   absl::Status LoadVectors(Transaction& tx, const std::vector<std::string>* numbers) const;
   absl::StatusOr<std::map<int64_t, double>> SearchText(Transaction& tx, const v1::SearchMemoriesRequest& request,
                                                        size_t most) const;
+  absl::Status LoadCommonWords(Transaction& tx) const;
   absl::Status KeepRareTerms(Transaction& tx, std::vector<std::string>& terms) const;
   static absl::Status CheckFilter(const v1::MemoryFilter& filter);
   static Condition Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter);
@@ -79,6 +80,7 @@ class Memories {
   const Options options_;
   mutable VectorIndex index_;
   mutable Mutex words_mutex_;
+  mutable int64_t words_loaded_ ABSL_GUARDED_BY(words_mutex_) = 0;
   // In how many memories a common word stands, and when that was counted.
   mutable absl::flat_hash_map<std::string, std::pair<int64_t, int64_t>> common_words_ ABSL_GUARDED_BY(words_mutex_);
   mutable Mutex sync_mutex_;

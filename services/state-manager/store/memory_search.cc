@@ -149,9 +149,31 @@ absl::Status Memories::SyncLocked(Transaction& tx) const {
   return absl::OkStatus();
 }
 
+// PostgreSQL's statistics (of its last ANALYZE) know the commonest words and how common they are.
+absl::Status Memories::LoadCommonWords(Transaction& tx) const {
+  {
+    MutexLock lock(words_mutex_);
+    if (words_loaded_ > tx.NowMicros() - kWordsKept) return absl::OkStatus();
+    words_loaded_ = tx.NowMicros();
+  }
+  // The list of frequencies ends with three that belong to no word.
+  Statement rows = tx.Prepare(
+      "SELECT s.term, (s.freq * c.reltuples)::bigint FROM (SELECT unnest(most_common_elems::text::text[]) AS term, "
+      "unnest(most_common_elem_freqs[1:cardinality(most_common_elems::text::text[])]) AS freq FROM pg_stats WHERE "
+      "schemaname = current_schema() AND tablename = 'memories' AND attname = 'search_vector') AS s, pg_class AS c "
+      "WHERE c.oid = 'memories'::regclass");
+  while (rows.Step()) {
+    if (rows.Int(1) <= kMostRanked) continue;
+    MutexLock lock(words_mutex_);
+    common_words_[rows.Text(0)] = {rows.Int(1), tx.NowMicros()};
+  }
+  return rows.status();
+}
+
 // Leaves the terms that tell memories apart: the rarest, as long as they stand in few enough memories together to be
 // ranked in time. Words that a tenth of all memories have say little, and would cost the most.
 absl::Status Memories::KeepRareTerms(Transaction& tx, std::vector<std::string>& terms) const {
+  if (!tx.sqlite()) TUTTI_RETURN_IF_ERROR(LoadCommonWords(tx));
   std::vector<std::pair<int64_t, std::string>> by_frequency;
   for (const auto& term : terms) {
     // Counting a common word reads all of its places: done once in a while, not for each search.
@@ -162,6 +184,7 @@ absl::Status Memories::KeepRareTerms(Transaction& tx, std::vector<std::string>& 
       if (known != common_words_.end() && known->second.second > tx.NowMicros() - kWordsKept)
         memories = known->second.first;
     }
+    if (memories == 0 && !tx.sqlite()) memories = 1;  // not among the common ones
     if (memories == 0) {
       Statement row = tx.Prepare("SELECT doc FROM memories_words WHERE term = $1");
       row.Bind(term);
@@ -194,7 +217,7 @@ absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
   if (terms.empty() || payloads_.codec().encrypts()) return out;
   // All terms first; any of them when that finds too few. A search for common words alone would else score half the
   // database.
-  if (tx.sqlite()) TUTTI_RETURN_IF_ERROR(KeepRareTerms(tx, terms));
+  TUTTI_RETURN_IF_ERROR(KeepRareTerms(tx, terms));
   if (terms.empty()) return out;
   auto joined = [&](absl::string_view quote, absl::string_view with) {
     std::string query;
@@ -211,8 +234,9 @@ absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
                            where.sql, " ORDER BY bm25(memories_text) LIMIT $2")
             // Some thousand of the matches are ranked, not all: a search for common words ends in time.
             : absl::StrCat(
-                  "SELECT number, ts_rank(search_vector, to_tsquery('simple', $3), 1) AS rank FROM (SELECT m.number, "
-                  "m.search_vector FROM memories AS m WHERE m.search_vector @@ to_tsquery('simple', $1) AND",
+                  "SELECT number, ts_rank(search_vector, asked, 1) AS rank FROM (SELECT to_tsquery('simple', $3) AS "
+                  "asked OFFSET 0) AS q, (SELECT m.number, m.search_vector FROM memories AS m WHERE m.search_vector @@ "
+                  "to_tsquery('simple', $1) AND",
                   where.sql, " LIMIT $4) AS matches ORDER BY rank DESC LIMIT $2"));
     rows.BindAll(query, static_cast<int64_t>(most));
     if (!tx.sqlite()) rows.Bind(joined("'", " | ")).Bind(kMostRanked);  // one scale of ranks for both rounds
