@@ -7,9 +7,9 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/http/curl_http_client.h"
 #include "runtime/process/service_server.h"
 #include "runtime/status/macros.h"
-#include "runtime/http/curl_http_client.h"
 #include "services/agent-manager/adapters/grpc_tools.h"
 #include "services/agent-manager/adapters/providers.h"
 #include "services/agent-manager/rpc/services.h"

@@ -133,9 +133,12 @@ class StateManager final : public Module {
       TUTTI_ASSIGN_OR_RETURN(shard.opened, OpenDatabase(configs[i], runtime.clock, hub_));
       shard.metrics = std::make_unique<StoreMetrics>(*runtime.metrics, *shard.opened.metrics, static_cast<int>(i));
       shard.access = std::make_unique<Access>(*shard.opened.database, runtime.timers, runtime.clock);
+      std::string claimed;
       TUTTI_RETURN_IF_ERROR(Settle(*shard.opened.database, [&](Transaction& tx) {
-        return ClaimShard(tx, i, configs.size(), runtime.ids.NewUlid(), store_id);
+        claimed = store_id;  // each try begins with what is known for certain
+        return ClaimShard(tx, i, configs.size(), runtime.ids.NewUlid(), claimed);
       }));
+      store_id = claimed;
       TUTTI_RETURN_IF_ERROR(
           Settle(*shard.opened.database, [this](Transaction& tx) { return CheckKeys(tx, store_->keys); }));
       all.push_back(shard.access.get());
