@@ -22,6 +22,7 @@ constexpr size_t kMaxQueryTerms = 24;
 constexpr int64_t kMostRanked = 1000;
 constexpr int64_t kMostOfOneTerm = 2000;
 constexpr int64_t kWordsKept = int64_t{5} * 60 * 1000 * 1000;
+constexpr int64_t kWordsAgain = int64_t{30} * 1000 * 1000;
 constexpr size_t kMaxWordsKept = 10000;
 
 std::vector<float> ToVector(absl::string_view bytes) {
@@ -162,10 +163,16 @@ absl::Status Memories::LoadCommonWords(Transaction& tx) const {
       "unnest(most_common_elem_freqs[1:cardinality(most_common_elems::text::text[])]) AS freq FROM pg_stats WHERE "
       "schemaname = current_schema() AND tablename = 'memories' AND attname = 'search_vector') AS s, pg_class AS c "
       "WHERE c.oid = 'memories'::regclass");
+  bool any = false;
   while (rows.Step()) {
+    any = true;
     if (rows.Int(1) <= kMostRanked) continue;
     MutexLock lock(words_mutex_);
     common_words_[rows.Text(0)] = {rows.Int(1), tx.NowMicros()};
+  }
+  if (!any) {  // a table that was not analysed yet is asked for again soon
+    MutexLock lock(words_mutex_);
+    words_loaded_ = tx.NowMicros() - kWordsKept + kWordsAgain;
   }
   return rows.status();
 }
