@@ -1,6 +1,5 @@
 #include "services/state-manager/loops/courier.h"
 
-#include "absl/strings/str_cat.h"
 #include "runtime/status/macros.h"
 
 namespace tutti::state_manager {

@@ -30,11 +30,6 @@ Task<void> Janitor::Loop() {
     // News between replicas may be lost without a trace: the slow poll.
     hub_.OnNewsLost();
     co_await ReloadKeys();
-    if (options_.reencrypt) {
-      absl::Status done = co_await Reencrypt();
-      if (!done.ok())
-        log_.Warning("re-encryption stopped; it goes on with the next sweep", {{"error", done.message()}});
-    }
   }
 }
 
@@ -75,8 +70,8 @@ Task<absl::Status> Janitor::Reencrypt() {
     log_.Info("cells encrypted anew", {{"cells", absl::StrCat(pass.found)}, {"key", active}});
     co_return absl::OkStatus();  // once more: a replica may have written with an older key meanwhile
   }
-  reencrypted_for_ = active;
   if (pass.unreadable > 0) {
+    reencrypted_for_ = active;
     log_.Error("cells cannot be opened; no encryption key is retired while there are any",
                {{"cells", absl::StrCat(pass.unreadable)}, {"first", pass.first_unreadable}});
     co_return absl::OkStatus();
@@ -92,6 +87,7 @@ Task<absl::Status> Janitor::Reencrypt() {
   for (const auto& id : retired) {
     log_.Info("an encryption key is no longer needed by this database", {{"key", id}, {"active", active}});
   }
+  reencrypted_for_ = active;
   co_return absl::OkStatus();
 }
 
@@ -214,9 +210,10 @@ Task<absl::Status> Janitor::ExpireWorking() {
         if (open.ok()) out = *std::move(open);
         return open.status();
       };
-      TUTTI_CO_ASSIGN_OR_RETURN(Ids open, co_await shards_.at(i).Read<Ids>(executor_, absl::InfiniteFuture(),
-                                                                           /*allow_stale=*/false, std::move(look)));
-      std::set<std::string> alive(open.begin(), open.end());
+      auto open =
+          co_await shards_.at(i).Read<Ids>(executor_, absl::InfiniteFuture(), /*allow_stale=*/false, std::move(look));
+      if (!open.ok()) continue;  // away: its runs are not known to have ended
+      std::set<std::string> alive(open->begin(), open->end());
       for (auto& id : by_shard[i]) {
         if (!alive.contains(id)) gone.push_back(id);
       }
