@@ -85,6 +85,29 @@ class NoJournal final : public engine::JournalPort {
   }
 };
 
+class NoOthers final : public engine::ChildPort, public engine::LessonPort, public engine::CachePort {
+ public:
+  Task<absl::StatusOr<std::string>> StartChild(CallContext&, engine::Attempt, Start) override {
+    co_return absl::UnimplementedError("");
+  }
+  Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext&, std::string) override {
+    co_return absl::UnimplementedError("");
+  }
+  Task<absl::Status> CancelChild(CallContext&, std::string) override { co_return absl::UnimplementedError(""); }
+  Task<absl::StatusOr<std::vector<std::string>>> Recall(CallContext&, std::string, std::string, int) override {
+    co_return absl::UnimplementedError("");
+  }
+  Task<absl::Status> Learn(CallContext&, engine::Attempt, std::string, std::string, double) override {
+    co_return absl::UnimplementedError("");
+  }
+  Task<absl::StatusOr<std::optional<Json>>> Get(CallContext&, std::string) override {
+    co_return absl::UnimplementedError("");
+  }
+  Task<absl::Status> Put(CallContext&, std::string, Json, absl::Duration) override {
+    co_return absl::UnimplementedError("");
+  }
+};
+
 Task<absl::StatusOr<Json>> RunOnce(engine::Interpreter& interpreter) {
   auto out = co_await interpreter.Run();
   co_return out;
@@ -109,9 +132,15 @@ void BM_InterpreterStep(benchmark::State& state) {
   NoAgents agents;
   NoTools tools;
   NoJournal journal;
-  engine::InterpreterDeps deps{loop, clock, timers, rng, tracer, evaluator, agents, tools, journal};
+  NoOthers others;
+  engine::Admission admission(loop, {});
+  engine::InterpreterDeps deps{loop,   clock,     timers,    rng,
+                               tracer, evaluator, admission, {agents, tools, others, others, others, journal}};
   for (auto _ : state) {
-    engine::Interpreter interpreter(deps, "run", spec, Json{{"n", 1}, {"name", "x"}}, engine::History(), {}, {});
+    engine::RunSubject subject;
+    subject.run_id = "run";
+    subject.input = Json{{"n", 1}, {"name", "x"}};
+    engine::Interpreter interpreter(deps, subject, spec, engine::History(), {}, {});
     auto out = SyncWait(RunOnce(interpreter));
     if (!out.ok()) state.SkipWithError("run");
   }

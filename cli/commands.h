@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "cli/client.h"
 #include "cli/output.h"
 
@@ -25,6 +26,23 @@ int ListRuns(Client& client, const std::string& filter, int page_size, const std
 int GetRun(Client& client, const std::string& run_id, Format format);
 int WatchRunCommand(Client& client, const std::string& run_id, Format format);
 int CancelRun(Client& client, const std::string& run_id, const std::string& reason, Format format);
+int TerminateRun(Client& client, const std::string& run_id, const std::string& reason, Format format);
+int PauseRun(Client& client, const std::string& run_id, const std::string& reason, Format format);
+int ResumeRun(Client& client, const std::string& run_id, Format format);
+int RetryRun(Client& client, const std::string& run_id, Format format);
+// `input`: JSON; empty is the original's.
+int ForkRun(Client& client, const std::string& run_id, const std::string& from_step, const std::string& input,
+            Format format);
+struct SignalOptions {
+  std::string run_id, signal, payload, request_id, sender;
+};
+int SignalRun(Client& client, const SignalOptions& options, Format format);
+// A Mermaid flowchart of the steps so far, with their states.
+int GraphRun(Client& client, const std::string& run_id);
+absl::StatusOr<std::string> ReadSpecFile(const std::string& file);
+// `what`: a file, or a stored workflow's name.
+int PlanWorkflow(Client& client, const std::string& what, Format format);
+int DiffWorkflow(Client& client, const std::string& name, int64_t from, int64_t to, Format format);
 int ApplyWorkflow(Client& client, const std::string& file, bool validate_only, Format format);
 int ListWorkflows(Client& client, Format format);
 int GetWorkflow(Client& client, const std::string& name, int64_t version, Format format);

@@ -21,9 +21,10 @@ struct Options {
   RunOptions run;
   std::string id, filter, page_token, reason, name, input, params = "{}", group_by, shell;
   int page_size = 0;
-  int64_t version = 0;
+  int64_t version = 0, from_version = 0;
   bool validate_only = false;
   BudgetOptions budget;
+  SignalOptions signal;
   std::string known, label;
   int level = 1;
 };
@@ -70,7 +71,8 @@ int Main(int argc, char** argv) {
   run->add_flag("--watch", o.run.watch, "follow the run and print its result");
   run->callback(with([&o](Client& c, Format f) { return RunWorkflow(c, o.run, f); }));
 
-  auto* runs = app.add_subcommand("runs", "list, get, watch, cancel");
+  auto* runs =
+      app.add_subcommand("runs", "list, get, watch, graph, signal, pause, resume, cancel, terminate, retry, fork");
   runs->require_subcommand(1);
   auto* runs_list = runs->add_subcommand("list", "newest first");
   runs_list->add_option("--filter", o.filter, "for example: state = \"RUNNING\" AND workflow = \"x\"");
@@ -88,7 +90,37 @@ int Main(int argc, char** argv) {
   runs_cancel->add_option("--reason", o.reason);
   runs_cancel->callback(with([&o](Client& c, Format f) { return CancelRun(c, o.id, o.reason, f); }));
 
-  auto* workflows = app.add_subcommand("workflows", "apply, list, get");
+  auto* runs_graph = runs->add_subcommand("graph", "a Mermaid flowchart of a run, with states");
+  runs_graph->add_option("run", o.id)->required();
+  runs_graph->callback(with([&o](Client& c, Format) { return GraphRun(c, o.id); }));
+  auto* runs_signal = runs->add_subcommand("signal", "give a run a signal, for example an approval");
+  runs_signal->add_option("run", o.signal.run_id)->required();
+  runs_signal->add_option("signal", o.signal.signal)->required();
+  runs_signal->add_option("payload", o.signal.payload, "JSON, or text");
+  runs_signal->add_option("--sender", o.signal.sender, "who says it");
+  runs_signal->add_option("--request-id", o.signal.request_id, "the same id is one signal");
+  runs_signal->callback(with([&o](Client& c, Format f) { return SignalRun(c, o.signal, f); }));
+  auto* runs_pause = runs->add_subcommand("pause", "hold a run: what is under way ends, nothing begins");
+  runs_pause->add_option("run", o.id)->required();
+  runs_pause->add_option("--reason", o.reason);
+  runs_pause->callback(with([&o](Client& c, Format f) { return PauseRun(c, o.id, o.reason, f); }));
+  auto* runs_resume = runs->add_subcommand("resume", "let a paused run go on");
+  runs_resume->add_option("run", o.id)->required();
+  runs_resume->callback(with([&o](Client& c, Format f) { return ResumeRun(c, o.id, f); }));
+  auto* runs_terminate = runs->add_subcommand("terminate", "end a run at once, without compensation");
+  runs_terminate->add_option("run", o.id)->required();
+  runs_terminate->add_option("--reason", o.reason);
+  runs_terminate->callback(with([&o](Client& c, Format f) { return TerminateRun(c, o.id, o.reason, f); }));
+  auto* runs_retry = runs->add_subcommand("retry", "let a failed run go on from its failed step");
+  runs_retry->add_option("run", o.id)->required();
+  runs_retry->callback(with([&o](Client& c, Format f) { return RetryRun(c, o.id, f); }));
+  auto* runs_fork = runs->add_subcommand("fork", "start a new run from the middle of another");
+  runs_fork->add_option("run", o.id)->required();
+  runs_fork->add_option("--from-step", o.name, "the step to do again; the beginning unless said");
+  runs_fork->add_option("--input-json", o.input, "another input");
+  runs_fork->callback(with([&o](Client& c, Format f) { return ForkRun(c, o.id, o.name, o.input, f); }));
+
+  auto* workflows = app.add_subcommand("workflows", "apply, list, get, plan, diff");
   workflows->require_subcommand(1);
   auto* apply = workflows->add_subcommand("apply", "store a definition as the next version of its name");
   apply->add_option("file", o.name, "YAML or JSON")->required();
@@ -101,6 +133,16 @@ int Main(int argc, char** argv) {
   workflow_get->add_option("name", o.name)->required();
   workflow_get->add_option("--version", o.version, "the latest unless said");
   workflow_get->callback(with([&o](Client& c, Format f) { return GetWorkflow(c, o.name, o.version, f); }));
+
+  auto* workflow_plan = workflows->add_subcommand("plan", "what runs after what, what at once, the longest way");
+  workflow_plan->add_option("workflow", o.name, "a file, or a stored workflow's name")->required();
+  workflow_plan->callback(with([&o](Client& c, Format f) { return PlanWorkflow(c, o.name, f); }));
+  auto* workflow_diff = workflows->add_subcommand("diff", "what changed between two versions");
+  workflow_diff->add_option("name", o.name)->required();
+  workflow_diff->add_option("--from", o.from_version, "the one before --to unless said");
+  workflow_diff->add_option("--to", o.version, "the latest unless said");
+  workflow_diff->callback(
+      with([&o](Client& c, Format f) { return DiffWorkflow(c, o.name, o.from_version, o.version, f); }));
 
   auto* agents = app.add_subcommand("agents", "list, invoke");
   agents->require_subcommand(1);

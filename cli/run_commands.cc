@@ -19,14 +19,6 @@ namespace {
 
 namespace v1 = tutti::workflow::v1;
 
-absl::StatusOr<std::string> ReadFile(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) return absl::InvalidArgumentError(absl::StrCat("cannot read ", file));
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
 bool IsFile(const std::string& what) {
   struct stat info;
   return stat(what.c_str(), &info) == 0 && S_ISREG(info.st_mode);
@@ -45,7 +37,7 @@ absl::StatusOr<Json> BuildInput(const RunOptions& options) {
   if (!options.input_json.empty()) {
     std::string text = options.input_json;
     if (text[0] == '@') {
-      TUTTI_ASSIGN_OR_RETURN(text, ReadFile(text.substr(1)));
+      TUTTI_ASSIGN_OR_RETURN(text, ReadSpecFile(text.substr(1)));
     }
     auto parsed = ParseJson(text);
     if (!parsed.ok()) return Prefix(parsed.status(), "--input-json: ");
@@ -149,13 +141,21 @@ int FinishRun(Client& client, const std::string& run_id, const RunOptions& optio
 
 }  // namespace
 
+absl::StatusOr<std::string> ReadSpecFile(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) return absl::InvalidArgumentError(absl::StrCat("cannot read ", file));
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
 int RunWorkflow(Client& client, const RunOptions& options, Format format) {
   v1::StartRunRequest request;
   SourceMap lines;
   std::string file;
   if (IsFile(options.what)) {
     file = options.what;
-    auto text = ReadFile(file);
+    auto text = ReadSpecFile(file);
     if (!text.ok()) return PrintError(text.status());
     absl::Status parsed = ParseYaml(*text, file, request.mutable_spec(), &lines);
     if (!parsed.ok()) return PrintError(parsed);
@@ -249,7 +249,7 @@ int CancelRun(Client& client, const std::string& run_id, const std::string& reas
 }
 
 int ApplyWorkflow(Client& client, const std::string& file, bool validate_only, Format format) {
-  auto text = ReadFile(file);
+  auto text = ReadSpecFile(file);
   if (!text.ok()) return PrintError(text.status());
   v1::CreateWorkflowRequest request;
   request.set_validate_only(validate_only);

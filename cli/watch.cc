@@ -59,6 +59,14 @@ class Printer {
                              gate.score(),
                              gate.passed() || gate.feedback().empty() ? "" : absl::StrCat(": ", gate.feedback()));
     }
+    if (event.event_case() == RunEvent::kSignal) {
+      return absl::StrCat("signal ", event.signal().name(),
+                          event.signal().sender().empty() ? "" : absl::StrCat(" from ", event.signal().sender()));
+    }
+    if (event.event_case() == RunEvent::kEmitted) {
+      return absl::StrCat(event.emitted().path(), " emitted ", event.emitted().type());
+    }
+    if (event.event_case() != RunEvent::kStep) return "";
     const StepRecord& step = event.step();
     std::string who = step.target().empty() ? "" : absl::StrCat(" (", step.kind(), " ", step.target(), ")");
     switch (step.state()) {
@@ -78,6 +86,14 @@ class Printer {
       case tutti::workflow::v1::STEP_STATE_RETRYING:
         return absl::StrCat(step.path(), who, " attempt ", step.attempt(),
                             " failed, will be tried again: ", step.error().message());
+      case tutti::workflow::v1::STEP_STATE_WAITING: {
+        const auto& wait = step.wait();
+        std::string until = wait.has_wake_time() ? absl::StrCat(" until ", ShowTime(wait.wake_time())) : "";
+        if (!wait.child_run_id().empty()) return absl::StrCat(step.path(), " waits for run ", wait.child_run_id());
+        if (wait.signal().empty()) return absl::StrCat(step.path(), " sleeps", until);
+        return absl::StrCat(step.path(), " waits for signal ", wait.signal(), until,
+                            wait.title().empty() ? "" : absl::StrCat(": ", wait.title()));
+      }
       case tutti::workflow::v1::STEP_STATE_SKIPPED:
         return absl::StrCat(step.path(), " skipped");
       default:
@@ -111,8 +127,8 @@ absl::Status WatchRun(Client& client, const std::string& run_id, Format format, 
       printer.Print(response.event());
     }
     absl::Status status = FromGrpc(stream->Finish());
-    bool ended =
-        *state != tutti::workflow::v1::RUN_STATE_UNSPECIFIED && *state != tutti::workflow::v1::RUN_STATE_RUNNING;
+    bool ended = *state == tutti::workflow::v1::RUN_STATE_SUCCEEDED ||
+                 *state == tutti::workflow::v1::RUN_STATE_FAILED || *state == tutti::workflow::v1::RUN_STATE_CANCELLED;
     if (ended || (status.ok() && request.after_offset() > 0)) {
       printer.End();
       return absl::OkStatus();

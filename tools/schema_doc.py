@@ -55,6 +55,14 @@ for path in sorted((root / "services/state-manager/migrations").glob("*.sql")):
                 out.append(f"| | | Primary key: {key.group(1)} |")
             i += 1
         out.append("")
+    added = re.findall(r"^-- column (\w+)\.(\w+): (.*)$", text, re.M)
+    for table in dict.fromkeys(name for name, _, _ in added):
+        out += [f"### more columns of `{table}`", "", "| Column | Meaning |", "|---|---|"]
+        out += [f"| `{column}` | {about} |" for name, column, about in added if name == table]
+        out.append("")
+    for table, column in re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", text):
+        if (table, column) not in {(name, said) for name, said, _ in added}:
+            missing.append(f"{path.name}: {table}: a column without a comment: {column}")
     indexes = re.findall(r"CREATE (?:UNIQUE )?INDEX (\w+) ON (\w+)", text)
     if indexes:
         out += ["Indexes: " + ", ".join(f"`{index}` on {table}" for index, table in indexes) + ".", ""]

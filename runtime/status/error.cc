@@ -92,6 +92,26 @@ Error::operator absl::Status() const {
   return status;
 }
 
+absl::Status WithMetadata(const absl::Status& status, absl::string_view key, absl::string_view value) {
+  if (status.ok()) return status;
+  google::rpc::ErrorInfo info;
+  if (!Detail(status, info)) {
+    info.set_reason(absl::StatusCodeToString(status.code()));
+    info.set_domain(kErrorDomain);
+  }
+  info.mutable_metadata()->insert({std::string(key), Short(std::string(value))});
+  absl::Status out = status;
+  Attach(out, info);
+  return out;
+}
+
+std::string MetadataOf(const absl::Status& status, absl::string_view key) {
+  google::rpc::ErrorInfo info;
+  if (!Detail(status, info)) return "";
+  auto it = info.metadata().find(std::string(key));
+  return it == info.metadata().end() ? "" : it->second;
+}
+
 std::vector<FieldViolation> ViolationsOf(const absl::Status& status) {
   std::vector<FieldViolation> out;
   google::rpc::BadRequest bad;

@@ -55,6 +55,10 @@ std::vector<FieldViolation> ViolationsOf(const absl::Status& status);
 absl::Duration RetryDelayOf(const absl::Status& status);
 // The reason of the status's ErrorInfo; empty when it has none.
 std::string ReasonOf(const absl::Status& status);
+// The same status whose ErrorInfo also says this; what it says already under that key stands.
+absl::Status WithMetadata(const absl::Status& status, absl::string_view key, absl::string_view value);
+// What the status's ErrorInfo says under a key; empty when nothing.
+std::string MetadataOf(const absl::Status& status, absl::string_view key);
 // The same code and details with another text before the message.
 absl::Status Prefix(const absl::Status& status, absl::string_view prefix);
 

@@ -12,6 +12,7 @@
 #include "services/state-manager/adapters/openai_embedder.h"
 #include "services/state-manager/loops/courier.h"
 #include "services/state-manager/loops/janitor.h"
+#include "services/state-manager/loops/waker.h"
 #include "services/state-manager/rpc/services.h"
 #include "services/state-manager/store_metrics.h"
 
@@ -47,7 +48,8 @@ class StateManager final : public Module {
     journal_ = std::make_unique<JournalRpc>(deps, *store_);
     runs_ = std::make_unique<RunStoreRpc>(deps, *store_);
     workflows_ = std::make_unique<WorkflowStoreRpc>(deps, store_->workflows);
-    leases_ = std::make_unique<LeaseRpc>(deps, store_->leases);
+    leases_ = std::make_unique<LeaseRpc>(deps, *store_);
+    cache_ = std::make_unique<CacheRpc>(deps, store_->step_cache);
     contexts_ = std::make_unique<ContextRpc>(deps, store_->contexts);
     if (const auto& embedder = options.memory().embedder(); !embedder.base_url().empty()) {
       if (embedder.model().empty()) {
@@ -67,11 +69,12 @@ class StateManager final : public Module {
     server.port_flag = "--state-manager.grpc-port";
     // Journals carry what the edge let in, and its envelope: twice the edge's limit.
     server.max_message_bytes = static_cast<int>(2 * config_.process().max_message_bytes());
-    server.services = {journal_.get(),  runs_.get(),          workflows_.get(), leases_.get(), contexts_.get(),
-                       memories_.get(), conversations_.get(), sessions_.get(),  audit_.get(),  budgets_.get()};
+    server.services = {journal_.get(),  runs_.get(),     workflows_.get(),     leases_.get(),
+                       contexts_.get(), memories_.get(), conversations_.get(), sessions_.get(),
+                       audit_.get(),    budgets_.get(),  cache_.get()};
     for (const char* name :
          {"JournalService", "RunStoreService", "WorkflowStoreService", "LeaseService", "ContextService",
-          "MemoryService", "ConversationService", "SessionService", "AuditService", "BudgetService"}) {
+          "MemoryService", "ConversationService", "SessionService", "AuditService", "BudgetService", "CacheService"}) {
       server.reflected.push_back(absl::StrCat("tutti.state.v1.", name));
     }
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
@@ -93,6 +96,9 @@ class StateManager final : public Module {
       shard.janitor = std::make_unique<Janitor>(janitor, *shards_, i, *store_, hub_, runtime.timers, serving_.loop(),
                                                 serving_.log());
       shard.janitor->Start();
+      shard.waker =
+          std::make_unique<Waker>(*shard.access, store_->leases, runtime.timers, serving_.loop(), serving_.log());
+      shard.waker->Start();
     }
     serving_.log().Info("store open", {{"database", databases_[0]->opened.description},
                                        {"databases", absl::StrCat(shards_->size())},
@@ -103,6 +109,7 @@ class StateManager final : public Module {
   void Drain(absl::Time deadline) override {
     for (auto& shard : databases_) {
       if (shard->janitor) shard->janitor->Stop();
+      if (shard->waker) shard->waker->Stop();
       if (shard->courier) shard->courier->Stop();
     }
     serving_.Drain(deadline);
@@ -121,6 +128,7 @@ class StateManager final : public Module {
     std::unique_ptr<StoreMetrics> metrics;
     std::unique_ptr<Courier> courier;
     std::unique_ptr<Janitor> janitor;
+    std::unique_ptr<Waker> waker;
   };
 
   absl::Status OpenShards() {
@@ -169,6 +177,7 @@ class StateManager final : public Module {
   std::unique_ptr<RunStoreRpc> runs_;
   std::unique_ptr<WorkflowStoreRpc> workflows_;
   std::unique_ptr<LeaseRpc> leases_;
+  std::unique_ptr<CacheRpc> cache_;
   std::unique_ptr<ContextRpc> contexts_;
   std::unique_ptr<MemoryRpc> memories_;
   std::unique_ptr<ConversationRpc> conversations_;

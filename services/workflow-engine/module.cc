@@ -28,11 +28,22 @@ class WorkflowEngine final : public Module {
             .instance = config_.process().instance(),
             .max_active_runs = options.max_active_runs(),
             .max_waiting_runs = options.max_waiting_runs(),
-            .lease_duration = std::clamp(FromProto(options.lease_duration()), absl::Seconds(1), absl::Seconds(60))},
-        serving_, *state_, *agents_, *tools_, evaluator_, peers.state_manager);
+            .lease_duration = std::clamp(FromProto(options.lease_duration()), absl::Seconds(1), absl::Seconds(60)),
+            .park_after = std::max(FromProto(options.park_after()), absl::Milliseconds(100)),
+            .admission = {.total = options.max_concurrent_steps(),
+                          .per_tenant = options.max_concurrent_steps_per_tenant(),
+                          .per_workflow = options.max_concurrent_steps_per_workflow(),
+                          .per_target = options.max_concurrent_steps_per_target(),
+                          .per_run = options.max_concurrent_steps_per_run()}},
+        serving_, *state_, *agents_, *tools_, evaluator_,
+        [this](const tutti::workflow::v1::WorkflowSpec& spec) {
+          return ValidateSpec(spec, names_->known(), evaluator_);
+        },
+        peers.state_manager);
     workflow_rpc_ = std::make_unique<WorkflowRpc>(serving_.env(), *state_, *checker_);
-    run_rpc_ =
-        std::make_unique<RunRpc>(serving_.env(), *state_, *checker_, *host_, runtime.ids, options.max_input_bytes());
+    library_ = std::make_unique<SpecLibrary>(*state_);
+    run_rpc_ = std::make_unique<RunRpc>(serving_.env(), *state_, *checker_, *host_, *library_, runtime.ids,
+                                        options.max_input_bytes());
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--workflow-engine.grpc-port";
@@ -60,6 +71,7 @@ class WorkflowEngine final : public Module {
   std::unique_ptr<NameDirectory> names_;
   std::unique_ptr<SpecChecker> checker_;
   std::unique_ptr<RunHost> host_;
+  std::unique_ptr<SpecLibrary> library_;
   std::unique_ptr<WorkflowRpc> workflow_rpc_;
   std::unique_ptr<RunRpc> run_rpc_;
 };

@@ -214,7 +214,7 @@ TEST_P(PostgresTest, NewsReachOtherReplicas) {
   EXPECT_TRUE(there.Hears({News::Kind::kRun, "r1", ""}));
   v1::RequestCancelRequest cancel;
   cancel.set_run_id("r1");
-  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, cancel, two.get()), IsOk());
+  ASSERT_THAT(Write(store_->control, &RunControl::RequestCancel, cancel, two.get()), IsOk());
   EXPECT_TRUE(here.Hears({News::Kind::kCancel, "r1", "e"}));
 }
 

@@ -46,6 +46,10 @@ std::string FormatNews(const News& news) {
       return "c";
     case News::Kind::kCancel:
       return absl::StrCat("x", news.instance, "\t", news.id);
+    case News::Kind::kInbox:
+      return absl::StrCat("i", news.instance, "\t", news.id);
+    case News::Kind::kEnded:
+      return absl::StrCat("e", news.instance, "\t", news.id);
     case News::Kind::kContext:
       return absl::StrCat("d", news.id);
     case News::Kind::kOutbox:
@@ -70,9 +74,12 @@ bool ParseNews(absl::string_view line, News* out) {
     case 'd':
       *out = {News::Kind::kContext, std::string(rest), ""};
       return true;
-    case 'x': {
+    case 'x':
+    case 'i':
+    case 'e': {
       std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(rest, absl::MaxSplits('\t', 1));
-      *out = {News::Kind::kCancel, std::string(parts.second), std::string(parts.first)};
+      News::Kind kind = line[0] == 'x' ? News::Kind::kCancel : line[0] == 'i' ? News::Kind::kInbox : News::Kind::kEnded;
+      *out = {kind, std::string(parts.second), std::string(parts.first)};
       return true;
     }
     default:

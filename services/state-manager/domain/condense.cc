@@ -2,10 +2,40 @@
 
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
+
+#include "absl/strings/numbers.h"
 
 namespace tutti::state_manager {
 
 using tutti::state::v1::JournalEntry;
+
+namespace {
+
+const std::string& PathOf(const JournalEntry& entry) {
+  static const std::string kNone;
+  if (entry.has_step_started()) return entry.step_started().path();
+  if (entry.has_step_completed()) return entry.step_completed().path();
+  if (entry.has_step_failed()) return entry.step_failed().path();
+  if (entry.has_step_waiting()) return entry.step_waiting().path();
+  return kNone;
+}
+
+// Whether it is of an iteration that its loop has left behind: `loop/7/…` after a checkpoint of 8 or more.
+bool IsBehind(const std::string& path, const std::unordered_map<std::string, int64_t>& loops) {
+  for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    auto loop = loops.find(path.substr(0, slash));
+    if (loop == loops.end()) continue;
+    int64_t iteration = 0;
+    size_t end = path.find('/', slash + 1);
+    bool number =
+        absl::SimpleAtoi(path.substr(slash + 1, end == std::string::npos ? end : end - slash - 1), &iteration);
+    if (number && iteration < loop->second) return true;
+  }
+  return false;
+}
+
+}  // namespace
 
 std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
   struct Step {
@@ -14,6 +44,8 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
   };
   std::unordered_map<std::string, Step> steps;
   int64_t last_start = 0;
+  std::unordered_map<std::string, int64_t> loops;  // how far each is, by path
+  std::unordered_set<int64_t> taken;               // signals, by seq
   for (const auto& entry : entries) {
     if (entry.has_step_completed()) steps[entry.step_completed().path()].completed = true;
     if (entry.has_step_started()) {
@@ -25,6 +57,8 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
       step.last_attempt = std::max(step.last_attempt, entry.step_failed().attempt());
     }
     if (entry.has_run_started()) last_start = entry.seq();
+    if (entry.has_loop_checkpoint()) loops[entry.loop_checkpoint().path()] = entry.loop_checkpoint().iteration();
+    if (entry.step_completed().signal_seq() > 0) taken.insert(entry.step_completed().signal_seq());
   }
   std::vector<JournalEntry> out;
   for (size_t i = 0; i < entries.size(); ++i) {
@@ -41,7 +75,15 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
       keep = !step.completed && entry.step_failed().attempt() >= step.last_attempt - 1;
       entry.mutable_step_failed()->clear_usage();
     }
-    if (entry.has_step_completed()) entry.mutable_step_completed()->clear_usage();
+    if (entry.has_loop_checkpoint()) {
+      keep = entry.loop_checkpoint().iteration() == loops[entry.loop_checkpoint().path()] &&
+             !IsBehind(entry.loop_checkpoint().path(), loops);
+    }
+    if (entry.has_signal_received()) keep = taken.count(entry.seq()) == 0;
+    if (entry.has_step_waiting()) keep = !steps[entry.step_waiting().path()].completed;
+    // What is said of the past and changes nothing of what is to come.
+    if (entry.has_run_parked() || entry.has_event_emitted() || entry.has_run_forked()) keep = false;
+    if (keep && !loops.empty()) keep = !IsBehind(PathOf(entry), loops);
     if (keep || i + 1 == entries.size()) out.push_back(std::move(entry));
   }
   return out;

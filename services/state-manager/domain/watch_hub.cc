@@ -43,7 +43,13 @@ void WatchHub::OnNews(const std::vector<News>& news) {
         claimable = true;
         break;
       case News::Kind::kCancel:
-        TellCancel(item.instance, item.id);
+        Tell(item.instance, {.cancel_run_id = item.id});
+        break;
+      case News::Kind::kInbox:
+        Tell(item.instance, {.inbox_run_id = item.id});
+        break;
+      case News::Kind::kEnded:
+        Tell(item.instance, {.ended_run_id = item.id});
         break;
     }
   }
@@ -89,13 +95,13 @@ void WatchHub::TellClaimable() {
   for (auto& channel : live) channel->TryPush({.runs_claimable = true});
 }
 
-void WatchHub::TellCancel(const std::string& instance, const std::string& run_id) {
+void WatchHub::Tell(const std::string& instance, InstanceNews news) {
   std::shared_ptr<Channel<InstanceNews>> channel;
   {
     MutexLock lock(mutex_);
     if (auto it = instances_.find(instance); it != instances_.end()) channel = it->second.lock();
   }
-  if (channel) channel->TryPush({.cancel_run_id = run_id});
+  if (channel) channel->TryPush(std::move(news));
 }
 
 }  // namespace tutti::state_manager

@@ -30,6 +30,8 @@ class WakeUp {
 struct InstanceNews {
   bool runs_claimable = false;
   std::string cancel_run_id;
+  std::string inbox_run_id;  // something has arrived for it
+  std::string ended_run_id;  // it is nobody's any more
 };
 
 class WatchHub final : public NewsListener {
@@ -53,7 +55,7 @@ class WatchHub final : public NewsListener {
   }
   void WakeOne(News::Kind kind, const std::string& id);
   void TellClaimable();
-  void TellCancel(const std::string& instance, const std::string& run_id);
+  void Tell(const std::string& instance, InstanceNews news);
 
   Mutex mutex_;
   std::unordered_map<std::string, Watchers> watchers_ ABSL_GUARDED_BY(mutex_);

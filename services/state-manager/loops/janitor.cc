@@ -147,6 +147,7 @@ Task<absl::Status> Janitor::Sweep() {
   work.push_back(
       [this](Transaction& tx, int64_t limit) { return store_.memories.Expire(tx, limit, !shards_.spread()); });
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.sessions.RemoveEnded(tx, limit); });
+  work.push_back([this](Transaction& tx, int64_t limit) { return store_.step_cache.Expire(tx, limit); });
   const std::pair<const char*, absl::Duration> kept[] = {
       {"SUCCEEDED", options_.keep_succeeded}, {"FAILED", options_.keep_failed}, {"CANCELLED", options_.keep_cancelled}};
   for (const auto& [status, keep] : kept) {

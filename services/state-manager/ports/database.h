@@ -116,10 +116,10 @@ class Statement {
 // What others are told after a commit, in this process and in its replicas. News say where to look, never what is
 // there.
 struct News {
-  enum class Kind { kRun, kClaimable, kCancel, kContext, kOutbox };
+  enum class Kind { kRun, kClaimable, kCancel, kInbox, kEnded, kContext, kOutbox };
   Kind kind;
   std::string id;        // the run's or context's
-  std::string instance;  // of kCancel: whom it concerns
+  std::string instance;  // of kCancel, kInbox and kEnded: whom it concerns
   friend bool operator==(const News&, const News&) = default;
 };
 

@@ -98,10 +98,10 @@ Task<absl::Status> JournalRpc::HandleAppend(CallContext& call, StreamReader<v1::
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<v1::ReadJournalResponse>> JournalRpc::ReadPage(CallContext& call, std::string run_id,
-                                                                   int64_t after) {
-  auto body = [&journal = journal_, run_id, after](Transaction& tx, v1::ReadJournalResponse& out) {
-    auto page = journal.ReadPage(tx, run_id, after, kPage);
+Task<absl::StatusOr<v1::ReadJournalResponse>> JournalRpc::ReadPage(CallContext& call, std::string run_id, int64_t after,
+                                                                   bool inbox_only) {
+  auto body = [&journal = journal_, run_id, after, inbox_only](Transaction& tx, v1::ReadJournalResponse& out) {
+    auto page = journal.ReadPage(tx, run_id, after, kPage, inbox_only);
     if (page.ok()) out = *std::move(page);
     return page.status();
   };
@@ -151,7 +151,8 @@ Task<absl::Status> JournalRpc::HandleRead(CallContext& call, const v1::ReadJourn
     TUTTI_CO_RETURN_IF_ERROR(sent);
   }
   for (;;) {
-    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page, co_await ReadPage(call, request.run_id(), after));
+    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page,
+                              co_await ReadPage(call, request.run_id(), after, request.inbox_only()));
     if (page.entries().empty()) co_return absl::OkStatus();
     after = page.entries().rbegin()->seq();
     if (!co_await writer.Write(page)) co_return absl::CancelledError("the reader has gone");

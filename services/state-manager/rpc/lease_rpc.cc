@@ -35,6 +35,10 @@ absl::Status Common(const std::vector<absl::StatusOr<Response>>& answers) {
 }
 
 constexpr size_t kClaimBytes = size_t{1} << 20;
+// A page of a journal is cut at 1 MiB: what is well below is whole.
+constexpr int kShortJournal = 200;
+constexpr size_t kJournalBytes = size_t{64} << 10;
+constexpr size_t kJournalsBytes = size_t{1} << 20;
 
 }  // namespace
 
@@ -52,6 +56,7 @@ TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, Heartbeat) {
     *response.mutable_lease_duration() = answer->lease_duration();
     response.set_claimable_runs(response.claimable_runs() + answer->claimable_runs());
     response.mutable_cancel_run_ids()->MergeFrom(answer->cancel_run_ids());
+    for (const auto& [run_id, seq] : answer->inboxes()) (*response.mutable_inboxes())[run_id] = seq;
   }
   for (size_t i = 0; i < answers.size(); ++i) {
     if (!absl::IsFailedPrecondition(answers[i].status())) continue;
@@ -89,6 +94,36 @@ TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, ClaimRuns) {
       *response.add_runs() = std::move(run);
     }
   }
+  // Short journals come along: a run that was only woken costs no call of its own.
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    std::vector<std::string> ids;
+    std::vector<int> at;
+    for (int k = 0; k < response.runs_size(); ++k) {
+      if (shards_.IndexOf(response.runs(k).run_id()) != i) continue;
+      ids.push_back(response.runs(k).run_id());
+      at.push_back(k);
+    }
+    while (response.journals_size() < response.runs_size()) response.add_journals();
+    if (ids.empty()) continue;
+    using Journals = std::vector<v1::ReadJournalResponse>;
+    auto body = [&journal = journal_, ids](Transaction& tx, Journals& out) -> absl::Status {
+      size_t total = 0;
+      for (const auto& id : ids) {
+        out.emplace_back();
+        if (total > kJournalsBytes) continue;
+        auto page = journal.ReadPage(tx, id, 0, kShortJournal + 1);
+        TUTTI_RETURN_IF_ERROR(tx.failure());
+        if (!page.ok() || page->entries_size() > kShortJournal || page->ByteSizeLong() > kJournalBytes) continue;
+        total += page->ByteSizeLong();
+        out.back() = *std::move(page);
+      }
+      return absl::OkStatus();
+    };
+    auto journals =
+        co_await shards_.at(i).Read<Journals>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body));
+    if (!journals.ok()) continue;  // each is read when its run is begun
+    for (size_t k = 0; k < at.size(); ++k) *response.mutable_journals(at[k]) = std::move((*journals)[k]);
+  }
   co_return absl::OkStatus();
 }
 
@@ -113,6 +148,8 @@ Task<absl::Status> LeaseRpc::HandleWatch(CallContext& call, const v1::WatchInsta
     v1::WatchInstanceResponse out;
     out.set_runs_claimable(item->runs_claimable);
     out.set_cancel_run_id(item->cancel_run_id);
+    out.set_inbox_run_id(item->inbox_run_id);
+    out.set_ended_run_id(item->ended_run_id);
     if (!co_await writer.Write(out)) co_return absl::CancelledError("the watcher has gone");
   }
 }

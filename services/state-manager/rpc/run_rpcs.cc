@@ -7,28 +7,29 @@
 
 namespace tutti::state_manager {
 
+// The request is claimed first, then its run created: a caller that dies between the two leaves a claim under which the
+// next one creates the run.
+Task<absl::StatusOr<bool>> RunStoreRpc::ClaimRequest(CallContext& call, v1::StoredRun& run) {
+  if (!shards_.spread() || run.request_id().empty()) co_return true;
+  std::string key = Runs::RequestKey(run);
+  auto claim = [&runs = runs_, run](Transaction& tx, std::string& out) {
+    auto claimed = runs.ClaimRequest(tx, run);
+    if (absl::IsAborted(claimed.status())) claimed = runs.ClaimRequest(tx, run);  // its claim has just gone
+    if (claimed.ok()) out = *std::move(claimed);
+    return claimed.status();
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(std::string run_id, co_await shards_.Of(key).Write<std::string>(
+                                                    *call.executor, call.deadline, LaneOf(key), std::move(claim)));
+  bool mine = run_id == run.run_id();
+  run.set_run_id(run_id);
+  co_return mine;
+}
+
 TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, CreateRun) {
   v1::CreateRunRequest create = request;
-  bool mine = true;
-  if (shards_.spread() && !request.run().request_id().empty()) {
-    // The request is claimed first, then its run created: a caller that dies between the two leaves a claim under which
-    // the next one creates the run. That run may be another database's and its engine unknown here, so that it is
-    // nobody's until it is claimed.
-    std::string key = Runs::RequestKey(request.run());
-    auto claim = [&runs = runs_, run = request.run()](Transaction& tx, std::string& out) {
-      auto claimed = runs.ClaimRequest(tx, run);
-      if (absl::IsAborted(claimed.status())) claimed = runs.ClaimRequest(tx, run);  // its claim has just gone
-      if (claimed.ok()) out = *std::move(claimed);
-      return claimed.status();
-    };
-    TUTTI_CO_ASSIGN_OR_RETURN(std::string run_id, co_await shards_.Of(key).Write<std::string>(
-                                                      *call.executor, call.deadline, LaneOf(key), std::move(claim)));
-    mine = run_id == request.run().run_id();
-    if (!mine) {
-      create.mutable_run()->set_run_id(run_id);
-      create.clear_owner();
-    }
-  }
+  TUTTI_CO_ASSIGN_OR_RETURN(bool mine, co_await ClaimRequest(call, *create.mutable_run()));
+  // Another's run may be another database's and its engine unknown here, so that it is nobody's until it is claimed.
+  if (!mine) create.clear_owner();
   auto body = [&runs = runs_, create](Transaction& tx, v1::CreateRunResponse& out) {
     return runs.CreateRun(tx, create, out);
   };
@@ -43,6 +44,30 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, CreateRun) {
   co_return absl::OkStatus();
 }
 
+// The original's entries are read in its database and written in the new run's: large contents that are there already
+// are referred to, not stored again.
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, ForkRun) {
+  v1::ForkRunRequest fork = request;
+  TUTTI_CO_ASSIGN_OR_RETURN(bool mine, co_await ClaimRequest(call, *fork.mutable_run()));
+  using Entries = std::vector<v1::JournalEntry>;
+  auto read = [&control = control_, request](Transaction& tx, Entries& out) {
+    auto entries = control.EntriesBefore(tx, request.run_id(), request.from_step());
+    if (entries.ok()) out = *std::move(entries);
+    return entries.status();
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(Entries entries,
+                            co_await shards_.Of(request.run_id())
+                                .Read<Entries>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(read)));
+  auto body = [&control = control_, fork, entries = std::move(entries)](Transaction& tx, v1::ForkRunResponse& out) {
+    return control.ForkRun(tx, fork, entries, out);
+  };
+  const std::string& run_id = fork.run().run_id();
+  TUTTI_CO_ASSIGN_OR_RETURN(response, co_await shards_.Of(run_id).Write<v1::ForkRunResponse>(
+                                          *call.executor, call.deadline, LaneOf(run_id), std::move(body)));
+  if (!mine) response.set_created(false);
+  co_return absl::OkStatus();
+}
+
 TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, GetRun) {
   auto body = [&runs = runs_, request](Transaction& tx, v1::GetRunResponse& out) {
     return runs.GetRun(tx, request, out);
@@ -54,18 +79,51 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, GetRun) {
 }
 
 // The record of it is written with it: at home in the log itself, elsewhere as a message to it.
-TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, RequestCancel) {
-  v1::AppendAuditRecordRequest note = AuditNote(call, "runs.cancel", absl::StrCat("runs/", request.run_id()));
+template <class Request, class Response>
+Task<absl::Status> RunStoreRpc::Control(CallContext& call, const Request& request, Response& response,
+                                        absl::string_view action,
+                                        absl::Status (RunControl::*method)(Transaction&, const Request&, Response&)
+                                            const) {
+  v1::AppendAuditRecordRequest note = AuditNote(call, action, absl::StrCat("runs/", request.run_id()));
   bool at_home = shards_.IndexOf(request.run_id()) == 0;
-  auto body = [this, request, note, at_home](Transaction& tx, v1::RequestCancelResponse& out) -> absl::Status {
-    TUTTI_RETURN_IF_ERROR(runs_.RequestCancel(tx, request, out));
+  auto body = [this, request, note, at_home, method](Transaction& tx, Response& out) -> absl::Status {
+    TUTTI_RETURN_IF_ERROR((control_.*method)(tx, request, out));
     v1::AppendAuditRecordResponse noted;
     return at_home ? audit_.AppendAuditRecord(tx, note, noted)
                    : outbox_.Post(tx, 0, Outbox::Kind::kAudit, note.SerializeAsString());
   };
   TUTTI_CO_ASSIGN_OR_RETURN(response, co_await shards_.Of(request.run_id())
-                                          .Write<v1::RequestCancelResponse>(*call.executor, call.deadline,
-                                                                            LaneOf(request.run_id()), std::move(body)));
+                                          .template Write<Response>(*call.executor, call.deadline,
+                                                                    LaneOf(request.run_id()), std::move(body)));
+  co_return absl::OkStatus();
+}
+
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, RequestCancel) {
+  absl::Status done = co_await Control(call, request, response, "runs.cancel", &RunControl::RequestCancel);
+  co_return done;
+}
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, TerminateRun) {
+  absl::Status done = co_await Control(call, request, response, "runs.terminate", &RunControl::TerminateRun);
+  journal_.ForgetRemembered(request.run_id());
+  co_return done;
+}
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, SetRunPaused) {
+  absl::Status done = co_await Control(call, request, response, request.paused() ? "runs.pause" : "runs.resume",
+                                       &RunControl::SetRunPaused);
+  co_return done;
+}
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, ReopenRun) {
+  absl::Status done = co_await Control(call, request, response, "runs.retry", &RunControl::ReopenRun);
+  co_return done;
+}
+// Signals are not in the audit log: they are in the run's own history, with their sender, and many.
+TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, SignalRun) {
+  auto body = [&control = control_, request](Transaction& tx, v1::SignalRunResponse& out) {
+    return control.SignalRun(tx, request, out);
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(response, co_await shards_.Of(request.run_id())
+                                          .Write<v1::SignalRunResponse>(*call.executor, call.deadline,
+                                                                        LaneOf(request.run_id()), std::move(body)));
   co_return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 #include "services/state-manager/store/state_store.h"
 #include "tutti/state/v1/audit_service.grpc.pb.h"
 #include "tutti/state/v1/budget_service.grpc.pb.h"
+#include "tutti/state/v1/cache_service.grpc.pb.h"
 #include "tutti/state/v1/context_service.grpc.pb.h"
 #include "tutti/state/v1/conversation_service.grpc.pb.h"
 #include "tutti/state/v1/journal_service.grpc.pb.h"
@@ -52,7 +53,8 @@ class JournalRpc final : public v1::JournalService::CallbackService {
                                 StreamWriter<v1::ReadJournalResponse>& writer);
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchJournalRequest& request,
                                  StreamWriter<v1::WatchJournalResponse>& writer);
-  Task<absl::StatusOr<v1::ReadJournalResponse>> ReadPage(CallContext& call, std::string run_id, int64_t after);
+  Task<absl::StatusOr<v1::ReadJournalResponse>> ReadPage(CallContext& call, std::string run_id, int64_t after,
+                                                         bool inbox_only = false);
   Task<absl::Status> SendSnapshot(CallContext& call, std::string run_id, int64_t& after,
                                   StreamWriter<v1::ReadJournalResponse>& writer);
   ServerEnv& env_;
@@ -70,6 +72,7 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
       : env_(deps.env),
         shards_(deps.shards),
         runs_(store.runs),
+        control_(store.control),
         journal_(store.journal),
         audit_(deps.audit),
         outbox_(store.outbox) {}
@@ -77,12 +80,25 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
   TUTTI_STORE_METHOD(GetRun);
   TUTTI_STORE_METHOD(ListRuns);
   TUTTI_STORE_METHOD(RequestCancel);
+  TUTTI_STORE_METHOD(TerminateRun);
+  TUTTI_STORE_METHOD(SignalRun);
+  TUTTI_STORE_METHOD(SetRunPaused);
+  TUTTI_STORE_METHOD(ReopenRun);
+  TUTTI_STORE_METHOD(ForkRun);
   TUTTI_STORE_METHOD(ListUsage);
 
  private:
+  // What a caller does to a run, with the record of it.
+  template <class Request, class Response>
+  Task<absl::Status> Control(CallContext& call, const Request& request, Response& response, absl::string_view action,
+                             absl::Status (RunControl::*method)(Transaction&, const Request&, Response&) const);
+  // Creates a run under its request id, which is claimed first where runs are spread; false: another has it.
+  Task<absl::StatusOr<bool>> ClaimRequest(CallContext& call, v1::StoredRun& run);
+
   ServerEnv& env_;
   const Shards& shards_;
   const Runs& runs_;
+  const RunControl& control_;
   Journal& journal_;
   const AuditLog& audit_;
   const Outbox& outbox_;
@@ -105,8 +121,8 @@ class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService 
 
 class LeaseRpc final : public v1::LeaseService::CallbackService {
  public:
-  LeaseRpc(const RpcDeps& deps, const Leases& leases)
-      : env_(deps.env), shards_(deps.shards), hub_(deps.hub), leases_(leases) {}
+  LeaseRpc(const RpcDeps& deps, StateStore& store)
+      : env_(deps.env), shards_(deps.shards), hub_(deps.hub), leases_(store.leases), journal_(store.journal) {}
   grpc::ServerWriteReactor<v1::WatchInstanceResponse>* WatchInstance(grpc::CallbackServerContext* context,
                                                                      const v1::WatchInstanceRequest* request) override;
   TUTTI_STORE_METHOD(RegisterInstance);
@@ -126,6 +142,7 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
   const Shards& shards_;
   WatchHub& hub_;
   const Leases& leases_;
+  const Journal& journal_;
 };
 
 class ContextRpc final : public v1::ContextService::CallbackService {
@@ -197,6 +214,18 @@ class ConversationRpc final : public v1::ConversationService::CallbackService {
   Access& access_;
   const Conversations& area_;
   const AuditLog& audit_;
+};
+
+class CacheRpc final : public v1::CacheService::CallbackService {
+ public:
+  CacheRpc(const RpcDeps& deps, const StepCache& cache) : env_(deps.env), access_(deps.access), area_(cache) {}
+  TUTTI_STORE_METHOD(GetCacheEntry);
+  TUTTI_STORE_METHOD(PutCacheEntry);
+
+ private:
+  ServerEnv& env_;
+  Access& access_;
+  const StepCache& area_;
 };
 
 class SessionRpc final : public v1::SessionService::CallbackService {

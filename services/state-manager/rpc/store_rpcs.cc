@@ -32,6 +32,9 @@ TUTTI_READ_METHOD(ConversationRpc, ConversationService, ListMessages, false)
 TUTTI_READ_METHOD(ConversationRpc, ConversationService, GetWindow, false)
 TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, SummarizeMessages, request.conversation_id())
 
+TUTTI_READ_METHOD(CacheRpc, CacheService, GetCacheEntry, false)
+TUTTI_WRITE_METHOD(CacheRpc, CacheService, PutCacheEntry, absl::StrCat("step_cache/", request.key()))
+
 TUTTI_AUDITED_METHOD(SessionRpc, SessionService, CreateSession, request.session().user_id(), "sessions.create",
                      "users/", request.session().user_id())
 TUTTI_WRITE_METHOD(SessionRpc, SessionService, AuthenticateSession, request.token())

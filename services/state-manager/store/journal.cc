@@ -18,9 +18,6 @@ namespace {
 constexpr size_t kMaxLongRuns = 10000;
 constexpr size_t kMostRemembered = 100000;
 
-constexpr BulkWriter::Shape kInsertEntry = {
-    "INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ""};
 constexpr BulkWriter::Shape kInsertUsage = {
     "INSERT INTO usage (run_id, seq, position, time, step_path, agent, provider, model, calls, input_tokens, "
     "output_tokens, cost_nano_units, currency_code) VALUES ",
@@ -45,48 +42,6 @@ constexpr BulkWriter::Shape kUpdateEnd = {
     "(?::text, ?::bytea, ?::bytea, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
     "UPDATE runs SET output = $2, error = $3, error_code = $4, end_time = $5 WHERE run_id = $1"};
 
-struct EntryKey {
-  const char* kind;
-  absl::string_view path, step_kind, target;
-  int attempt = 0;
-  int error_code = 0;
-  const google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>* usage = nullptr;
-};
-
-template <class Step>
-EntryKey KeyOfStep(const char* kind, const Step& step) {
-  return {kind, step.path(), step.kind(), step.target(), step.attempt()};
-}
-
-EntryKey KeyOf(const v1::JournalEntry& entry) {
-  switch (entry.entry_case()) {
-    case v1::JournalEntry::kRunStarted:
-      return {"run_started"};
-    case v1::JournalEntry::kStepStarted:
-      return KeyOfStep("step_started", entry.step_started());
-    case v1::JournalEntry::kStepCompleted: {
-      EntryKey key = KeyOfStep("step_completed", entry.step_completed());
-      key.usage = &entry.step_completed().usage();
-      return key;
-    }
-    case v1::JournalEntry::kStepFailed: {
-      EntryKey key = KeyOfStep("step_failed", entry.step_failed());
-      key.usage = &entry.step_failed().usage();
-      key.error_code = entry.step_failed().error().code();
-      return key;
-    }
-    case v1::JournalEntry::kCancelRequested:
-      return {"cancel_requested"};
-    case v1::JournalEntry::kRunFinished: {
-      EntryKey key = {"run_finished"};
-      key.error_code = entry.run_finished().error().code();
-      return key;
-    }
-    default:
-      return {"unknown"};
-  }
-}
-
 const char* StatusOf(v1::Outcome outcome) {
   switch (outcome) {
     case v1::OUTCOME_SUCCEEDED:
@@ -98,31 +53,19 @@ const char* StatusOf(v1::Outcome outcome) {
   }
 }
 
+// Given back: it is claimed again when something has come that its owner had not seen, or when it is woken.
+constexpr BulkWriter::Shape kUpdateParked = {
+    "UPDATE runs SET waiting = CASE WHEN inbox > v.column2 THEN 0 ELSE 1 END, wake_time = v.column3, owner = '', "
+    "owner_incarnation = '', lease_epoch = lease_epoch + 1, last_writer_seq = 0 FROM (VALUES ",
+    "(?::text, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
+    "UPDATE runs SET waiting = CASE WHEN inbox > $2 THEN 0 ELSE 1 END, wake_time = $3, owner = '', owner_incarnation = "
+    "'', lease_epoch = lease_epoch + 1, last_writer_seq = 0 WHERE run_id = $1"};
+
 std::string OwnerOf(const std::string& run_id) { return absl::StrCat("runs/", run_id); }
 bool Open(const std::string& status) { return status == "PENDING" || status == "RUNNING"; }
 
 void Refuse(v1::AppendResponse& response, const absl::Status& status) {
   *response.mutable_status() = ToRpcStatus(status);
-}
-
-bool HasNul(absl::string_view text) { return text.find('\0') != absl::string_view::npos; }
-
-// What no database takes, or no journal means.
-absl::Status CheckForm(const v1::AppendRequest& request) {
-  if (request.entries().empty()) return Invalid("entries", "must be given");
-  if (request.writer_seq() < 1) return Invalid("writer_seq", "must be at least 1");
-  for (const auto& entry : request.entries()) {
-    EntryKey key = KeyOf(entry);
-    bool nul = HasNul(key.path) || HasNul(key.step_kind) || HasNul(key.target);
-    if (key.usage != nullptr) {
-      for (const auto& usage : *key.usage) {
-        nul |=
-            HasNul(usage.agent()) || HasNul(usage.provider()) || HasNul(usage.model()) || HasNul(usage.currency_code());
-      }
-    }
-    if (nul) return Invalid("entries", "have a name with a NUL character");
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -150,6 +93,8 @@ struct Journal::Head : Remembered {
   bool used = false;    // something was consumed
   bool turned = false;  // the status or the start time changed
   int64_t calls = 0, input_tokens = 0, output_tokens = 0, cost_nano_units = 0;
+  bool parked = false;
+  int64_t inbox_seen = 0, wake_time = 0;
   bool ended = false;
   bool has_output = false, has_error = false;
   std::string output, error;  // cells
@@ -208,7 +153,7 @@ void Journal::Remember(const Item& item, bool committed) {
   if (!committed || item.response.has_status()) {
     remembered_.erase(item.request.run_id());  // perhaps written, perhaps refused for what is no longer so
   } else if (item.after.last_seq > 0) {
-    if (!Open(item.after.status)) {
+    if (!Open(item.after.status) || item.after.given_back) {
       remembered_.erase(item.request.run_id());
       return;
     }
@@ -252,7 +197,8 @@ bool Journal::RecallHeads(const std::vector<void*>& items, Heads& heads) {
     }
     writer_seq += request.entries_size();
     // What follows an end is refused.
-    if (request.entries().rbegin()->has_run_finished()) writer_seq = -1;
+    const auto& last = *request.entries().rbegin();
+    if (last.has_run_finished() || last.has_run_parked()) writer_seq = -1;
   }
   return true;
 }
@@ -320,7 +266,8 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     item->after = head;
   }
   TUTTI_RETURN_IF_ERROR(known ? WriteKnown(tx, heads, batch) : WriteRead(tx, heads, batch));
-  BulkWriter entry_usage(tx, kInsertUsage), usage(tx, kUpdateUsage), status(tx, kUpdateStatus), end(tx, kUpdateEnd);
+  BulkWriter entry_usage(tx, kInsertUsage), usage(tx, kUpdateUsage), status(tx, kUpdateStatus), end(tx, kUpdateEnd),
+      parked(tx, kUpdateParked);
   for (const auto& row : batch.rows) {
     if (row.key.usage == nullptr) continue;
     int position = 0;
@@ -342,11 +289,17 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
                                     head.has_error ? SqlArg::Bytes(head.error) : SqlArg::Null(), head.error_code,
                                     head.end_time));
     }
+    if (head.parked) {
+      TUTTI_RETURN_IF_ERROR(parked.Add(run_id, head.inbox_seen, head.wake_time));
+      // Something may have come meanwhile; whoever is told looks.
+      if (head.inbox_seen < head.seen_seq) tx.Announce({News::Kind::kClaimable, "", ""});
+    }
     tx.Announce({News::Kind::kRun, std::string(run_id), ""});
     if (!head.ended && WantsSnapshot(head.last_seq, head.snapshot_seq)) NoteLong(std::string(run_id));
   }
   TUTTI_RETURN_IF_ERROR(usage.Flush());
   TUTTI_RETURN_IF_ERROR(status.Flush());
+  TUTTI_RETURN_IF_ERROR(parked.Flush());
   return end.Flush();
 }
 
@@ -447,7 +400,7 @@ absl::Status Journal::Check(Transaction& tx, Item& item, Head& head, bool& write
     Refuse(response, form);
   } else if (!head.exists) {
     Refuse(response, RunNotFound(request.run_id()));
-  } else if (head.lease_epoch != request.lease_epoch()) {
+  } else if (head.lease_epoch != request.lease_epoch() || head.given_back) {
     Refuse(response, Error(absl::StatusCode::kAborted, "LEASE_LOST",
                            absl::StrCat("run ", request.run_id(), " is leased under epoch ", head.lease_epoch, ", not ",
                                         request.lease_epoch())));
@@ -521,6 +474,11 @@ void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntr
       head.error_code = finished.error().code();
     }
   }
+  if (entry.has_run_parked()) {
+    head.parked = head.given_back = true;
+    head.inbox_seen = entry.run_parked().inbox_seen();
+    head.wake_time = entry.run_parked().has_wake_time() ? ToMicros(entry.run_parked().wake_time()) : 0;
+  }
   EntryKey key = KeyOf(entry);
   if (key.usage != nullptr) {
     for (const auto& usage : *key.usage) {
@@ -539,19 +497,6 @@ void Journal::NoteLong(const std::string& run_id) {
   MutexLock lock(mutex_);
   if (long_runs_.size() >= kMaxLongRuns) return;  // its next append notes it again
   if (std::find(long_runs_.begin(), long_runs_.end(), run_id) == long_runs_.end()) long_runs_.push_back(run_id);
-}
-
-absl::Status AppendCancel(Transaction& tx, const Payloads& payloads, const std::string& run_id, int64_t seq,
-                          int64_t time, int progress_percent, const std::string& reason) {
-  v1::JournalEntry entry;
-  entry.set_seq(seq);
-  entry.set_progress_percent(progress_percent);
-  SetMicros(time, entry.mutable_time());
-  entry.mutable_cancel_requested()->set_reason(reason);
-  std::string cell = payloads.codec().Seal(entry.SerializeAsString(), PlaceOf(run_id, seq));
-  BulkWriter insert(tx, kInsertEntry);
-  TUTTI_RETURN_IF_ERROR(insert.Add(run_id, seq, time, "cancel_requested", "", "", 0, "", 0, SqlArg::Bytes(cell)));
-  return insert.Flush();
 }
 
 }  // namespace tutti::state_manager

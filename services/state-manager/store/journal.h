@@ -40,7 +40,7 @@ class Journal final : public BatchWriter {
   // At most `limit` entries after `after_seq`, with their payloads; fewer only at the end or when the page is full (1
   // MiB). NOT_FOUND: no such run.
   absl::StatusOr<v1::ReadJournalResponse> ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
-                                                   int limit) const;
+                                                   int limit, bool inbox_only = false) const;
   // The run's snapshot, without large payloads; `seq` is the entry up to which it stands for the journal, 0 without
   // one.
   struct Snapshot {
@@ -77,6 +77,7 @@ class Journal final : public BatchWriter {
   // What an append needs of a run's row, as it was committed.
   struct Remembered {
     int64_t lease_epoch = 0, last_seq = 0, last_writer_seq = 0, progress = 0, start_time = 0, snapshot_seq = 0;
+    bool given_back = false;  // parked: under another epoch now
     std::string status;
   };
 
@@ -114,9 +115,5 @@ class Journal final : public BatchWriter {
 };
 
 absl::Status RunNotFound(const std::string& run_id);
-
-// A cancel request as the journal's next entry, for the run store.
-absl::Status AppendCancel(Transaction& tx, const Payloads& payloads, const std::string& run_id, int64_t seq,
-                          int64_t time, int progress_percent, const std::string& reason);
 
 }  // namespace tutti::state_manager

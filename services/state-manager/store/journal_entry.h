@@ -1,24 +1,34 @@
-// What reading and writing journals share.
+// What reading and writing journals share: an entry's payload, its place, and what stands in the columns beside it.
 #pragma once
 
 #include <string>
 
-#include "absl/strings/str_cat.h"
-#include "tutti/state/v1/journal.pb.h"
+#include "services/state-manager/store/bulk_writer.h"
+#include "tutti/state/v1/journal_service.pb.h"
 
 namespace tutti::state_manager {
 
 // The payload in an entry that may be large; null when it has none.
-inline tutti::type::v1::Payload* PayloadOf(tutti::state::v1::JournalEntry& entry) {
-  if (entry.has_step_completed()) return entry.mutable_step_completed()->mutable_result();
-  if (entry.has_run_finished() && entry.run_finished().has_output())
-    return entry.mutable_run_finished()->mutable_output();
-  return nullptr;
-}
+tutti::type::v1::Payload* PayloadOf(tutti::state::v1::JournalEntry& entry);
 
 // Where an entry's cell belongs.
-inline std::string PlaceOf(const std::string& run_id, int64_t seq) {
-  return absl::StrCat("runs/", run_id, "/journal/", seq);
-}
+std::string PlaceOf(const std::string& run_id, int64_t seq);
+
+// What the journal's columns say of an entry. Texts are the entry's.
+struct EntryKey {
+  const char* kind;
+  absl::string_view path, step_kind, target;
+  int attempt = 0;
+  int error_code = 0;
+  const google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>* usage = nullptr;
+};
+EntryKey KeyOf(const tutti::state::v1::JournalEntry& entry);
+
+// What no database takes, or no journal means.
+absl::Status CheckForm(const tutti::state::v1::AppendRequest& request);
+
+inline constexpr BulkWriter::Shape kInsertEntry = {
+    "INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) VALUES ",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ""};
 
 }  // namespace tutti::state_manager

@@ -23,10 +23,13 @@ absl::Status Journal::Fill(Transaction& tx, v1::JournalEntry& entry) const {
 }
 
 absl::StatusOr<v1::ReadJournalResponse> Journal::ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
-                                                          int limit) const {
+                                                          int limit, bool inbox_only) const {
   v1::ReadJournalResponse out;
   {
-    Statement rows = tx.Prepare("SELECT seq, entry FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3");
+    Statement rows = tx.Prepare(
+        inbox_only ? "SELECT seq, entry FROM journal WHERE run_id = $1 AND seq > $2 AND kind IN ('signal_received', "
+                     "'pause_requested', 'resume_requested', 'cancel_requested') ORDER BY seq LIMIT $3"
+                   : "SELECT seq, entry FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3");
     rows.BindAll(run_id, after_seq, limit);
     size_t bytes = 0;
     while (rows.Step()) {

@@ -11,6 +11,7 @@ namespace tutti::state_manager {
 namespace {
 
 #define TUTTI_OPEN "status IN ('PENDING', 'RUNNING')"
+#define TUTTI_TO_WORK_ON TUTTI_OPEN " AND waiting = 0"
 #define TUTTI_NO_LIVING_OWNER                                                  \
   "NOT EXISTS (SELECT 1 FROM instances WHERE instances.name = runs.owner AND " \
   "instances.incarnation = runs.owner_incarnation AND instances.expire_time > $1)"
@@ -57,8 +58,8 @@ absl::Status Leases::Rejoin(Transaction& tx, const v1::RegisterInstanceRequest& 
 }
 
 absl::StatusOr<int64_t> Leases::CountFree(Transaction& tx, int64_t most) {
-  Statement free = tx.Prepare("SELECT count(*) FROM (SELECT 1 FROM runs WHERE " TUTTI_OPEN " AND " TUTTI_NO_LIVING_OWNER
-                              " LIMIT $2) AS counted");
+  Statement free = tx.Prepare("SELECT count(*) FROM (SELECT 1 FROM runs WHERE " TUTTI_TO_WORK_ON
+                              " AND " TUTTI_NO_LIVING_OWNER " LIMIT $2) AS counted");
   free.BindAll(tx.NowMicros(), most);
   int64_t count = free.Step() ? free.Int(0) : 0;
   TUTTI_RETURN_IF_ERROR(free.status());
@@ -90,7 +91,69 @@ absl::Status Leases::Heartbeat(Transaction& tx, const v1::HeartbeatRequest& requ
                                  " AND cancel_requested = 1 AND owner = $1 AND owner_incarnation = $2 LIMIT 1000");
   cancels.BindAll(instance.name(), instance.incarnation());
   while (cancels.Step()) response.add_cancel_run_ids(cancels.Text(0));
-  return cancels.status();
+  TUTTI_RETURN_IF_ERROR(cancels.status());
+  Statement inboxes = tx.Prepare("SELECT run_id, inbox FROM runs WHERE " TUTTI_OPEN
+                                 " AND inbox > 0 AND owner = $1 AND owner_incarnation = $2 LIMIT 1000");
+  inboxes.BindAll(instance.name(), instance.incarnation());
+  while (inboxes.Step()) (*response.mutable_inboxes())[inboxes.Text(0)] = inboxes.Int(1);
+  return inboxes.status();
+}
+
+absl::StatusOr<std::vector<std::string>> Leases::TenantsWithWork(Transaction& tx) {
+  // From one tenant to the next in the index, without looking at their runs.
+  Statement rows = tx.Prepare("WITH RECURSIVE t(tenant) AS (SELECT min(tenant) FROM runs WHERE " TUTTI_TO_WORK_ON
+                              " UNION ALL SELECT (SELECT min(tenant) FROM runs WHERE " TUTTI_TO_WORK_ON
+                              " AND tenant > t.tenant) FROM t WHERE t.tenant IS NOT NULL) SELECT tenant FROM t WHERE "
+                              "tenant IS NOT NULL LIMIT 10000");
+  std::vector<std::string> out;
+  while (rows.Step()) out.push_back(rows.Text(0));
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  return out;
+}
+
+absl::Status Leases::ClaimOf(Transaction& tx, const v1::ClaimRunsRequest& request, const std::string& tenant,
+                             int64_t now, int64_t most, size_t& bytes, v1::ClaimRunsResponse& response) const {
+  Statement rows = tx.Prepare(absl::StrCat(
+      "SELECT ", Runs::Columns(),
+      " FROM runs WHERE " TUTTI_TO_WORK_ON " AND tenant = $6 AND (" TUTTI_NO_LIVING_OWNER
+      " OR (owner = $3 AND owner_incarnation = $4)) AND NOT (run_id = ANY($5)) ORDER BY priority DESC, run_id LIMIT $2 "
+      "FOR UPDATE SKIP LOCKED"));
+  std::vector<std::string> held(request.held_run_ids().begin(), request.held_run_ids().end());
+  for (const auto& run : response.runs()) held.push_back(run.run_id());
+  rows.BindAll(now, most, request.instance().name(), request.instance().incarnation());
+  rows.BindList(held);
+  rows.Bind(tenant);
+  while (rows.Step()) {
+    auto read = runs_.FromRow(tx, rows, /*with_payloads=*/true);
+    TUTTI_RETURN_IF_ERROR(tx.failure());
+    // One that cannot be read (its key is missing, its data damaged) must not keep the others from being worked on.
+    if (!read.ok()) continue;
+    v1::StoredRun run = *std::move(read);
+    bytes += run.ByteSizeLong();
+    if (response.runs_size() > 0 && bytes > kClaimBytes) break;
+    run.set_lease_epoch(run.lease_epoch() + 1);
+    *response.add_runs() = std::move(run);
+  }
+  return rows.status();
+}
+
+absl::StatusOr<Leases::Woken> Leases::WakeDue(Transaction& tx, int64_t limit) const {
+  Woken out;
+  Statement wake = tx.Prepare(
+      "UPDATE runs SET waiting = 0, wake_time = 0 WHERE run_id IN (SELECT run_id FROM runs WHERE waiting = 1 AND "
+      "wake_time > 0 AND wake_time <= $1 ORDER BY wake_time LIMIT $2)");
+  TUTTI_RETURN_IF_ERROR(wake.BindAll(tx.NowMicros(), limit).Run());
+  out.runs = wake.Changes();
+  if (out.runs > 0) tx.Announce({News::Kind::kClaimable, "", ""});
+  TUTTI_ASSIGN_OR_RETURN(out.next, NextWake(tx));
+  return out;
+}
+
+absl::StatusOr<int64_t> Leases::NextWake(Transaction& tx) const {
+  Statement row = tx.Prepare("SELECT min(wake_time) FROM runs WHERE waiting = 1 AND wake_time > 0");
+  int64_t next = row.Step() && !row.IsNull(0) ? row.Int(0) : 0;
+  TUTTI_RETURN_IF_ERROR(row.status());
+  return next == 0 ? int64_t{0} : std::max<int64_t>(1, next - tx.NowMicros());
 }
 
 absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& request,
@@ -114,27 +177,19 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
     TUTTI_ASSIGN_OR_RETURN(int64_t free, CountFree(tx, most * living));
     most = std::min(most, std::max<int64_t>(1, (free + living - 1) / living));
   }
-  {
-    Statement rows = tx.Prepare(absl::StrCat(
-        "SELECT ", Runs::Columns(),
-        " FROM runs WHERE " TUTTI_OPEN " AND (" TUTTI_NO_LIVING_OWNER
-        " OR (owner = $3 AND owner_incarnation = $4 AND NOT (run_id = ANY($5)))) ORDER BY run_id LIMIT $2 FOR "
-        "UPDATE SKIP LOCKED"));
-    rows.BindAll(now, most, instance.name(), instance.incarnation());
-    rows.BindList({request.held_run_ids().begin(), request.held_run_ids().end()});
-    size_t bytes = 0;
-    while (rows.Step()) {
-      auto read = runs_.FromRow(tx, rows, /*with_payloads=*/true);
-      TUTTI_RETURN_IF_ERROR(tx.failure());
-      // One that cannot be read (its key is missing, its data damaged) must not keep the others from being worked on.
-      if (!read.ok()) continue;
-      v1::StoredRun run = *std::move(read);
-      bytes += run.ByteSizeLong();
-      if (response.runs_size() > 0 && bytes > kClaimBytes) break;
-      run.set_lease_epoch(run.lease_epoch() + 1);
-      *response.add_runs() = std::move(run);
+  TUTTI_ASSIGN_OR_RETURN(std::vector<std::string> tenants, TenantsWithWork(tx));
+  // A share for each tenant, beginning with another one each time, so that one tenant's flood does not starve another;
+  // then what is left, for whoever has more.
+  const auto count = static_cast<int64_t>(tenants.size());
+  const int64_t share = count == 0 ? 0 : std::max<int64_t>(1, most / count);
+  const auto first = count == 0 ? 0 : static_cast<size_t>(now % count);
+  size_t bytes = 0;
+  for (int pass = 0; pass < (count > 1 ? 2 : 1); ++pass) {
+    for (size_t i = 0; i < tenants.size() && response.runs_size() < most && bytes <= kClaimBytes; ++i) {
+      int64_t room = most - response.runs_size();
+      if (pass == 0 && count > 1) room = std::min(room, share);
+      TUTTI_RETURN_IF_ERROR(ClaimOf(tx, request, tenants[(first + i) % tenants.size()], now, room, bytes, response));
     }
-    TUTTI_RETURN_IF_ERROR(rows.status());
   }
   std::vector<std::string> taken;
   for (const auto& run : response.runs()) taken.push_back(run.run_id());

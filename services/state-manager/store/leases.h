@@ -21,8 +21,21 @@ class Leases {
   absl::Status ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& request, v1::ClaimRunsResponse& response) const;
   absl::Status ReleaseInstance(Transaction& tx, const v1::ReleaseInstanceRequest& request,
                                v1::ReleaseInstanceResponse& response) const;
+  // Waiting runs whose time has come go on: up to `limit` of them.
+  struct Woken {
+    int64_t runs = 0;
+    int64_t next = 0;  // microseconds until the next one's time; 0: nobody waits for a time
+  };
+  absl::StatusOr<Woken> WakeDue(Transaction& tx, int64_t limit) const;
+  // As Woken::next; 1 when it is over.
+  absl::StatusOr<int64_t> NextWake(Transaction& tx) const;
 
  private:
+  // Tenants with runs that are not waiting and have not ended.
+  static absl::StatusOr<std::vector<std::string>> TenantsWithWork(Transaction& tx);
+  // Adds up to `most` free runs of one tenant, those of highest priority first, then the oldest.
+  absl::Status ClaimOf(Transaction& tx, const v1::ClaimRunsRequest& request, const std::string& tenant, int64_t now,
+                       int64_t most, size_t& bytes, v1::ClaimRunsResponse& response) const;
   // Runs without a living owner, counted up to a bound.
   static absl::StatusOr<int64_t> CountFree(Transaction& tx, int64_t most);
 

@@ -15,7 +15,7 @@ namespace {
 #define TUTTI_RUN_COLUMNS                                                                                              \
   "run_id, tenant, workflow, workflow_version, pattern, status, spec, input, output, error, create_time, start_time, " \
   "end_time, labels, progress_percent, traceparent, cancel_requested, request_id, lease_epoch, calls, input_tokens, "  \
-  "output_tokens, cost_nano_units"
+  "output_tokens, cost_nano_units, waiting, wake_time, paused, priority, parent_run_id, forked_from, inbox"
 
 constexpr int64_t kMostEntriesRemoved = 5000;
 
@@ -78,6 +78,13 @@ absl::StatusOr<v1::StoredRun> Runs::FromRow(Transaction& tx, const Statement& ro
   usage->set_output_tokens(row.Int(21));
   usage->set_cost_nano_units(row.Int(22));
   usage->set_currency_code("USD");
+  run.set_waiting(row.Int(23) != 0);
+  if (row.Int(24) != 0) SetMicros(row.Int(24), run.mutable_wake_time());
+  run.set_paused(row.Int(25) != 0);
+  run.set_priority(static_cast<int>(row.Int(26)));
+  run.set_parent_run_id(row.Text(27));
+  run.set_forked_from(row.Text(28));
+  run.set_inbox(row.Int(29));
   return run;
 }
 
@@ -110,7 +117,7 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
     // The caller's own run, of an earlier try whose answer was lost: still its own, when it was to be owned.
     bool mine = response.run().run_id() == run_id;
     if (mine && request.has_owner()) {
-      mine = row.Text(23) == request.owner().name() && row.Text(24) == request.owner().incarnation() &&
+      mine = row.Text(30) == request.owner().name() && row.Text(31) == request.owner().incarnation() &&
              response.run().lease_epoch() == 1;
     }
     response.set_created(mine);
@@ -123,6 +130,16 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
     return Error(absl::StatusCode::kFailedPrecondition, "INSTANCE_UNKNOWN",
                  absl::StrCat("instance ", request.owner().name(), " is not registered or has expired"));
   }
+  if (request.check_latest()) {
+    Statement latest = tx.Prepare("SELECT max(version) FROM workflows WHERE name = $1");
+    latest.Bind(run.workflow());
+    bool changed = latest.Step() && !latest.IsNull(0) && latest.Int(0) != run.workflow_version();
+    TUTTI_RETURN_IF_ERROR(latest.status());
+    if (changed) {
+      return Error(absl::StatusCode::kFailedPrecondition, "WORKFLOW_CHANGED",
+                   absl::StrCat("workflow ", run.workflow(), " has a newer version than ", run.workflow_version()));
+    }
+  }
   const std::string owner = OwnerOf(run_id);
   TUTTI_ASSIGN_OR_RETURN(std::string spec, payloads_.Put(tx, owner, "spec", run.spec().data()));
   TUTTI_ASSIGN_OR_RETURN(std::string input, payloads_.Put(tx, owner, "input", run.input().data()));
@@ -131,13 +148,13 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
     Statement insert = tx.Prepare(
         "INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, create_time, "
         "labels, "
-        "traceparent, request_id, owner, owner_incarnation, lease_epoch) VALUES ($1, $2, $3, $4, $5, 'PENDING', $6, "
-        "$7, "
-        "$8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING");
+        "traceparent, request_id, owner, owner_incarnation, lease_epoch, priority, parent_run_id, forked_from) VALUES "
+        "($1, $2, $3, $4, $5, 'PENDING', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) ON CONFLICT DO "
+        "NOTHING");
     insert.BindAll(run_id, run.tenant(), run.workflow(), run.workflow_version(), run.pattern(), SqlArg::Bytes(spec),
                    SqlArg::Bytes(input), now, ToJsonText(run.labels()), run.traceparent(),
                    SqlArg::TextOrNull(run.request_id()), request.owner().name(), request.owner().incarnation(),
-                   owned ? 1 : 0);
+                   owned ? 1 : 0, run.priority(), run.parent_run_id(), run.forked_from());
     TUTTI_RETURN_IF_ERROR(insert.Run());
     if (insert.Changes() == 0) {  // another replica was first
       TUTTI_RETURN_IF_ERROR(known().status());
@@ -176,7 +193,13 @@ absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request,
     absl::StrAppend(&sql, " AND ", condition, "$", args.size());
   };
   if (!request.before_run_id().empty()) where("run_id < ", request.before_run_id());
-  if (!request.state().empty()) where("status = ", request.state());
+  if (request.state() == "WAITING") {
+    sql += " AND status IN ('PENDING', 'RUNNING') AND waiting = 1 AND paused = 0";
+  } else if (request.state() == "PAUSED") {
+    sql += " AND status IN ('PENDING', 'RUNNING') AND paused = 1";
+  } else if (!request.state().empty()) {
+    where("status = ", request.state());
+  }
   if (!request.workflow().empty()) where("workflow = ", request.workflow());
   if (!request.tenant().empty()) where("tenant = ", request.tenant());
   if (request.has_created_after()) where("create_time >= ", ToMicros(request.created_after()));
@@ -205,29 +228,6 @@ absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request,
     TUTTI_ASSIGN_OR_RETURN(*response.add_runs(), FromRow(tx, rows, /*with_payloads=*/false));
   }
   return rows.status();
-}
-
-absl::Status Runs::RequestCancel(Transaction& tx, const v1::RequestCancelRequest& request,
-                                 v1::RequestCancelResponse& response) const {
-  int64_t seq = 0;
-  std::string instance;
-  {
-    Statement row = tx.Prepare("SELECT last_seq, owner FROM runs WHERE run_id = $1 FOR UPDATE");
-    row.Bind(request.run_id());
-    if (row.Step()) seq = row.Int(0) + 1, instance = row.Text(1);
-    TUTTI_RETURN_IF_ERROR(row.status());
-  }
-  TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), Load(tx, request.run_id()));
-  const v1::StoredRun& run = response.run();
-  if (run.outcome() != v1::OUTCOME_UNSPECIFIED || run.cancel_requested()) return absl::OkStatus();
-  TUTTI_RETURN_IF_ERROR(
-      AppendCancel(tx, payloads_, request.run_id(), seq, tx.NowMicros(), run.progress_percent(), request.reason()));
-  Statement update = tx.Prepare("UPDATE runs SET cancel_requested = 1, last_seq = $2 WHERE run_id = $1");
-  TUTTI_RETURN_IF_ERROR(update.BindAll(request.run_id(), seq).Run());
-  response.mutable_run()->set_cancel_requested(true);
-  tx.Announce({News::Kind::kRun, request.run_id(), ""});
-  tx.Announce({News::Kind::kCancel, request.run_id(), instance});
-  return absl::OkStatus();
 }
 
 absl::Status Runs::ListUsage(Transaction& tx, const v1::ListUsageRequest& request,

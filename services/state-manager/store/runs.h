@@ -19,8 +19,6 @@ class Runs {
   absl::Status CreateRun(Transaction& tx, const v1::CreateRunRequest& request, v1::CreateRunResponse& response) const;
   absl::Status GetRun(Transaction& tx, const v1::GetRunRequest& request, v1::GetRunResponse& response) const;
   absl::Status ListRuns(Transaction& tx, const v1::ListRunsRequest& request, v1::ListRunsResponse& response) const;
-  absl::Status RequestCancel(Transaction& tx, const v1::RequestCancelRequest& request,
-                             v1::RequestCancelResponse& response) const;
   absl::Status ListUsage(Transaction& tx, const v1::ListUsageRequest& request, v1::ListUsageResponse& response) const;
 
   // NOT_FOUND: no such run.
@@ -41,10 +39,10 @@ class Runs {
   static const char* Columns();
   absl::StatusOr<v1::StoredRun> FromRow(Transaction& tx, const Statement& row, bool with_payloads) const;
 
- private:
   // NOT_FOUND: no such run.
   absl::StatusOr<v1::StoredRun> Load(Transaction& tx, const std::string& run_id) const;
 
+ private:
   const Payloads& payloads_;
   const Outbox& outbox_;
 };

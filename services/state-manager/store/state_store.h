@@ -15,8 +15,10 @@
 #include "services/state-manager/store/memories.h"
 #include "services/state-manager/store/outbox.h"
 #include "services/state-manager/store/reencryption.h"
+#include "services/state-manager/store/run_control.h"
 #include "services/state-manager/store/runs.h"
 #include "services/state-manager/store/sessions.h"
+#include "services/state-manager/store/step_cache.h"
 #include "services/state-manager/store/workflows.h"
 
 namespace tutti::state_manager {
@@ -45,7 +47,9 @@ struct StateStore {
   Outbox outbox;
   Journal journal;
   Runs runs{payloads, outbox};
+  RunControl control{payloads, runs, journal};
   Leases leases{runs};
+  StepCache step_cache{payloads};
   Workflows workflows{payloads};
   Contexts contexts;
   NgramEmbedder embedder;

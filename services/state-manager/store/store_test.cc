@@ -88,7 +88,7 @@ TEST_P(StoreTest, AppendsGoOnAfterOthersWroteToTheRun) {
   }
   v1::RequestCancelRequest cancel;
   cancel.set_run_id("r1");
-  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, cancel), IsOk());
+  ASSERT_THAT(Write(store_->control, &RunControl::RequestCancel, cancel), IsOk());
   for (const char* id : {"r1", "r2"}) ASSERT_THAT(Append(id, 1, 3), IsOk());
   auto journal = JournalOf("r1");
   ASSERT_EQ(journal.size(), 4u);
@@ -115,8 +115,8 @@ TEST_P(StoreTest, CancelIsJournalledOnce) {
   v1::RequestCancelRequest request;
   request.set_run_id("r1");
   request.set_reason("enough");
-  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, request), IsOk());
-  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, request), IsOk());
+  ASSERT_THAT(Write(store_->control, &RunControl::RequestCancel, request), IsOk());
+  ASSERT_THAT(Write(store_->control, &RunControl::RequestCancel, request), IsOk());
   ASSERT_EQ(JournalOf("r1").size(), 1u);
   EXPECT_EQ(JournalOf("r1")[0].cancel_requested().reason(), "enough");
   EXPECT_TRUE(Get("r1").cancel_requested());
@@ -255,7 +255,7 @@ TEST_P(StoreTest, HeartbeatsTellOfCancelsThatNewsLost) {
   ASSERT_THAT(Create("r1", &engine), IsOk());
   v1::RequestCancelRequest cancel;
   cancel.set_run_id("r1");
-  ASSERT_THAT(Write(store_->runs, &Runs::RequestCancel, cancel), IsOk());
+  ASSERT_THAT(Write(store_->control, &RunControl::RequestCancel, cancel), IsOk());
   v1::HeartbeatRequest beat;
   *beat.mutable_instance() = engine;
   auto answer = Write(store_->leases, &Leases::Heartbeat, beat);

@@ -3,9 +3,12 @@
 
 #include <memory>
 
+#include "absl/status/statusor.h"
 #include "runtime/rpc/client_calls.h"
+#include "tutti/state/v1/cache_service.grpc.pb.h"
 #include "tutti/state/v1/journal_service.grpc.pb.h"
 #include "tutti/state/v1/lease_service.grpc.pb.h"
+#include "tutti/state/v1/memory_service.grpc.pb.h"
 #include "tutti/state/v1/run_store_service.grpc.pb.h"
 #include "tutti/state/v1/workflow_store_service.grpc.pb.h"
 
@@ -19,7 +22,9 @@ class StateClient {
       : runs_(state::RunStoreService::NewStub(channel)),
         workflows_(state::WorkflowStoreService::NewStub(channel)),
         leases_(state::LeaseService::NewStub(channel)),
-        journal_(state::JournalService::NewStub(channel)) {}
+        journal_(state::JournalService::NewStub(channel)),
+        cache_(state::CacheService::NewStub(channel)),
+        memories_(state::MemoryService::NewStub(channel)) {}
 
 #define TUTTI_STATE_CALL(Service, stub, Name)                                                                          \
   Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {                  \
@@ -34,6 +39,15 @@ class StateClient {
   TUTTI_STATE_CALL(RunStoreService, runs_, GetRun)
   TUTTI_STATE_CALL(RunStoreService, runs_, ListRuns)
   TUTTI_STATE_CALL(RunStoreService, runs_, RequestCancel)
+  TUTTI_STATE_CALL(RunStoreService, runs_, TerminateRun)
+  TUTTI_STATE_CALL(RunStoreService, runs_, SignalRun)
+  TUTTI_STATE_CALL(RunStoreService, runs_, SetRunPaused)
+  TUTTI_STATE_CALL(RunStoreService, runs_, ReopenRun)
+  TUTTI_STATE_CALL(RunStoreService, runs_, ForkRun)
+  TUTTI_STATE_CALL(CacheService, cache_, GetCacheEntry)
+  TUTTI_STATE_CALL(CacheService, cache_, PutCacheEntry)
+  TUTTI_STATE_CALL(MemoryService, memories_, SearchMemories)
+  TUTTI_STATE_CALL(MemoryService, memories_, StoreMemory)
   TUTTI_STATE_CALL(WorkflowStoreService, workflows_, PutWorkflow)
   TUTTI_STATE_CALL(WorkflowStoreService, workflows_, GetWorkflow)
   TUTTI_STATE_CALL(WorkflowStoreService, workflows_, ListWorkflows)
@@ -51,6 +65,8 @@ class StateClient {
   std::unique_ptr<state::WorkflowStoreService::StubInterface> workflows_;
   std::unique_ptr<state::LeaseService::StubInterface> leases_;
   std::unique_ptr<state::JournalService::StubInterface> journal_;
+  std::unique_ptr<state::CacheService::StubInterface> cache_;
+  std::unique_ptr<state::MemoryService::StubInterface> memories_;
 };
 
 }  // namespace tutti::engine

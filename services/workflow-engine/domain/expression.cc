@@ -119,6 +119,14 @@ const Json* Variables::Find(const std::string& name) const {
   return nullptr;
 }
 
+Variables Variables::Flatten() const {
+  Variables out;
+  for (const Variables* scope = this; scope; scope = scope->parent_) {
+    for (const auto& [name, value] : scope->own_) out.own_.try_emplace(name, value);
+  }
+  return out;
+}
+
 Json Variables::ToObject(const std::string& program) const {
   // A lone `.` (identity), `..`, `keys` and the like see everything; otherwise only what is named is copied.
   std::set<std::string> words;

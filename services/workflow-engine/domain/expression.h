@@ -20,6 +20,8 @@ class Variables {
  public:
   explicit Variables(const Variables* parent = nullptr) : parent_(parent) {}
   void Set(const std::string& name, JsonRef value) { own_[name] = std::move(value); }
+  // Everything that is seen from here, without a parent: for what outlives the enclosing blocks.
+  Variables Flatten() const;
   // Null when there is none.
   const Json* Find(const std::string& name) const;
   // As one object; only names that `program` mentions, all when it may mean the whole.

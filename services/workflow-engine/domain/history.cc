@@ -2,38 +2,127 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 
 namespace tutti::engine {
+namespace {
+
+absl::Time ToTime(const google::protobuf::Timestamp& time) {
+  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
+}
+
+}  // namespace
+
+bool IsBlockKind(const std::string& kind) {
+  static const std::set<std::string> kBlocks = {"switch",   "parallel", "pipeline",   "reflect",
+                                                "for_each", "while",    "supervisor", "adaptive"};
+  return kBlocks.count(kind) > 0;
+}
 
 absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
+  using tutti::state::v1::JournalEntry;
   progress_percent_ = std::max(progress_percent_, entry.progress_percent());
-  if (entry.has_step_started()) steps_[entry.step_started().path()].started = true;
-  if (entry.has_step_completed()) {
-    const auto& completed = entry.step_completed();
-    StepHistory& step = steps_[completed.path()];
-    step.skipped = completed.skipped();
-    TUTTI_ASSIGN_OR_RETURN(Json result, FromPayload(completed.result()));
-    step.result = std::make_shared<const Json>(std::move(result));
+  last_seq_ = std::max(last_seq_, entry.seq());
+  switch (entry.entry_case()) {
+    case JournalEntry::kStepStarted: {
+      const auto& started = entry.step_started();
+      StepHistory& step = steps_[started.path()];
+      step.started = true;
+      step.start_time = std::min(step.start_time, ToTime(entry.time()));
+      compensated_ |= absl::StrContains(started.path(), "/compensate/");
+      break;
+    }
+    case JournalEntry::kStepCompleted: {
+      const auto& completed = entry.step_completed();
+      StepHistory& step = steps_[completed.path()];
+      step.skipped = completed.skipped();
+      step.order = entry.seq();
+      step.usage.assign(completed.usage().begin(), completed.usage().end());
+      TUTTI_ASSIGN_OR_RETURN(Json result, FromPayload(completed.result()));
+      step.result = std::make_shared<const Json>(std::move(result));
+      for (Signal& signal : signals_) signal.taken |= signal.seq == completed.signal_seq();
+      break;
+    }
+    case JournalEntry::kStepFailed: {
+      const auto& failed = entry.step_failed();
+      StepHistory& step = steps_[failed.path()];
+      step.failed_attempts = std::max(step.failed_attempts, failed.attempt());
+      step.last_error = FromRpcStatus(failed.error());
+      step.retry_time = failed.has_retry_time() ? ToTime(failed.retry_time()) : absl::InfiniteFuture();
+      step.waiting = false;
+      if (step.failed_for_good()) kinds_[failed.path()] = failed.kind();
+      break;
+    }
+    case JournalEntry::kStepWaiting: {
+      const auto& waiting = entry.step_waiting();
+      StepHistory& step = steps_[waiting.path()];
+      step.waiting = true;
+      step.wake_time = waiting.has_wake_time() ? ToTime(waiting.wake_time()) : absl::InfiniteFuture();
+      step.child_run_id = waiting.child_run_id();
+      break;
+    }
+    case JournalEntry::kSignalReceived: {
+      TUTTI_ASSIGN_OR_RETURN(Json payload, FromPayload(entry.signal_received().payload()));
+      signals_.push_back({entry.seq(), entry.signal_received().name(), entry.signal_received().sender(),
+                          std::make_shared<const Json>(std::move(payload))});
+      inbox_ = entry.seq();
+      break;
+    }
+    case JournalEntry::kLoopCheckpoint: {
+      TUTTI_ASSIGN_OR_RETURN(Json last, FromPayload(entry.loop_checkpoint().last()));
+      loops_[entry.loop_checkpoint().path()] = {entry.loop_checkpoint().iteration(),
+                                                std::make_shared<const Json>(std::move(last))};
+      break;
+    }
+    case JournalEntry::kCancelRequested:
+      cancel_requested_ = true;
+      inbox_ = entry.seq();
+      break;
+    case JournalEntry::kPauseRequested:
+      paused_ = true;
+      inbox_ = entry.seq();
+      break;
+    case JournalEntry::kResumeRequested:
+      paused_ = false;
+      inbox_ = entry.seq();
+      break;
+    case JournalEntry::kRunReopened:
+      Reopen();
+      break;
+    case JournalEntry::kRunFinished:
+      finished_ = true;
+      break;
+    default:
+      break;
   }
-  if (entry.has_step_failed()) {
-    const auto& failed = entry.step_failed();
-    StepHistory& step = steps_[failed.path()];
-    step.failed_attempts = std::max(step.failed_attempts, failed.attempt());
-    step.last_error = FromRpcStatus(failed.error());
-    step.retry_time = failed.has_retry_time() ? absl::FromUnixSeconds(failed.retry_time().seconds()) +
-                                                    absl::Nanoseconds(failed.retry_time().nanos())
-                                              : absl::InfiniteFuture();
-  }
-  cancel_requested_ |= entry.has_cancel_requested();
-  finished_ |= entry.has_run_finished();
   return absl::OkStatus();
+}
+
+void History::Reopen() {
+  finished_ = false;
+  ++reopened_;
+  for (const auto& [path, kind] : kinds_) {
+    StepHistory& step = steps_[path];
+    step.retry_time = absl::InfinitePast();
+    if (IsBlockKind(kind)) {
+      --step.failed_attempts;  // its steps stand: the same attempt goes on
+    } else {
+      step.forgiven_attempts = step.failed_attempts;
+    }
+  }
+  kinds_.clear();
 }
 
 const StepHistory* History::Find(const std::string& path) const {
   auto it = steps_.find(path);
   return it == steps_.end() ? nullptr : &it->second;
+}
+
+const LoopHistory* History::FindLoop(const std::string& path) const {
+  auto it = loops_.find(path);
+  return it == loops_.end() ? nullptr : &it->second;
 }
 
 }  // namespace tutti::engine

@@ -16,10 +16,31 @@ namespace tutti::engine {
 struct StepHistory {
   JsonRef result;  // set when the step has completed
   bool skipped = false;
+  int64_t order = 0;  // of its completion among the run's entries
+  std::vector<tutti::type::v1::ModelUsage> usage;
   int failed_attempts = 0;
+  int forgiven_attempts = 0;                       // failed before the run was reopened
   absl::Status last_error;                         // of the last failed attempt
   absl::Time retry_time = absl::InfiniteFuture();  // when the next attempt begins; infinite: there is none
   bool started = false;
+  absl::Time start_time = absl::InfiniteFuture();  // of the first attempt that is known
+  bool waiting = false;                            // it has begun to wait:
+  absl::Time wake_time = absl::InfiniteFuture();
+  std::string child_run_id;
+  bool failed_for_good() const { return failed_attempts > 0 && retry_time == absl::InfiniteFuture(); }
+};
+
+struct Signal {
+  int64_t seq = 0;
+  std::string name, sender;
+  JsonRef payload;
+  bool taken = false;
+};
+
+// How far a loop is.
+struct LoopHistory {
+  int64_t iteration = 0;
+  JsonRef last;
 };
 
 class History {
@@ -28,15 +49,40 @@ class History {
   absl::Status Add(const tutti::state::v1::JournalEntry& entry);
   // Null when the journal does not know the step.
   const StepHistory* Find(const std::string& path) const;
+  // Null when the loop has no checkpoint.
+  const LoopHistory* FindLoop(const std::string& path) const;
+  // In the order they came.
+  const std::vector<Signal>& signals() const { return signals_; }
+  // The seq of the last entry of others: signals, pauses, resumes, cancels.
+  int64_t inbox() const { return inbox_; }
+  int64_t last_seq() const { return last_seq_; }
   int progress_percent() const { return progress_percent_; }
   bool cancel_requested() const { return cancel_requested_; }
+  bool paused() const { return paused_; }
   bool finished() const { return finished_; }
+  // How often it was opened again.
+  int reopened() const { return reopened_; }
+  // A compensation has begun.
+  bool compensated() const { return compensated_; }
 
  private:
+  void Reopen();
+
   std::map<std::string, StepHistory> steps_;
+  std::map<std::string, LoopHistory> loops_;
+  std::vector<Signal> signals_;
+  std::map<std::string, std::string> kinds_;  // of steps that failed for good, by path
+  int64_t inbox_ = 0;
+  int64_t last_seq_ = 0;
   int progress_percent_ = 0;
   bool cancel_requested_ = false;
+  bool paused_ = false;
   bool finished_ = false;
+  int reopened_ = 0;
+  bool compensated_ = false;
 };
+
+// Kinds whose steps are made of steps.
+bool IsBlockKind(const std::string& kind);
 
 }  // namespace tutti::engine

@@ -1,16 +1,26 @@
 // Walks a spec and does what it says. Recovery is the same walk: a step whose end is in the history is not done again.
+//
+// The walk is one coroutine that branches where the spec does. Its parts: interpreter.cc (blocks and graphs, the end of
+// a run), step.cc (one step with its attempts and guards), leaves.cc (what calls the world), waits.cc (time, signals,
+// children, leaving memory), patterns.cc, loops.cc, supervisor.cc, adaptive.cc, compensation.cc.
 #pragma once
 
+#include <deque>
+#include <functional>
+#include <list>
 #include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
 
 #include "runtime/async/executor.h"
+#include "runtime/async/one_shot.h"
 #include "runtime/async/task.h"
 #include "runtime/random/random.h"
 #include "runtime/telemetry/trace.h"
 #include "runtime/time/clock.h"
+#include "services/workflow-engine/domain/admission.h"
+#include "services/workflow-engine/domain/budget.h"
 #include "services/workflow-engine/domain/expression.h"
 #include "services/workflow-engine/domain/history.h"
 #include "services/workflow-engine/domain/progress.h"
@@ -27,89 +37,258 @@ struct InterpreterDeps {
   Rng& rng;
   Tracer& tracer;
   Evaluator& evaluator;
-  AgentPort& agents;
-  ToolPort& tools;
-  JournalPort& journal;
+  Admission& admission;
+  Effects effects;
+  // What an adaptive step's planner may use, and whether its steps are right; INVALID_ARGUMENT with the reasons.
+  std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> validate;
+  // A run that only waits for longer than this leaves memory: Run ends with RUN_PARKED. Infinite: never.
+  absl::Duration park_after = absl::InfiniteDuration();
+};
+
+// The run that is walked.
+struct RunSubject {
+  std::string run_id;
+  std::string tenant;
+  Json input;
+  absl::Time start_time = absl::InfiniteFuture();  // when it was first begun; infinite: now
+  int64_t inbox = 0;                               // the seq of the last entry of others, as the run's row says it
+  int priority = 0;
+  TraceContext trace;
 };
 
 class Interpreter {
  public:
-  // `spec` must be valid (ValidateSpec) and outlive the interpreter.
-  Interpreter(InterpreterDeps deps, std::string run_id, const tutti::workflow::v1::WorkflowSpec& spec, Json input,
-              History history, TraceContext trace, std::stop_token stop);
+  // `spec` must be valid (ValidateSpec) and outlive the interpreter. `halt` ends the walk wherever it is, for another
+  // to go on; `cancel` ends the run, with its compensations.
+  Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::workflow::v1::WorkflowSpec& spec, History history,
+              std::stop_token halt, std::stop_token cancel);
+  ~Interpreter();
 
-  // The run's output, or why it failed. CANCELLED when stop was requested; ABORTED when the lease is lost: nothing more
-  // may be written then.
+  // The run's output, or why it failed. CANCELLED: `cancel` came, and compensations have run. ABORTED (EndsWalk): the
+  // run has not ended, but nothing more may be written here: it is halted, parked, or another's.
   Task<absl::StatusOr<Json>> Run();
+
+  // What another wrote to the run's journal while it is walked: a signal, a pause, its end. An entry that is known
+  // already changes nothing.
+  void Deliver(const tutti::state::v1::JournalEntry& entry);
+  // How far the journal is known here, for who reads what came after.
+  int64_t delivered_seq() const { return delivered_seq_; }
+  int64_t inbox() const { return inbox_; }
   int progress_percent() const { return std::max(progress_.percent(), history_.progress_percent()); }
 
  private:
   using Step = tutti::workflow::v1::Step;
   using Steps = google::protobuf::RepeatedPtrField<Step>;
+  using Result = absl::StatusOr<JsonRef>;
+  using Usage = std::vector<tutti::type::v1::ModelUsage>;
   // What bounds a step: nested ones inherit it.
   struct Bounds {
     std::stop_token stop;
     absl::Time deadline = absl::InfiniteFuture();
     TraceContext trace;
+    std::shared_ptr<Budget> budget;
+    int priority = 0;
+    bool replay_only = false;  // walks what is known and begins nothing
   };
-  struct Graph;
 
-  Task<absl::StatusOr<JsonRef>> RunBlock(const Steps& steps, std::string path, Variables& variables, Bounds bounds);
-  Task<absl::StatusOr<JsonRef>> RunGraph(const Steps& steps, std::string path, Variables& variables, Bounds bounds);
+  // interpreter.cc
+  struct Graph;
+  Task<Result> RunBlock(const Steps& steps, std::string path, Variables& variables, Bounds bounds);
+  Task<Result> RunGraph(const Steps& steps, std::string path, Variables& variables, Bounds bounds);
   Task<bool> RunGraphStep(const Step& step, std::string path, Graph& graph);
-  Task<absl::StatusOr<JsonRef>> RunStep(const Step& step, std::string path, const Variables& variables, Bounds bounds);
-  Task<absl::StatusOr<JsonRef>> RunAttempt(const Step& step, std::string path, int attempt, const Variables& variables,
-                                           Bounds bounds);
-  Task<absl::StatusOr<JsonRef>> RunKind(const Step& step, std::string path, std::string key, const Variables& variables,
-                                        Bounds bounds, std::vector<tutti::type::v1::ModelUsage>& usage);
-  Task<absl::StatusOr<JsonRef>> RunAgent(const tutti::workflow::v1::AgentStep& step, std::string path, std::string key,
-                                         const Variables& variables, Bounds bounds,
-                                         std::vector<tutti::type::v1::ModelUsage>& usage);
-  Task<absl::StatusOr<JsonRef>> RunTool(const tutti::workflow::v1::ToolStep& step, std::string path, std::string key,
-                                        const Variables& variables, Bounds bounds);
-  Task<absl::StatusOr<JsonRef>> RunSwitch(const tutti::workflow::v1::SwitchStep& step, std::string path,
-                                          const Variables& variables, Bounds bounds);
-  Task<absl::StatusOr<JsonRef>> RunParallel(const tutti::workflow::v1::ParallelStep& step, std::string path,
-                                            const Variables& variables, Bounds bounds);
+  Task<absl::StatusOr<Json>> RunAll();
+  absl::Status Interrupted(const Bounds& bounds) const;
+
+  // step.cc
+  Task<Result> RunStep(const Step& step, std::string path, const Variables& variables, Bounds bounds);
+  Task<Result> RunGuarded(const Step& step, std::string path, const Variables& variables, Bounds bounds);
+  Task<Result> RunAttempts(const Step& step, std::string path, const Variables& variables, Bounds bounds);
+  Task<Result> RunAttempt(const Step& step, std::string path, int attempt, const Variables& variables, Bounds bounds);
+  Task<Result> RunKind(const Step& step, std::string path, std::string key, const Variables& variables, Bounds bounds,
+                       tutti::state::v1::StepCompleted& record);
+  Task<Result> Catch(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::ErrorHandler>& handlers,
+                     std::string path, absl::Status error, const Variables& variables, Bounds bounds);
+  Task<absl::Status> RecordFailure(const Step& step, std::string path, int attempt, absl::Status error,
+                                   absl::Time retry_time);
+  absl::Status CheckConditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,
+                               const char* what, const Variables& variables) const;
+  absl::StatusOr<std::string> CacheKey(const Step& step, const Variables& variables);
+  tutti::state::v1::JournalEntry NewEntry() const;
+
+  // leaves.cc
+  CallContext NewCall(const Bounds& bounds);
+  // Waits until it is this call's turn. The permit is held while the call is under way.
+  Task<absl::StatusOr<Admission::Permit>> Enter(std::string target, const Bounds& bounds);
+  Task<Result> RunAgent(const tutti::workflow::v1::AgentStep& step, std::string path, std::string key,
+                        const Variables& variables, Bounds bounds, Usage& usage);
+  Task<Result> RunTool(const tutti::workflow::v1::ToolStep& step, std::string path, std::string key,
+                       const Variables& variables, Bounds bounds);
+  Task<Result> CallTool(std::string tool, Json parameters, std::string path, std::string key, Bounds bounds);
+  Task<Result> RunHttp(const tutti::workflow::v1::HttpStep& step, std::string path, std::string key,
+                       const Variables& variables, Bounds bounds);
+  Result RunEmit(const tutti::workflow::v1::EmitStep& step, const std::string& path, const Variables& variables);
+  Result RunFail(const tutti::workflow::v1::FailStep& step, const Variables& variables);
+
+  // waits.cc
+  enum class Woken { kTime, kNews, kStop, kParked };
+  struct Waiter;
+  struct Self;
+  // A place where one branch waits for another, so that it is known which of them can move.
+  struct Turn {
+    OneShot<bool> shot;
+    bool set = false, waiting = false;
+  };
+  Task<bool> Await(Turn& turn);
+  void Give(Turn& turn, bool value);
+  // As WhenAll, for branches of the walk.
+  Task<std::vector<bool>> Join(std::vector<Task<bool>> branches);
+  Task<bool> Branch(Task<bool> task);
+  // Until `until`, the bounds' deadline, or news of the inbox. CANCELLED: stopped. ABORTED: parked.
+  Task<absl::Status> Wait(absl::Time until, bool for_news, Bounds bounds);
+  void Wake(const std::shared_ptr<Waiter>& waiter, Woken why);
+  Task<absl::Status> HoldWhilePaused(Bounds bounds);
+  void LookForIdleness();
+  void ParkIfIdle();
+  Task<void> Park(absl::Time wake_time);
+  Task<Result> RunSleep(const tutti::workflow::v1::SleepStep& step, std::string path, const Variables& variables,
+                        Bounds bounds);
+  Task<Result> RunWaitForSignal(const tutti::workflow::v1::WaitForSignalStep& step, std::string path,
+                                const Variables& variables, Bounds bounds, int64_t& signal_seq);
+  Task<Result> RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step, std::string path, std::string key,
+                              const Variables& variables, Bounds bounds);
+  Task<absl::StatusOr<std::string>> StartChild(const tutti::workflow::v1::SubWorkflowStep& step, std::string path,
+                                               std::string key, const Variables& variables, Bounds bounds);
+
+  // patterns.cc
+  Task<Result> RunSwitch(const tutti::workflow::v1::SwitchStep& step, std::string path, const Variables& variables,
+                         Bounds bounds);
   struct Branches;
   Task<bool> RunBranches(Branches& branches);
-  Task<absl::StatusOr<JsonRef>> RunPipeline(const tutti::workflow::v1::PipelineStep& step, std::string path,
-                                            const Variables& variables, Bounds bounds);
-  Task<absl::StatusOr<JsonRef>> RunStage(const tutti::workflow::v1::PipelineStep::Stage& stage, std::string path,
-                                         const Variables& variables, Bounds bounds);
+  Task<bool> RunBranch(Branches& branches, int index, int copy);
+  Task<bool> HedgeBranch(Branches& branches, int index);
+  Task<bool> CutStragglers(Branches& branches);
+  Task<Result> RunParallel(const tutti::workflow::v1::ParallelStep& step, std::string path, const Variables& variables,
+                           Bounds bounds);
+  Task<Result> Fuse(const tutti::workflow::v1::ParallelStep& step, std::string path, const Branches& branches,
+                    const Variables& variables, Bounds bounds);
+  Task<Result> RunPipeline(const tutti::workflow::v1::PipelineStep& step, std::string path, const Variables& variables,
+                           Bounds bounds);
+  Task<Result> RunReflect(const tutti::workflow::v1::ReflectStep& step, std::string path, const Variables& variables,
+                          Bounds bounds);
+  Task<Result> Critique(const tutti::workflow::v1::ReflectStep& step, std::string path, const Variables& variables,
+                        Bounds bounds);
+  Task<bool> AskCritic(const tutti::workflow::v1::Critic& critic, std::string path, const Variables& variables,
+                       Bounds bounds, Result& out);
+  Task<Result> RecallLessons(const tutti::workflow::v1::ReflectStep& step, std::string path, Bounds bounds);
+  Task<absl::Status> LearnLesson(const tutti::workflow::v1::ReflectStep& step, std::string path, std::string lesson,
+                                 double score, Bounds bounds);
+  // A leaf that is no step of the spec, recorded under its path: `effect` is not asked again once it has answered.
+  Task<Result> Record(std::string path, std::string kind, std::string target, std::function<Task<Result>()> effect);
+
+  // gates.cc
   struct Verdict {
     bool passed = false;
     double score = 0;
     std::string feedback;
   };
+  struct Gated {
+    JsonRef output;
+    Verdict verdict;   // passed: the output is good
+    std::string path;  // of the last attempt
+  };
+  using Body = std::function<Task<Result>(std::string path, Variables& variables)>;
+  // Does `body` until the gate passes or its attempts are used up.
+  Task<absl::StatusOr<Gated>> RunGated(const tutti::workflow::v1::Gate& gate, std::string path,
+                                       const Variables& variables, Bounds bounds, JsonRef feedback, Body body);
   Task<absl::StatusOr<Verdict>> RunGate(const tutti::workflow::v1::Gate& gate, std::string path,
                                         const Variables& variables, Bounds bounds);
   Task<absl::StatusOr<Json>> AskGate(const tutti::workflow::v1::Gate& gate, std::string path, std::string key,
-                                     const Variables& variables, Bounds bounds,
-                                     std::vector<tutti::type::v1::ModelUsage>& usage);
-  Task<absl::StatusOr<JsonRef>> RunReflect(const tutti::workflow::v1::ReflectStep& step, std::string path,
-                                           const Variables& variables, Bounds bounds);
+                                     const Variables& variables, Bounds bounds, Usage& usage);
 
-  tutti::state::v1::JournalEntry NewEntry() const;
-  absl::Status Interrupted(const Bounds& bounds) const;
-  CallContext NewCall(const Bounds& bounds);
+  // loops.cc
+  struct Items;
+  Task<bool> RunItems(Items& items);
+  Task<Result> RunForEach(const tutti::workflow::v1::ForEachStep& step, std::string path, const Variables& variables,
+                          Bounds bounds);
+  Task<Result> RunWhile(const tutti::workflow::v1::WhileStep& step, std::string path, const Variables& variables,
+                        Bounds bounds);
+
+  // supervisor.cc
+  struct Team;
+  struct Subtask;
+  Task<Result> RunSupervisor(const tutti::workflow::v1::SupervisorStep& step, std::string path,
+                             const Variables& variables, Bounds bounds);
+  Task<Result> Ask(std::string agent, Json input, std::string path, Bounds bounds);
+  Task<absl::Status> Decompose(Team& team, Json task, std::string path, int depth, Json feedback);
+  Task<bool> RunSubtask(Team& team, size_t index);
+  Task<absl::Status> RunSubtasks(Team& team);
+
+  // adaptive.cc
+  Task<Result> RunAdaptive(const tutti::workflow::v1::AdaptiveStep& step, std::string path, const Variables& variables,
+                           Bounds bounds);
+
+  // compensation.cc
+  struct Compensable {
+    int64_t order = 0;
+    const Step* step = nullptr;
+    std::string path;
+    JsonRef output;
+    Variables variables;
+  };
+  // The step has ended well.
+  void Completed(const Step& step, const std::string& path, const JsonRef& output, const Variables& variables,
+                 int64_t order);
+  // Undoes what was completed at `path` and below, last first; all, when it is empty. Not ended by a cancel.
+  Task<absl::Status> Compensate(std::string path, Bounds bounds);
 
   InterpreterDeps deps_;
-  const std::string run_id_;
+  const RunSubject subject_;
   const tutti::workflow::v1::WorkflowSpec& spec_;
   const History history_;
+  const std::stop_token halt_, cancel_;
+  std::stop_source stop_;  // either of both
+  std::stop_callback<std::function<void()>> on_halt_, on_cancel_;
   Progress progress_;
   Variables root_;
   Bounds bounds_;
+  const bool has_compensations_;
+  std::vector<Compensable> completed_;
+  int64_t order_ = 0;
+  std::deque<tutti::workflow::v1::WorkflowSpec> proposed_;  // by adaptive steps
+
+  // How many branches can move; when none can, the run waits.
+  int moving_ = 1;
+  std::list<std::shared_ptr<Waiter>> waiters_;
+  bool parking_ = false;
+  bool idle_check_posted_ = false;
+  std::vector<Signal> signals_;
+  bool paused_ = false;
+  int64_t inbox_ = 0;
+  int64_t delivered_seq_ = 0;
+  std::shared_ptr<Self> self_;
 };
+
+// The walk has ended before the run: it is parked, halted, or another's.
+bool EndsWalk(const absl::Status& status);
 
 // Puts a result into a payload. FAILED_PRECONDITION: larger than 4 MiB or nested too deeply to be stored and read
 // again; large things are passed by reference.
-absl::StatusOr<Json> CheckResult(Json result, tutti::type::v1::Payload* out);
+absl::Status CheckResult(const Json& result, tutti::type::v1::Payload* out);
 
 // The oneof case of a step's kind as journals name it.
-std::string KindOf(const tutti::workflow::v1::Step& step);
-// The agent's or tool's name, empty for others.
-std::string TargetOf(const tutti::workflow::v1::Step& step);
+const std::string& KindOf(const tutti::workflow::v1::Step& step);
+// The agent's, tool's or workflow's name, empty for others.
+const std::string& TargetOf(const tutti::workflow::v1::Step& step);
+// Made of steps, so that its result follows from theirs.
+bool IsBlock(const tutti::workflow::v1::Step& step);
+// The error as handlers see it: {code, reason, message, step, attempt}.
+Json ErrorToJson(const absl::Status& error);
+// The score of a judge's answer: `score`, else the rubric's mean of `scores`, else `passed` as 1 or 0; 0 to 1.
+absl::StatusOr<double> ScoreOf(const Json& answer, const std::string& path,
+                               const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Criterion>& rubric = {});
+// What a judge said, as text.
+std::string FeedbackOf(const Json& answer);
+void SetTime(absl::Time time, google::protobuf::Timestamp* out);
+inline JsonRef Ref(Json value) { return std::make_shared<const Json>(std::move(value)); }
 
 }  // namespace tutti::engine

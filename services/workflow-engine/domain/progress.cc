@@ -26,8 +26,9 @@ void AddLeaves(const Step& step, std::set<const void*>* out) {
       return;
     case Step::kReflect:
       AddLeaves(step.reflect().generate(), out);
+      for (const auto& critic : step.reflect().panel()) AddLeaves(critic.steps(), out);
       return AddLeaves(step.reflect().critique(), out);
-    default:
+    default:  // a loop counts once, when it has ended
       out->insert(&step);
   }
 }
@@ -38,14 +39,19 @@ void AddLeaves(const Steps& steps, std::set<const void*>* out) {
 
 }  // namespace
 
-Progress::Progress(const tutti::workflow::v1::WorkflowSpec& spec) {
-  std::set<const void*> all;
-  AddLeaves(spec.steps(), &all);
-  total_ = std::max<size_t>(1, all.size());
-}
+Progress::Progress(const tutti::workflow::v1::WorkflowSpec& spec) { AddLeaves(spec.steps(), &all_); }
 
-void Progress::Complete(const Step& step) { AddLeaves(step, &done_); }
-void Progress::Complete(const tutti::workflow::v1::Gate& gate) { done_.insert(&gate); }
-int Progress::percent() const { return static_cast<int>(std::min<size_t>(99, 99 * done_.size() / total_)); }
+void Progress::Complete(const Step& step) {
+  std::set<const void*> leaves;
+  AddLeaves(step, &leaves);
+  // Steps that are not on the way as the spec shows it (of loops, supervisors, compensations) do not count.
+  for (const void* leaf : leaves) {
+    if (all_.count(leaf) > 0) done_.insert(leaf);
+  }
+}
+void Progress::Complete(const tutti::workflow::v1::Gate& gate) {
+  if (all_.count(&gate) > 0) done_.insert(&gate);
+}
+int Progress::percent() const { return all_.empty() ? 0 : static_cast<int>(99 * done_.size() / all_.size()); }
 
 }  // namespace tutti::engine

@@ -17,8 +17,7 @@ class Progress {
   int percent() const;
 
  private:
-  std::set<const void*> done_;
-  size_t total_ = 0;
+  std::set<const void*> all_, done_;
 };
 
 }  // namespace tutti::engine

@@ -10,6 +10,7 @@
 #include "runtime/status/error.h"
 #include "runtime/telemetry/trace.h"
 #include "runtime/text/nearest_name.h"
+#include "services/workflow-engine/domain/interpreter.h"
 
 namespace tutti::engine {
 namespace {
@@ -28,6 +29,13 @@ tutti::workflow::v1::RunState StateOf(tutti::state::v1::Outcome outcome, bool st
     default:
       return started ? tutti::workflow::v1::RUN_STATE_RUNNING : tutti::workflow::v1::RUN_STATE_PENDING;
   }
+}
+
+tutti::workflow::v1::RunState StateOf(const tutti::state::v1::StoredRun& row) {
+  bool open = row.outcome() == tutti::state::v1::OUTCOME_UNSPECIFIED;
+  if (open && row.paused()) return tutti::workflow::v1::RUN_STATE_PAUSED;
+  if (open && row.waiting()) return tutti::workflow::v1::RUN_STATE_WAITING;
+  return StateOf(row.outcome(), row.started());
 }
 
 void ToValue(const tutti::type::v1::Payload& payload, google::protobuf::Value* out) {
@@ -55,6 +63,8 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
                                                          : tutti::workflow::v1::STEP_STATE_SUCCEEDED);
       *record->mutable_end_time() = entry.time();
       record->clear_error();
+      record->clear_wait();
+      record->set_cached(entry.step_completed().cached());
       for (const auto& usage : entry.step_completed().usage()) *record->add_usage() = usage;
       return true;
     case JournalEntry::kStepFailed:
@@ -65,6 +75,21 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       *record->mutable_error() = entry.step_failed().error();
       for (const auto& usage : entry.step_failed().usage()) *record->add_usage() = usage;
       return true;
+    case JournalEntry::kStepWaiting: {
+      const auto& waiting = entry.step_waiting();
+      record->set_path(waiting.path());
+      record->set_kind(waiting.kind());
+      record->set_attempt(std::max(1, record->attempt()));
+      record->set_state(tutti::workflow::v1::STEP_STATE_WAITING);
+      auto* wait = record->mutable_wait();
+      wait->set_signal(waiting.signal());
+      if (waiting.has_wake_time()) *wait->mutable_wake_time() = waiting.wake_time();
+      wait->set_title(waiting.title());
+      if (waiting.has_form()) ToValue(waiting.form(), wait->mutable_form());
+      *wait->mutable_approvers() = waiting.approvers();
+      wait->set_child_run_id(waiting.child_run_id());
+      return true;
+    }
     default:
       return false;
   }
@@ -79,6 +104,8 @@ const std::string& PathOf(const JournalEntry& entry) {
       return entry.step_completed().path();
     case JournalEntry::kStepFailed:
       return entry.step_failed().path();
+    case JournalEntry::kStepWaiting:
+      return entry.step_waiting().path();
     default:
       return kNone;
   }
@@ -139,14 +166,14 @@ absl::Status ApplyTerm(const std::string& field, const std::string& op, const st
   if (field == "state") {
     std::string state = absl::AsciiStrToUpper(value);
     if (absl::StartsWith(state, "RUN_STATE_")) state = state.substr(10);
-    for (const char* known : {"PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"}) {
+    for (const char* known : {"PENDING", "RUNNING", "WAITING", "PAUSED", "SUCCEEDED", "FAILED", "CANCELLED"}) {
       if (state == known) {
         out->set_state(state);
         return absl::OkStatus();
       }
     }
-    return BadFilter(
-        absl::StrCat("state must be PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED, not \"", value, "\""));
+    return BadFilter(absl::StrCat(
+        "state must be PENDING, RUNNING, WAITING, PAUSED, SUCCEEDED, FAILED or CANCELLED, not \"", value, "\""));
   }
   if (field == "workflow") {
     out->set_workflow(value);
@@ -168,7 +195,10 @@ tutti::workflow::v1::Run ToRun(const tutti::state::v1::StoredRun& row, bool with
   run.set_run_id(row.run_id());
   run.set_workflow(row.workflow());
   run.set_workflow_version(row.workflow_version());
-  run.set_state(StateOf(row.outcome(), row.started()));
+  run.set_state(StateOf(row));
+  run.set_parent_run_id(row.parent_run_id());
+  run.set_forked_from(row.forked_from());
+  if (row.has_wake_time()) *run.mutable_wake_time() = row.wake_time();
   if (with_payloads) {
     if (row.has_input()) ToValue(row.input(), run.mutable_input());
     if (row.has_output()) ToValue(row.output(), run.mutable_output());
@@ -181,6 +211,20 @@ tutti::workflow::v1::Run ToRun(const tutti::state::v1::StoredRun& row, bool with
   *run.mutable_usage() = row.usage();
   run.set_trace_id(TraceContext::FromTraceparent(row.traceparent()).TraceIdHex());
   return run;
+}
+
+void ApplyEnd(const JournalEntry& entry, tutti::workflow::v1::Run* run) {
+  const auto& finished = entry.run_finished();
+  run->set_state(StateOf(finished.outcome(), true));
+  run->set_progress_percent(entry.progress_percent());
+  *run->mutable_end_time() = entry.time();
+  if (finished.has_output()) ToValue(finished.output(), run->mutable_output());
+  if (finished.has_error()) *run->mutable_error() = finished.error();
+}
+
+bool IsEnded(tutti::workflow::v1::RunState state) {
+  return state == tutti::workflow::v1::RUN_STATE_SUCCEEDED || state == tutti::workflow::v1::RUN_STATE_FAILED ||
+         state == tutti::workflow::v1::RUN_STATE_CANCELLED;
 }
 
 void ApplyToSteps(const JournalEntry& entry, tutti::workflow::v1::Run* run) {
@@ -205,6 +249,21 @@ tutti::workflow::v1::RunEvent ToEvent(const JournalEntry& entry, const std::stri
   event.set_progress_percent(entry.progress_percent());
   if (entry.has_run_started()) {
     event.set_state(tutti::workflow::v1::RUN_STATE_RUNNING);
+  } else if (entry.has_run_parked()) {
+    event.set_state(tutti::workflow::v1::RUN_STATE_WAITING);
+  } else if (entry.has_pause_requested()) {
+    event.set_state(tutti::workflow::v1::RUN_STATE_PAUSED);
+  } else if (entry.has_resume_requested() || entry.has_run_reopened()) {
+    event.set_state(tutti::workflow::v1::RUN_STATE_RUNNING);
+  } else if (entry.has_signal_received()) {
+    event.mutable_signal()->set_name(entry.signal_received().name());
+    event.mutable_signal()->set_sender(entry.signal_received().sender());
+    ToValue(entry.signal_received().payload(), event.mutable_signal()->mutable_payload());
+  } else if (entry.has_event_emitted()) {
+    event.mutable_emitted()->set_path(entry.event_emitted().path());
+    event.mutable_emitted()->set_type(entry.event_emitted().type());
+    event.mutable_emitted()->set_subject(entry.event_emitted().subject());
+    ToValue(entry.event_emitted().data(), event.mutable_emitted()->mutable_data());
   } else if (entry.has_run_finished()) {
     event.set_state(StateOf(entry.run_finished().outcome(), true));
   } else if (entry.has_step_completed() && entry.step_completed().kind() == "gate") {
@@ -220,6 +279,10 @@ tutti::workflow::v1::RunEvent ToEvent(const JournalEntry& entry, const std::stri
     if (FillRecord(entry, &record)) *event.mutable_step() = std::move(record);
   }
   return event;
+}
+
+std::string PatternOf(const tutti::workflow::v1::WorkflowSpec& spec) {
+  return spec.steps_size() == 1 ? KindOf(spec.steps(0)) : "graph";
 }
 
 absl::Status ParseRunFilter(const std::string& filter, tutti::state::v1::ListRunsRequest* out) {

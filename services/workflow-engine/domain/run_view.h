@@ -7,14 +7,21 @@
 #include "tutti/state/v1/journal.pb.h"
 #include "tutti/state/v1/run_store_service.pb.h"
 #include "tutti/workflow/v1/run.pb.h"
+#include "tutti/workflow/v1/workflow_spec.pb.h"
 
 namespace tutti::engine {
 
 tutti::workflow::v1::Run ToRun(const tutti::state::v1::StoredRun& row, bool with_payloads);
+// The run as its last entry leaves it.
+void ApplyEnd(const tutti::state::v1::JournalEntry& finished, tutti::workflow::v1::Run* run);
+bool IsEnded(tutti::workflow::v1::RunState state);
 // Brings `run->steps` up to date with one entry.
 void ApplyToSteps(const tutti::state::v1::JournalEntry& entry, tutti::workflow::v1::Run* run);
 // The entry as an event.
 tutti::workflow::v1::RunEvent ToEvent(const tutti::state::v1::JournalEntry& entry, const std::string& run_id);
+
+// What kind of workflow it is, for reports: the kind of its only step, else `graph`.
+std::string PatternOf(const tutti::workflow::v1::WorkflowSpec& spec);
 
 // AIP-160, the part that ListRuns documents. INVALID_ARGUMENT names the term.
 absl::Status ParseRunFilter(const std::string& filter, tutti::state::v1::ListRunsRequest* out);

@@ -10,6 +10,8 @@
 #include "runtime/status/error.h"
 #include "runtime/status/mapping.h"
 #include "runtime/text/nearest_name.h"
+#include "services/workflow-engine/domain/fusion.h"
+#include "services/workflow-engine/domain/spec_search.h"
 
 namespace tutti::engine {
 namespace {
@@ -68,6 +70,11 @@ class Check {
     if (spec.steps().empty()) Fail("steps", "must have at least one step");
     Block(spec.steps(), "steps", 0);
     if (spec.has_output()) Template(ToJson(spec.output()), "output");
+    Handlers(spec.on_error(), "on_error", 0);
+    if (spec.max_concurrent_steps() < 0 || spec.max_concurrent_steps() > 10000) {
+      Fail("max_concurrent_steps", "must be 0 to 10000");
+    }
+    if (spec.has_timeout()) Positive(spec.timeout(), "timeout");
     if (violations_.empty()) return absl::OkStatus();
     std::vector<std::string> lines;
     for (const auto& violation : violations_)
@@ -149,8 +156,7 @@ class Check {
   }
 
   void One(const Step& step, const std::string& path, int depth) {
-    if (!step.when().empty()) Expression(step.when(), path + ".when");
-    if (step.has_retry()) Retry(step, path + ".retry");
+    Common(step, path, depth);
     switch (step.kind_case()) {
       case Step::kAgent:
         return Agent(step.agent(), path + ".agent");
@@ -177,6 +183,11 @@ class Check {
           Id(step.parallel().branches(i).id(), branch_path + ".id", ids);
           NonEmptyBlock(step.parallel().branches(i).steps(), branch_path + ".steps", depth);
         }
+        if (step.parallel().has_straggler_deadline()) {
+          Positive(step.parallel().straggler_deadline(), path + ".parallel.straggler_deadline");
+        }
+        if (step.parallel().has_hedge_after()) Positive(step.parallel().hedge_after(), path + ".parallel.hedge_after");
+        if (step.parallel().has_fusion()) FusionOf(step.parallel(), path + ".parallel.fusion", ids);
         return;
       }
       case Step::kPipeline: {
@@ -187,14 +198,41 @@ class Check {
           std::string stage_path = absl::StrCat(path, ".pipeline.stages[", i, "]");
           Id(stage.id(), stage_path + ".id", ids);
           NonEmptyBlock(stage.steps(), stage_path + ".steps", depth);
-          if (stage.has_gate()) GateOf(stage.gate(), stage_path + ".gate");
+          if (!stage.has_gate()) continue;
+          GateOf(stage.gate(), stage_path + ".gate", depth);
+          if (!stage.gate().go_back_to().empty() && ids.count(stage.gate().go_back_to()) == 0) {
+            Fail(stage_path + ".gate.go_back_to",
+                 absl::StrCat("no stage \"", stage.gate().go_back_to(), "\" up to here",
+                              DidYouMean(stage.gate().go_back_to(), {ids.begin(), ids.end()})));
+          }
         }
         return;
       }
       case Step::kReflect: {
         const auto& reflect = step.reflect();
         NonEmptyBlock(reflect.generate(), path + ".reflect.generate", depth);
-        NonEmptyBlock(reflect.critique(), path + ".reflect.critique", depth);
+        if (reflect.panel().empty()) {
+          NonEmptyBlock(reflect.critique(), path + ".reflect.critique", depth);
+        } else if (!reflect.critique().empty()) {
+          Fail(path + ".reflect.critique", "must not be set beside panel");
+        }
+        std::set<std::string> critics, criteria;
+        for (int i = 0; i < reflect.panel_size(); ++i) {
+          std::string critic_path = absl::StrCat(path, ".reflect.panel[", i, "]");
+          Id(reflect.panel(i).id(), critic_path + ".id", critics);
+          NonEmptyBlock(reflect.panel(i).steps(), critic_path + ".steps", depth);
+          if (reflect.panel(i).weight() < 0) Fail(critic_path + ".weight", "must not be negative");
+        }
+        for (int i = 0; i < reflect.rubric_size(); ++i) {
+          std::string rubric_path = absl::StrCat(path, ".reflect.rubric[", i, "]");
+          Id(reflect.rubric(i).name(), rubric_path + ".name", criteria);
+          if (reflect.rubric(i).weight() < 0) Fail(rubric_path + ".weight", "must not be negative");
+        }
+        Range(reflect.patience(), 0, 20, path + ".reflect.patience");
+        if (reflect.has_lessons()) {
+          AgentName(reflect.lessons().agent(), path + ".reflect.lessons.agent");
+          Range(reflect.lessons().limit(), 0, 20, path + ".reflect.lessons.limit");
+        }
         Block(reflect.improve(), path + ".reflect.improve", depth + 1);
         if (reflect.has_threshold() && (reflect.threshold() < 0 || reflect.threshold() > 1)) {
           Fail(path + ".reflect.threshold", "must be 0 to 1");
@@ -203,8 +241,208 @@ class Check {
           Fail(path + ".reflect.max_rounds", "must be 1 to 20");
         return;
       }
+      case Step::kHttp:
+        return Http(step.http(), path + ".http");
+      case Step::kForEach:
+        Expression(step.for_each().items(), path + ".for_each.items");
+        Range(step.for_each().max_concurrency(), 0, 1000, path + ".for_each.max_concurrency");
+        return NonEmptyBlock(step.for_each().steps(), path + ".for_each.steps", depth);
+      case Step::kWhile:
+        Expression(step.while_().condition(), path + ".while.condition");
+        Range(step.while_().max_iterations(), 0, 1000000, path + ".while.max_iterations");
+        return NonEmptyBlock(step.while_().steps(), path + ".while.steps", depth);
+      case Step::kSubWorkflow:
+        if (!IsResourceId(step.sub_workflow().workflow())) {
+          Fail(path + ".sub_workflow.workflow", "must be the name of a stored workflow");
+        }
+        if (step.sub_workflow().version() < 0) Fail(path + ".sub_workflow.version", "must not be negative");
+        if (step.sub_workflow().has_input())
+          Template(ToJson(step.sub_workflow().input()), path + ".sub_workflow.input");
+        if (!step.sub_workflow().output().empty())
+          Expression(step.sub_workflow().output(), path + ".sub_workflow.output");
+        return;
+      case Step::kSleep:
+        if (step.sleep().has_duration() == !step.sleep().until().empty()) {
+          return Fail(path + ".sleep", "must have one of duration and until");
+        }
+        if (step.sleep().has_duration()) return Positive(step.sleep().duration(), path + ".sleep.duration");
+        return Expression(step.sleep().until(), path + ".sleep.until");
+      case Step::kWaitForSignal:
+        return Wait(step.wait_for_signal(), path + ".wait_for_signal");
+      case Step::kEmit:
+        if (step.emit().type().empty() || step.emit().type().size() > 200) {
+          Fail(path + ".emit.type", "must have 1 to 200 characters");
+        }
+        Template(Json(step.emit().subject()), path + ".emit.subject");
+        if (step.emit().has_data()) Template(ToJson(step.emit().data()), path + ".emit.data");
+        return;
+      case Step::kFail:
+        if (!step.fail().code().empty()) Code(step.fail().code(), path + ".fail.code");
+        if (step.fail().message().empty()) Fail(path + ".fail.message", "must be set");
+        return Template(Json(step.fail().message()), path + ".fail.message");
+      case Step::kSupervisor:
+        return Supervisor(step.supervisor(), path + ".supervisor");
+      case Step::kAdaptive:
+        AgentName(step.adaptive().planner(), path + ".adaptive.planner");
+        Range(step.adaptive().max_steps(), 0, 100, path + ".adaptive.max_steps");
+        if (step.adaptive().has_task()) Template(ToJson(step.adaptive().task()), path + ".adaptive.task");
+        return Block(step.adaptive().steps(), path + ".adaptive.steps", depth + 1);
       default:
-        Fail(path, "has no kind; it must have one of agent, tool, transform, switch, parallel, pipeline, reflect");
+        Fail(path,
+             "has no kind; it must have one of agent, tool, transform, switch, parallel, pipeline, reflect, http, "
+             "for_each, while, sub_workflow, sleep, wait_for_signal, emit, fail, supervisor, adaptive");
+    }
+  }
+
+  // What any step may have.
+  void Common(const Step& step, const std::string& path, int depth) {
+    if (!step.when().empty()) Expression(step.when(), path + ".when");
+    if (step.has_retry()) Retry(step, path + ".retry");
+    if (step.has_timeout()) Positive(step.timeout(), path + ".timeout");
+    Conditions(step.preconditions(), path + ".preconditions");
+    Conditions(step.postconditions(), path + ".postconditions");
+    if (step.has_gate()) {
+      GateOf(step.gate(), path + ".gate", depth);
+      if (!step.gate().go_back_to().empty()) Fail(path + ".gate.go_back_to", "only stages of a pipeline may go back");
+    }
+    Block(step.fallback(), path + ".fallback", depth + 1);
+    Block(step.compensation(), path + ".compensation", depth + 1);
+    if (HoldsField(step, "compensation")) {
+      for (const Step& inner : step.compensation()) {
+        if (HoldsField(inner, "compensation")) Fail(path + ".compensation", "a compensation cannot be compensated");
+      }
+    }
+    if (step.has_cache()) {
+      Template(Json(step.cache().key()), path + ".cache.key");
+      if (step.cache().has_ttl()) Positive(step.cache().ttl(), path + ".cache.ttl");
+      if (HoldsField(step, "wait_for_signal") || HoldsField(step, "sleep")) {
+        Fail(path + ".cache", "a step that waits cannot be answered from before");
+      }
+    }
+    if (step.budget().tokens() < 0 || step.budget().cost_nano_units() < 0 || step.budget().calls() < 0) {
+      Fail(path + ".budget", "must not be negative");
+    }
+    if (step.budget().has_time()) Positive(step.budget().time(), path + ".budget.time");
+    Range(step.priority(), -100, 100, path + ".priority");
+    Handlers(step.on_error(), path + ".on_error", depth);
+  }
+
+  void Conditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,
+                  const std::string& path) {
+    for (int i = 0; i < conditions.size(); ++i) {
+      Expression(conditions[i].expression(), absl::StrCat(path, "[", i, "].expression"));
+      Template(Json(conditions[i].message()), absl::StrCat(path, "[", i, "].message"));
+    }
+  }
+
+  void Handlers(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::ErrorHandler>& handlers,
+                const std::string& path, int depth) {
+    for (int i = 0; i < handlers.size(); ++i) {
+      std::string handler_path = absl::StrCat(path, "[", i, "]");
+      for (int k = 0; k < handlers[i].codes_size(); ++k) {
+        Code(handlers[i].codes(k), absl::StrCat(handler_path, ".codes[", k, "]"));
+      }
+      NonEmptyBlock(handlers[i].steps(), handler_path + ".steps", depth);
+    }
+  }
+
+  void Http(const tutti::workflow::v1::HttpStep& http, const std::string& path) {
+    static const std::set<std::string> kMethods = {"", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"};
+    if (kMethods.count(http.method()) == 0) {
+      Fail(path + ".method", absl::StrCat("\"", http.method(), "\" must be GET, HEAD, POST, PUT, PATCH or DELETE"));
+    }
+    bool literal = !absl::StartsWith(http.url(), "${");
+    if (http.url().empty() ||
+        (literal && !absl::StartsWith(http.url(), "http://") && !absl::StartsWith(http.url(), "https://"))) {
+      Fail(path + ".url", "must begin with http:// or https://");
+    }
+    Template(Json(http.url()), path + ".url");
+    for (const auto& [name, value] : http.headers()) Template(Json(value), absl::StrCat(path, ".headers.", name));
+    if (http.has_body()) Template(ToJson(http.body()), path + ".body");
+    if (!http.response().empty()) Expression(http.response(), path + ".response");
+    if (!http.auth_header().empty() && http.auth_secret().empty()) Fail(path + ".auth_header", "needs auth_secret");
+    for (int i = 0; i < http.expected_status_size(); ++i) {
+      Range(http.expected_status(i), 100, 599, absl::StrCat(path, ".expected_status[", i, "]"));
+    }
+  }
+
+  void Wait(const tutti::workflow::v1::WaitForSignalStep& wait, const std::string& path) {
+    if (!IsSignalName(wait.signal())) Fail(path + ".signal", "must match ^[a-z][a-z0-9_.-]{0,62}$");
+    if (wait.has_schema()) Schema(ToJson(wait.schema()), path + ".schema");
+    if (wait.has_timeout()) Positive(wait.timeout(), path + ".timeout");
+    if (wait.has_default_() && !wait.has_timeout()) Fail(path + ".default", "is for the timeout, which is not set");
+    if (wait.has_approval()) {
+      if (wait.approval().title().empty()) Fail(path + ".approval.title", "must be set");
+      Template(Json(wait.approval().title()), path + ".approval.title");
+      if (wait.approval().has_form()) Template(ToJson(wait.approval().form()), path + ".approval.form");
+    }
+  }
+
+  void Supervisor(const tutti::workflow::v1::SupervisorStep& step, const std::string& path) {
+    static const std::set<std::string> kStrategies = {"", "sequential", "parallel", "hierarchical"};
+    if (kStrategies.count(step.strategy()) == 0) {
+      Fail(path + ".strategy", absl::StrCat("\"", step.strategy(), "\" must be sequential, parallel or hierarchical"));
+    }
+    if (step.has_task()) Template(ToJson(step.task()), path + ".task");
+    AgentName(step.decomposer(), path + ".decomposer");
+    if (!step.integrator().empty()) AgentName(step.integrator(), path + ".integrator");
+    if (!step.judge().empty()) AgentName(step.judge(), path + ".judge");
+    if (step.specialists().empty() || step.specialists_size() > 100) Fail(path + ".specialists", "must be 1 to 100");
+    std::set<std::string> agents;
+    for (int i = 0; i < step.specialists_size(); ++i) {
+      std::string agent_path = absl::StrCat(path, ".specialists[", i, "].agent");
+      AgentName(step.specialists(i).agent(), agent_path);
+      if (!agents.insert(step.specialists(i).agent()).second) Fail(agent_path, "stands here twice");
+    }
+    if (step.has_threshold() && (step.threshold() < 0 || step.threshold() > 1))
+      Fail(path + ".threshold", "must be 0 to 1");
+    Range(step.max_rounds(), 0, 10, path + ".max_rounds");
+    Range(step.max_concurrency(), 0, 100, path + ".max_concurrency");
+    Range(step.max_subtasks(), 0, 200, path + ".max_subtasks");
+    const auto& weights = step.weights();
+    if (weights.capability() < 0 || weights.success() < 0 || weights.load() < 0 || weights.specialisation() < 0) {
+      Fail(path + ".weights", "must not be negative");
+    }
+  }
+
+  void FusionOf(const tutti::workflow::v1::ParallelStep& parallel, const std::string& path,
+                const std::set<std::string>& branches) {
+    const auto& fusion = parallel.fusion();
+    if (!IsFusionMethod(fusion.method())) {
+      Fail(path + ".method", absl::StrCat("\"", fusion.method(),
+                                          "\" must be concat, deep_merge, majority_vote, weighted_vote, "
+                                          "best_by_score, first_success, quorum or agent"));
+    }
+    if (!fusion.value().empty()) Expression(fusion.value(), path + ".value");
+    if (!fusion.score().empty()) Expression(fusion.score(), path + ".score");
+    for (const auto& [branch, weight] : fusion.weights()) {
+      if (branches.count(branch) == 0) Fail(absl::StrCat(path, ".weights.", branch), "is no branch");
+      if (weight < 0) Fail(absl::StrCat(path, ".weights.", branch), "must not be negative");
+    }
+    Range(fusion.quorum(), 0, parallel.branches_size(), path + ".quorum");
+    if (fusion.method() == "agent") {
+      if (!fusion.has_agent()) return Fail(path + ".agent", "must be set");
+      Agent(fusion.agent(), path + ".agent");
+    }
+  }
+
+  void Range(int64_t value, int64_t least, int64_t most, const std::string& path) {
+    if (value < least || value > most) Fail(path, absl::StrCat("must be ", least, " to ", most));
+  }
+  void Positive(const google::protobuf::Duration& duration, const std::string& path) {
+    if (duration.seconds() < 0 || duration.nanos() < 0 || (duration.seconds() == 0 && duration.nanos() == 0)) {
+      Fail(path, "must be longer than nothing");
+    }
+  }
+  void Code(const std::string& name, const std::string& path) {
+    if (name == "OK" || (name != "UNKNOWN" && CodeFromName(name) == absl::StatusCode::kUnknown)) {
+      Fail(path, absl::StrCat("\"", name, "\" is no gRPC status code"));
+    }
+  }
+  void AgentName(const std::string& name, const std::string& path) {
+    if (std::find(agents_.begin(), agents_.end(), name) == agents_.end()) {
+      Fail(path, absl::StrCat("no agent \"", name, "\"", DidYouMean(name, agents_),
+                              " Known: ", absl::StrJoin(agents_, ", ")));
     }
   }
 
@@ -220,14 +458,13 @@ class Check {
       Fail(path + ".backoff_multiplier", "must be 1 to 10");
     }
     for (int i = 0; i < retry.retryable_codes_size(); ++i) {
-      const std::string& name = retry.retryable_codes(i);
-      if (name != "UNKNOWN" && CodeFromName(name) == absl::StatusCode::kUnknown) {
-        Fail(absl::StrCat(path, ".retryable_codes[", i, "]"), absl::StrCat("\"", name, "\" is no gRPC status code"));
-      }
+      Code(retry.retryable_codes(i), absl::StrCat(path, ".retryable_codes[", i, "]"));
     }
   }
 
-  void GateOf(const Gate& gate, const std::string& path) {
+  void GateOf(const Gate& gate, const std::string& path, int depth) {
+    Range(gate.max_returns(), 0, 20, path + ".max_returns");
+    Block(gate.fallback(), path + ".fallback", depth + 1);
     if (gate.has_threshold() && (gate.threshold() < 0 || gate.threshold() > 1))
       Fail(path + ".threshold", "must be 0 to 1");
     if (gate.max_attempts() < 0 || gate.max_attempts() > 20) Fail(path + ".max_attempts", "must be 1 to 20");
@@ -246,10 +483,7 @@ class Check {
   }
 
   void Agent(const AgentStep& agent, const std::string& path) {
-    if (std::find(agents_.begin(), agents_.end(), agent.agent()) == agents_.end()) {
-      Fail(path + ".agent", absl::StrCat("no agent \"", agent.agent(), "\"", DidYouMean(agent.agent(), agents_),
-                                         " Known: ", absl::StrJoin(agents_, ", ")));
-    }
+    AgentName(agent.agent(), path + ".agent");
     if (agent.has_input()) Template(ToJson(agent.input()), path + ".input");
   }
 
@@ -286,6 +520,12 @@ class Check {
 };
 
 }  // namespace
+
+bool IsSignalName(const std::string& name) {
+  if (name.empty() || name.size() > 63 || !islower(static_cast<unsigned char>(name[0]))) return false;
+  return std::all_of(name.begin(), name.end(),
+                     [](unsigned char c) { return islower(c) || isdigit(c) || c == '_' || c == '.' || c == '-'; });
+}
 
 absl::Status ValidateSpec(const WorkflowSpec& spec, const KnownNames& known, Evaluator& evaluator) {
   Check check(spec, known, evaluator);

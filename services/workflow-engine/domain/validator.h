@@ -15,6 +15,8 @@ struct KnownNames {
   std::set<std::string> tools;
 };
 
+bool IsSignalName(const std::string& name);
+
 // INVALID_ARGUMENT with one BadRequest violation a wrong field; paths are relative to the spec
 // (`steps[2].agent.agent`).
 absl::Status ValidateSpec(const tutti::workflow::v1::WorkflowSpec& spec, const KnownNames& known, Evaluator& evaluator);

@@ -23,19 +23,23 @@ prometheus::Gauge& NewGauge(prometheus::Registry& registry, const char* name, co
 }  // namespace
 
 RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
-                 Evaluator& evaluator, const std::shared_ptr<grpc::Channel>& state_channel)
+                 Evaluator& evaluator, Validate validate, const std::shared_ptr<grpc::Channel>& state_channel)
     : options_(std::move(options)),
       serving_(serving),
       state_(state),
       agents_(agents),
       tools_(tools),
       evaluator_(evaluator),
+      validate_(std::move(validate)),
       journal_(state_channel, serving.loop(), serving.runtime().timers, serving.tracer(), serving.runtime().rng,
                serving.log()),
+      admission_(serving.loop(), options_.admission),
       claim_wanted_(serving.loop(), 1),
       active_gauge_(NewGauge(*serving.runtime().metrics, "tutti_engine_active_runs", "Runs this engine works on.")),
       waiting_gauge_(
           NewGauge(*serving.runtime().metrics, "tutti_engine_claimable_runs", "Runs waiting for an engine.")),
+      queued_gauge_(NewGauge(*serving.runtime().metrics, "tutti_engine_queued_steps",
+                             "Calls of agents and tools that wait for their turn.")),
       ended_(prometheus::BuildCounter()
                  .Name("tutti_engine_runs_total")
                  .Help("Runs that ended here, by outcome.")
@@ -81,15 +85,14 @@ Task<void> RunHost::EndAll() {
 
 void RunHost::Cancel(const std::string& run_id) {
   if (auto it = active_.find(run_id); it != active_.end()) {
-    it->second->cancelled = true;
-    it->second->stop.request_stop();
+    it->second->cancel.request_stop();
   } else if (creating_.count(run_id) > 0) {
     cancelled_early_.insert(run_id);
   }
 }
 
 void RunHost::DropAll() {
-  for (auto& [id, active] : active_) active->stop.request_stop();
+  for (auto& [id, active] : active_) active->halt.request_stop();
 }
 
 Task<void> RunHost::LeaseLoop() {
@@ -116,7 +119,14 @@ Task<void> RunHost::LeaseLoop() {
       if (answer.ok()) {
         claimable_ = answer->claimable_runs();
         waiting_gauge_.Set(static_cast<double>(claimable_));
+        queued_gauge_.Set(static_cast<double>(admission_.waiting()));
         for (const auto& run_id : answer->cancel_run_ids()) Cancel(run_id);
+        // News may be lost, this is not.
+        for (const auto& [run_id, seq] : answer->inboxes()) {
+          auto it = active_.find(run_id);
+          bool behind = it != active_.end() && it->second->interpreter && it->second->interpreter->inbox() < seq;
+          if (behind) LookIntoInbox(run_id);
+        }
         claim_wanted_.TryPush(true);  // also for runs of our own that an answer was lost for
       } else if (answer.status().code() == absl::StatusCode::kFailedPrecondition) {
         // The leases may belong to others by now. Begin again under a new name.
@@ -157,6 +167,8 @@ Task<void> RunHost::NewsLoop() {
     while (co_await stream.Read(news)) {
       if (news.runs_claimable()) claim_wanted_.TryPush(true);
       if (!news.cancel_run_id().empty()) Cancel(news.cancel_run_id());
+      if (!news.inbox_run_id().empty()) LookIntoInbox(news.inbox_run_id());
+      if (auto it = active_.find(news.ended_run_id()); it != active_.end()) it->second->halt.request_stop();
     }
     co_await stream.Finish();
     co_await Sleep(serving_.runtime().timers, serving_.loop(), kRetryPause, stop_.get_token());
@@ -184,12 +196,16 @@ Task<absl::Status> RunHost::Claim(CallContext& call) {
     for (const auto& run_id : creating_) request.add_held_run_ids(run_id);
     TUTTI_CO_ASSIGN_OR_RETURN(state::ClaimRunsResponse answer, co_await state_.ClaimRuns(call, request));
     if (answer.runs().empty()) co_return absl::OkStatus();
-    for (auto& run : *answer.mutable_runs()) Begin(std::move(run), /*fresh=*/false);
+    for (int i = 0; i < answer.runs_size(); ++i) {
+      auto journal = std::make_shared<state::ReadJournalResponse>();
+      if (i < answer.journals_size()) journal->Swap(answer.mutable_journals(i));
+      Begin(std::move(*answer.mutable_runs(i)), std::move(journal));
+    }
   }
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& call, state::StoredRun run) {
+Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& call, state::CreateRunRequest request) {
   bool here = registered_ && !stop_.stop_requested() && static_cast<int>(active_.size()) < options_.max_active_runs;
   if (!here && claimable_ >= options_.max_waiting_runs) {
     co_return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_RUNS",
@@ -200,9 +216,7 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& c
   CallContext own = NewCall();
   own.stop = std::stop_token();
   own.trace = call.trace;
-  std::string run_id = run.run_id();
-  state::CreateRunRequest request;
-  *request.mutable_run() = std::move(run);
+  std::string run_id = request.run().run_id();
   if (here) *request.mutable_owner() = instance_;
   creating_.insert(run_id);
   auto answer = co_await state_.CreateRun(own, request);
@@ -219,153 +233,9 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& c
   TUTTI_CO_RETURN_IF_ERROR(answer.status());
   if (answer->created() && here && !active_.contains(answer->run().run_id())) {
     if (cancelled) answer->mutable_run()->set_cancel_requested(true);
-    Begin(answer->run(), /*fresh=*/true);
+    Begin(answer->run(), nullptr);
   }
   co_return answer;
-}
-
-void RunHost::Begin(state::StoredRun run, bool fresh) {
-  std::string run_id = run.run_id();
-  auto active = std::make_shared<Active>();
-  active->cancelled = run.cancel_requested();
-  active_[run_id] = active;
-  active_gauge_.Set(static_cast<double>(active_.size()));
-  if (!scope_.Spawn(serving_.loop(), Work(std::move(run), fresh, active))) active_.erase(run_id);
-}
-
-Task<void> RunHost::Work(state::StoredRun run, bool fresh, std::shared_ptr<Active> active) {
-  absl::Status status = co_await WorkOn(run, fresh, *active);
-  if (auto it = active_.find(run.run_id()); it != active_.end() && it->second == active) active_.erase(it);
-  active_gauge_.Set(static_cast<double>(active_.size()));
-  if (!status.ok() && !stop_.stop_requested()) {
-    claim_wanted_.TryPush(true);
-    serving_.log().Warning("run given up here",
-                           {{"run_id", run.run_id()},
-                            {"trace_id", TraceContext::FromTraceparent(run.traceparent()).TraceIdHex()},
-                            {"error", status.message()}});
-  }
-  if (claimable_ > 0 && static_cast<int>(active_.size()) < options_.max_active_runs) claim_wanted_.TryPush(true);
-}
-
-Task<absl::StatusOr<History>> RunHost::LoadHistory(CallContext& call, const std::string& run_id) {
-  History history;
-  ClientReadStream<state::ReadJournalResponse> stream(call, absl::Seconds(60));
-  state::ReadJournalRequest request;
-  request.set_run_id(run_id);
-  request.set_condensed(true);
-  state_.journal().async()->ReadJournal(stream.context(), &request, &stream);
-  stream.Start();
-  absl::Status status;
-  state::ReadJournalResponse page;
-  while (co_await stream.Read(page)) {
-    for (const auto& entry : page.entries()) {
-      if (status.ok()) status = history.Add(entry);
-    }
-  }
-  absl::Status ended = co_await stream.Finish();
-  TUTTI_CO_RETURN_IF_ERROR(ended);
-  TUTTI_CO_RETURN_IF_ERROR(status);
-  co_return std::move(history);
-}
-
-// OK when the run has ended or was rightly left; an error when it could not be worked on.
-Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, bool fresh, Active& active) {
-  RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
-  tutti::workflow::v1::WorkflowSpec spec;
-  auto input = FromPayload(run.input());
-  History history;
-  absl::Status readable =
-      spec.ParseFromString(run.spec().data()) ? input.status() : absl::DataLossError("the stored spec cannot be read");
-  for (absl::Duration pause = kRetryPause; readable.ok() && !fresh;) {
-    CallContext call = NewCall();
-    auto loaded = co_await LoadHistory(call, run.run_id());
-    if (loaded.ok()) {
-      history = *std::move(loaded);
-      serving_.log().Info("run taken over",
-                          {{"run_id", run.run_id()},
-                           {"trace_id", TraceContext::FromTraceparent(run.traceparent()).TraceIdHex()},
-                           {"epoch", absl::StrCat(run.lease_epoch())}});
-      break;
-    }
-    bool for_good = loaded.status().code() == absl::StatusCode::kInvalidArgument ||
-                    loaded.status().code() == absl::StatusCode::kDataLoss ||
-                    loaded.status().code() == absl::StatusCode::kNotFound;
-    if (for_good) {
-      readable = loaded.status();
-      break;
-    }
-    bool slept = co_await Sleep(serving_.runtime().timers, serving_.loop(), pause, active.stop.get_token());
-    if (!slept) break;
-    pause = std::min(pause * 2, absl::Seconds(5));
-  }
-  if (!readable.ok()) {
-    state::JournalEntry unreadable;
-    unreadable.mutable_run_finished()->set_outcome(state::OUTCOME_FAILED);
-    *unreadable.mutable_run_finished()->mutable_error() =
-        ToRpcStatus(Prefix(readable, "the run's stored state cannot be read: "));
-    absl::Status written = co_await journal.Commit(std::move(unreadable));
-    co_return written;
-  }
-  if (active.stop.stop_requested() && !active.cancelled) co_return absl::OkStatus();  // a drain: another goes on
-  if (history.cancel_requested()) active.cancelled = true;
-  if (active.cancelled) active.stop.request_stop();
-
-  Span span = serving_.tracer().Start(absl::StrCat("invoke_workflow ", run.workflow()), SpanKind::kInternal,
-                                      TraceContext::FromTraceparent(run.traceparent()));
-  span.Set("gen_ai.operation.name", "invoke_workflow");
-  span.Set("gen_ai.workflow.name", run.workflow());
-  span.Set("tutti.run.id", run.run_id());
-  InterpreterDeps deps{serving_.loop(),
-                       serving_.runtime().clock,
-                       serving_.runtime().timers,
-                       serving_.runtime().rng,
-                       serving_.tracer(),
-                       evaluator_,
-                       agents_,
-                       tools_,
-                       journal};
-  Interpreter interpreter(deps, run.run_id(), spec, *std::move(input), std::move(history), span.context(),
-                          active.stop.get_token());
-  auto now = [&] {
-    state::JournalEntry entry;
-    int64_t micros = absl::ToUnixMicros(serving_.runtime().clock.Now());
-    entry.mutable_time()->set_seconds(micros / 1000000);
-    entry.mutable_time()->set_nanos(static_cast<int32_t>(micros % 1000000) * 1000);
-    entry.set_progress_percent(interpreter.progress_percent());
-    return entry;
-  };
-  state::JournalEntry started = now();
-  started.mutable_run_started()->set_instance(instance_.name());
-  started.mutable_run_started()->set_lease_epoch(run.lease_epoch());
-  journal.Post(std::move(started));
-  auto output = co_await interpreter.Run();
-  span.SetStatus(output.status());
-  if (ReasonOf(output.status()) == "LEASE_LOST") co_return output.status();
-  if (active.stop.stop_requested() && !active.cancelled) co_return absl::OkStatus();  // a drain: another goes on
-
-  state::JournalEntry finished = now();
-  finished.set_progress_percent(output.ok() ? 100 : interpreter.progress_percent());
-  auto* end = finished.mutable_run_finished();
-  const char* outcome = "succeeded";
-  if (active.cancelled && !output.ok()) {
-    outcome = "cancelled";
-    end->set_outcome(state::OUTCOME_CANCELLED);
-    *end->mutable_error() = ToRpcStatus(Error(absl::StatusCode::kCancelled, "RUN_CANCELLED", "the run was cancelled"));
-  } else if (output.ok() && (output = CheckResult(*std::move(output), end->mutable_output())).ok()) {
-    end->set_outcome(state::OUTCOME_SUCCEEDED);
-  } else {
-    end->clear_output();
-    outcome = "failed";
-    end->set_outcome(state::OUTCOME_FAILED);
-    *end->mutable_error() = ToRpcStatus(output.status());
-  }
-  TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(finished)));
-  ended_.Add({{"outcome", outcome}}).Increment();
-  serving_.log().Info("run ended", {{"run_id", run.run_id()},
-                                    {"outcome", outcome},
-                                    {"trace_id", span.context().TraceIdHex()},
-                                    {"error", output.status().message()}});
-  co_return absl::OkStatus();
 }
 
 }  // namespace tutti::engine

@@ -1,4 +1,5 @@
 // Owns runs: registers this engine, keeps its leases, claims runs without an owner, works on them, hands them back.
+// run_host.cc has the leases and claims, run_work.cc the work on one run.
 #pragma once
 
 #include <map>
@@ -30,9 +31,12 @@ class RunHost {
     int max_active_runs = 1024;
     int max_waiting_runs = 100000;
     absl::Duration lease_duration = absl::Seconds(5);
+    absl::Duration park_after = absl::Seconds(10);
+    Admission::Limits admission;
   };
+  using Validate = std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)>;
   RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
-          Evaluator& evaluator, const std::shared_ptr<grpc::Channel>& state_channel);
+          Evaluator& evaluator, Validate validate, const std::shared_ptr<grpc::Channel>& state_channel);
   ~RunHost();
 
   void Start();
@@ -40,12 +44,21 @@ class RunHost {
   void Drain();
 
   // Stores a run and, when there is room, begins it here. RESOURCE_EXHAUSTED: too many wait. On the service's loop.
-  Task<absl::StatusOr<state::CreateRunResponse>> CreateRun(CallContext& call, state::StoredRun run);
+  Task<absl::StatusOr<state::CreateRunResponse>> CreateRun(CallContext& call, state::CreateRunRequest request);
+  // The entry with which a run that is worked on here ends; null: it is not here (any more), or the time is over.
+  Task<std::shared_ptr<const state::JournalEntry>> AwaitEnd(CallContext& call, std::string run_id, absl::Time deadline);
+  // Tells a run that waits for another that it has ended. Best effort: the waiting run looks for itself now and then.
+  Task<void> AnnounceEnd(std::string run_id, std::string parent_run_id);
 
  private:
+  using End = std::shared_ptr<const state::JournalEntry>;
   struct Active {
-    std::stop_source stop;
-    bool cancelled = false;  // by a caller; else the stop is a drain or a lost lease
+    std::stop_source halt;               // a drain, or a lease that is lost: another goes on
+    std::stop_source cancel;             // by a caller
+    Interpreter* interpreter = nullptr;  // while it is walked
+    std::string tenant;
+    bool reading_inbox = false, read_again = false;
+    std::vector<std::shared_ptr<OneShot<End>>> watchers;  // of its end
   };
 
   Task<void> LeaseLoop();
@@ -54,12 +67,20 @@ class RunHost {
   Task<void> NewsLoop();
   Task<void> ClaimLoop();
   Task<absl::Status> Claim(CallContext& call);
-  void Begin(state::StoredRun run, bool fresh);
-  Task<void> Work(state::StoredRun run, bool fresh, std::shared_ptr<Active> active);
-  Task<absl::Status> WorkOn(const state::StoredRun& run, bool fresh, Active& active);
-  Task<absl::StatusOr<History>> LoadHistory(CallContext& call, const std::string& run_id);
   void DropAll();
   CallContext NewCall();
+
+  void Begin(state::StoredRun run, std::shared_ptr<const state::ReadJournalResponse> journal);
+  Task<void> Work(state::StoredRun run, std::shared_ptr<const state::ReadJournalResponse> journal,
+                  std::shared_ptr<Active> active);
+  Task<absl::Status> WorkOn(const state::StoredRun& run, std::shared_ptr<const state::ReadJournalResponse> known,
+                            Active& active);
+  Task<absl::StatusOr<History>> LoadHistory(CallContext& call, const std::string& run_id);
+  // Brings a run that is walked what others wrote to its journal.
+  void LookIntoInbox(const std::string& run_id);
+  Task<void> ReadInbox(std::string run_id, std::shared_ptr<Active> active);
+  Task<absl::StatusOr<History>> ReadHistory(const state::StoredRun& run, const Active& active,
+                                            const state::ReadJournalResponse* known);
 
   const Options options_;
   ServiceServer& serving_;
@@ -67,7 +88,9 @@ class RunHost {
   AgentPort& agents_;
   ToolPort& tools_;
   Evaluator& evaluator_;
+  const Validate validate_;
   JournalClient journal_;
+  Admission admission_;
   state::InstanceRef instance_;
   bool registered_ = false;
   int64_t claimable_ = 0;
@@ -78,6 +101,7 @@ class RunHost {
   std::stop_source stop_;
   prometheus::Gauge& active_gauge_;
   prometheus::Gauge& waiting_gauge_;
+  prometheus::Gauge& queued_gauge_;
   prometheus::Family<prometheus::Counter>& ended_;
   Scope scope_;
 };

@@ -1,6 +1,7 @@
-// What a run can do to the world: ask agents, call tools, write its journal.
+// What a run can do to the world: ask agents, call tools, start other runs, remember, write its journal.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,42 @@ class ToolPort {
   virtual Task<absl::StatusOr<Json>> Execute(CallContext& call, Attempt attempt, std::string tool, Json parameters) = 0;
 };
 
+// Other runs, which a run starts and waits for.
+class ChildPort {
+ public:
+  virtual ~ChildPort() = default;
+  struct Start {
+    std::string workflow;
+    int64_t version = 0;  // 0 is the latest
+    Json input;
+  };
+  // The child's run id; the same for every delivery of the attempt.
+  virtual Task<absl::StatusOr<std::string>> StartChild(CallContext& call, Attempt attempt, Start start) = 0;
+  // Its output, its error, or nothing while it goes on.
+  virtual Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext& call,
+                                                                                std::string run_id) = 0;
+  virtual Task<absl::Status> CancelChild(CallContext& call, std::string run_id) = 0;
+};
+
+// What agents remember from run to run.
+class LessonPort {
+ public:
+  virtual ~LessonPort() = default;
+  virtual Task<absl::StatusOr<std::vector<std::string>>> Recall(CallContext& call, std::string agent, std::string about,
+                                                                int limit) = 0;
+  // The same attempt learns once.
+  virtual Task<absl::Status> Learn(CallContext& call, Attempt attempt, std::string agent, std::string lesson,
+                                   double importance) = 0;
+};
+
+// Answers from before; what is there may be gone at any time.
+class CachePort {
+ public:
+  virtual ~CachePort() = default;
+  virtual Task<absl::StatusOr<std::optional<Json>>> Get(CallContext& call, std::string key) = 0;
+  virtual Task<absl::Status> Put(CallContext& call, std::string key, Json value, absl::Duration ttl) = 0;
+};
+
 // The journal of one run, as its owner writes it. Entries keep their order.
 class JournalPort {
  public:
@@ -50,6 +87,16 @@ class JournalPort {
   // OK when this entry and all before it are durable. ABORTED: the lease is lost, stop at once. Other errors are
   // retried inside until the call's stop is requested (CANCELLED).
   virtual Task<absl::Status> Commit(tutti::state::v1::JournalEntry entry) = 0;
+};
+
+// All of them, as the interpreter is given them.
+struct Effects {
+  AgentPort& agents;
+  ToolPort& tools;
+  ChildPort& children;
+  LessonPort& lessons;
+  CachePort& cache;
+  JournalPort& journal;
 };
 
 }  // namespace tutti::engine

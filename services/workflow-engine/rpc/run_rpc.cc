@@ -2,16 +2,12 @@
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/text/page_token.h"
+#include "services/workflow-engine/domain/retry.h"
 #include "services/workflow-engine/domain/run_view.h"
 #include "services/workflow-engine/rpc/services.h"
 
 namespace tutti::engine {
 namespace {
-
-absl::Status Invalid(absl::string_view field, absl::string_view what) {
-  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", absl::StrCat(field, ": ", what))
-      .Violation(field, what);
-}
 
 absl::Status CheckRequest(const v1::StartRunRequest& request) {
   if (request.definition_case() == v1::StartRunRequest::DEFINITION_NOT_SET) {
@@ -21,6 +17,10 @@ absl::Status CheckRequest(const v1::StartRunRequest& request) {
   if (request.request_id().size() > 36) return Invalid("request_id", "must have at most 36 characters");
   for (unsigned char c : request.request_id()) {
     if (c < 0x21 || c > 0x7e) return Invalid("request_id", "must be printable ASCII without spaces");
+  }
+  const auto& wait = request.wait_timeout();
+  if (wait.seconds() < 0 || wait.nanos() < 0 || wait.seconds() > 300) {
+    return Invalid("wait_timeout", "must be 0 to 300 s");
   }
   if (request.labels_size() > 64) return Invalid("labels", "must have at most 64 entries");
   for (const auto& [key, value] : request.labels()) {
@@ -57,62 +57,101 @@ grpc::ServerWriteReactor<v1::WatchRunResponse>* RunRpc::WatchRun(grpc::CallbackS
       env_, context, request, *this, "tutti.workflow.v1.RunService/WatchRun", &RunRpc::HandleWatch);
 }
 
-Task<absl::Status> RunRpc::Resolve(CallContext& call, const v1::StartRunRequest& request, state::StoredRun* run,
-                                   v1::WorkflowSpec* spec) {
-  run->mutable_spec()->set_media_type("application/x-protobuf");
-  if (request.has_spec()) {
-    TUTTI_CO_RETURN_IF_ERROR(co_await checker_.Check(call, request.spec(), "spec"));
-    *spec = request.spec();
-    run->set_workflow(spec->name());
-    run->mutable_spec()->set_data(spec->SerializeAsString());
-    co_return absl::OkStatus();
-  }
-  state::GetWorkflowRequest get;
-  get.set_name(request.workflow());
-  get.set_version(request.workflow_version());
-  TUTTI_CO_ASSIGN_OR_RETURN(state::GetWorkflowResponse stored, co_await state_.GetWorkflow(call, get));
-  run->set_workflow(stored.workflow().name());
-  run->set_workflow_version(stored.workflow().version());
-  run->mutable_spec()->set_data(stored.workflow().spec().data());
-  if (!spec->ParseFromString(stored.workflow().spec().data()))
-    co_return absl::DataLossError("the stored spec cannot be read");
-  co_return absl::OkStatus();
-}
-
-Task<absl::Status> RunRpc::HandleStart(CallContext& call, const v1::StartRunRequest& request,
-                                       v1::StartRunResponse& response) {
-  TUTTI_CO_RETURN_IF_ERROR(CheckRequest(request));
-  state::StoredRun run;
-  v1::WorkflowSpec spec;
-  TUTTI_CO_RETURN_IF_ERROR(co_await Resolve(call, request, &run, &spec));
-  Json input = request.has_input() ? ToJson(request.input()) : Json::object();
-  if (spec.has_input_schema()) {
-    absl::Status fits = ValidateJson(ToJson(spec.input_schema()), input, "input");
-    if (!fits.ok()) co_return fits;
-  }
-  ToPayload(input, run.mutable_input());
-  if (static_cast<int64_t>(run.input().data().size()) > max_input_bytes_) {
-    co_return Error(absl::StatusCode::kResourceExhausted, "INPUT_TOO_LARGE",
-                    absl::StrCat("the input has ", run.input().data().size(), " bytes, the limit is ", max_input_bytes_,
-                                 "; pass large documents by reference"))
+absl::Status RunRpc::CheckInput(const v1::WorkflowSpec& spec, const Json& input, state::StoredRun* run) const {
+  if (spec.has_input_schema()) TUTTI_RETURN_IF_ERROR(ValidateJson(ToJson(spec.input_schema()), input, "input"));
+  ToPayload(input, run->mutable_input());
+  if (static_cast<int64_t>(run->input().data().size()) > max_input_bytes_) {
+    return Error(absl::StatusCode::kResourceExhausted, "INPUT_TOO_LARGE",
+                 absl::StrCat("the input has ", run->input().data().size(), " bytes, the limit is ", max_input_bytes_,
+                              "; pass large documents by reference"))
         .Metadata("limit", absl::StrCat(max_input_bytes_));
   }
-  run.set_pattern(spec.steps_size() == 1 ? KindOf(spec.steps(0)) : "graph");
+  return absl::OkStatus();
+}
+
+Task<absl::StatusOr<state::CreateRunResponse>> RunRpc::Create(CallContext& call, const v1::StartRunRequest& request) {
+  Json input = request.has_input() ? ToJson(request.input()) : Json::object();
+  state::CreateRunRequest create;
+  state::StoredRun& run = *create.mutable_run();
   run.set_run_id(ids_.NewUlid());
   run.set_request_id(request.request_id());
   run.set_traceparent(call.trace.ToTraceparent());
   for (const auto& [key, value] : request.labels()) (*run.mutable_labels())[key] = value;
-  TUTTI_CO_ASSIGN_OR_RETURN(state::CreateRunResponse created, co_await host_.CreateRun(call, std::move(run)));
+  run.mutable_spec()->set_media_type("application/x-protobuf");
+  if (request.has_spec()) {
+    TUTTI_CO_RETURN_IF_ERROR(co_await checker_.Check(call, request.spec(), "spec"));
+    TUTTI_CO_RETURN_IF_ERROR(CheckInput(request.spec(), input, &run));
+    run.set_workflow(request.spec().name());
+    run.mutable_spec()->set_data(request.spec().SerializeAsString());
+    run.set_pattern(PatternOf(request.spec()));
+    auto created = co_await host_.CreateRun(call, std::move(create));
+    co_return created;
+  }
+  // The latest version is taken from memory, and refused by the store when it is not the latest any more.
+  for (bool fresh : {false, true}) {
+    TUTTI_CO_ASSIGN_OR_RETURN(auto definition,
+                              co_await library_.Get(call, request.workflow(), request.workflow_version(), fresh));
+    TUTTI_CO_RETURN_IF_ERROR(CheckInput(definition->spec, input, &run));
+    run.set_workflow(definition->name);
+    run.set_workflow_version(definition->version);
+    run.mutable_spec()->set_data(definition->bytes);
+    run.set_pattern(PatternOf(definition->spec));
+    create.set_check_latest(request.workflow_version() == 0 && !fresh);
+    auto created = co_await host_.CreateRun(call, create);
+    if (fresh || ReasonOf(created.status()) != "WORKFLOW_CHANGED") co_return created;
+  }
+  co_return absl::InternalError("unreachable");
+}
+
+Task<absl::Status> RunRpc::HandleStart(CallContext& call, const v1::StartRunRequest& request,
+                                       v1::StartRunResponse& response) {
+  absl::Time begin = env_.clock.Now();
+  TUTTI_CO_RETURN_IF_ERROR(CheckRequest(request));
+  TUTTI_CO_ASSIGN_OR_RETURN(state::CreateRunResponse created, co_await Create(call, request));
   *response.mutable_run() = ToRun(created.run(), /*with_payloads=*/true);
+  if (!request.has_wait_timeout()) co_return absl::OkStatus();
+  absl::Status waited = co_await AwaitEnd(call, begin + FromProto(request.wait_timeout()), response.mutable_run());
+  co_return waited;
+}
+
+Task<absl::StatusOr<state::StoredRun>> RunRpc::Load(CallContext& call, std::string run_id) {
+  state::GetRunRequest get;
+  get.set_run_id(run_id);
+  TUTTI_CO_ASSIGN_OR_RETURN(state::GetRunResponse stored, co_await state_.GetRun(call, get));
+  co_return std::move(*stored.mutable_run());
+}
+
+Task<absl::Status> RunRpc::AwaitEnd(CallContext& call, absl::Time deadline, v1::Run* run) {
+  deadline = std::min(deadline, call.deadline - absl::Milliseconds(50));
+  // Of a run that is worked on here, its end is known without asking.
+  if (auto end = co_await host_.AwaitEnd(call, run->run_id(), deadline)) {
+    ApplyEnd(*end, run);
+    co_return absl::OkStatus();
+  }
+  while (!IsEnded(run->state()) && env_.clock.Now() < deadline) {
+    CallContext watching = call;
+    watching.deadline = deadline;
+    ClientReadStream<state::WatchJournalResponse> stream(watching, absl::InfiniteDuration());
+    state::WatchJournalRequest watch;
+    watch.set_run_id(run->run_id());
+    state_.journal().async()->WatchJournal(stream.context(), &watch, &stream);
+    stream.Start();
+    state::WatchJournalResponse page;
+    while (co_await stream.Read(page)) {
+    }
+    absl::Status ended = co_await stream.Finish();
+    if (call.stop.stop_requested()) co_return absl::CancelledError("the caller has gone");
+    auto stored = co_await Load(call, run->run_id());
+    if (stored.ok()) *run = ToRun(*stored, /*with_payloads=*/true);
+    if (!ended.ok() && !absl::IsUnavailable(ended) && !absl::IsAborted(ended)) break;  // the time is over
+  }
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> RunRpc::HandleGet(CallContext& call, const v1::GetRunRequest& request,
                                      v1::GetRunResponse& response) {
-  state::GetRunRequest get;
-  get.set_run_id(request.run_id());
-  TUTTI_CO_ASSIGN_OR_RETURN(state::GetRunResponse stored, co_await state_.GetRun(call, get));
-  *response.mutable_run() = ToRun(stored.run(), /*with_payloads=*/true);
+  TUTTI_CO_ASSIGN_OR_RETURN(state::StoredRun stored, co_await Load(call, request.run_id()));
+  *response.mutable_run() = ToRun(stored, /*with_payloads=*/true);
   ClientReadStream<state::ReadJournalResponse> stream(call, absl::Seconds(30));
   state::ReadJournalRequest read;
   read.set_run_id(request.run_id());

@@ -1,9 +1,12 @@
 // The engine's public gRPC services.
 #pragma once
 
+#include "absl/strings/str_cat.h"
 #include "runtime/rpc/server_calls.h"
+#include "runtime/status/error.h"
 #include "services/workflow-engine/domain/validator.h"
 #include "services/workflow-engine/loops/run_host.h"
+#include "services/workflow-engine/rpc/spec_library.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
 #include "tutti/workflow/v1/workflow_service.grpc.pb.h"
 
@@ -11,12 +14,20 @@ namespace tutti::engine {
 
 namespace v1 = tutti::workflow::v1;
 
+// INVALID_ARGUMENT that names the field.
+inline absl::Status Invalid(absl::string_view field, absl::string_view what) {
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", absl::StrCat(field, ": ", what))
+      .Violation(field, what);
+}
+
 // What a spec may refer to, as the other services say; a moment old at most.
 class NameDirectory {
  public:
   NameDirectory(GrpcAgents& agents, GrpcTools& tools, const Clock& clock)
       : agents_(agents), tools_(tools), clock_(clock) {}
   Task<absl::StatusOr<KnownNames>> Get(CallContext& call);
+  // As they were when they were last asked for.
+  const KnownNames& known() const { return known_; }
 
  private:
   GrpcAgents& agents_;
@@ -48,6 +59,10 @@ class WorkflowRpc final : public v1::WorkflowService::CallbackService {
                                         v1::GetWorkflowResponse* response) override;
   grpc::ServerUnaryReactor* ListWorkflows(grpc::CallbackServerContext* context, const v1::ListWorkflowsRequest* request,
                                           v1::ListWorkflowsResponse* response) override;
+  grpc::ServerUnaryReactor* PlanWorkflow(grpc::CallbackServerContext* context, const v1::PlanWorkflowRequest* request,
+                                         v1::PlanWorkflowResponse* response) override;
+  grpc::ServerUnaryReactor* DiffWorkflow(grpc::CallbackServerContext* context, const v1::DiffWorkflowRequest* request,
+                                         v1::DiffWorkflowResponse* response) override;
 
  private:
   Task<absl::Status> HandleCreate(CallContext& call, const v1::CreateWorkflowRequest& request,
@@ -56,6 +71,10 @@ class WorkflowRpc final : public v1::WorkflowService::CallbackService {
                                v1::GetWorkflowResponse& response);
   Task<absl::Status> HandleList(CallContext& call, const v1::ListWorkflowsRequest& request,
                                 v1::ListWorkflowsResponse& response);
+  Task<absl::Status> HandlePlan(CallContext& call, const v1::PlanWorkflowRequest& request,
+                                v1::PlanWorkflowResponse& response);
+  Task<absl::Status> HandleDiff(CallContext& call, const v1::DiffWorkflowRequest& request,
+                                v1::DiffWorkflowResponse& response);
   ServerEnv& env_;
   StateClient& state_;
   SpecChecker& checker_;
@@ -63,9 +82,15 @@ class WorkflowRpc final : public v1::WorkflowService::CallbackService {
 
 class RunRpc final : public v1::RunService::CallbackService {
  public:
-  RunRpc(ServerEnv& env, StateClient& state, SpecChecker& checker, RunHost& host, IdSource& ids,
+  RunRpc(ServerEnv& env, StateClient& state, SpecChecker& checker, RunHost& host, SpecLibrary& library, IdSource& ids,
          int64_t max_input_bytes)
-      : env_(env), state_(state), checker_(checker), host_(host), ids_(ids), max_input_bytes_(max_input_bytes) {}
+      : env_(env),
+        state_(state),
+        checker_(checker),
+        host_(host),
+        library_(library),
+        ids_(ids),
+        max_input_bytes_(max_input_bytes) {}
   grpc::ServerUnaryReactor* StartRun(grpc::CallbackServerContext* context, const v1::StartRunRequest* request,
                                      v1::StartRunResponse* response) override;
   grpc::ServerUnaryReactor* GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest* request,
@@ -74,6 +99,18 @@ class RunRpc final : public v1::RunService::CallbackService {
                                      v1::ListRunsResponse* response) override;
   grpc::ServerUnaryReactor* CancelRun(grpc::CallbackServerContext* context, const v1::CancelRunRequest* request,
                                       v1::CancelRunResponse* response) override;
+  grpc::ServerUnaryReactor* TerminateRun(grpc::CallbackServerContext* context, const v1::TerminateRunRequest* request,
+                                         v1::TerminateRunResponse* response) override;
+  grpc::ServerUnaryReactor* PauseRun(grpc::CallbackServerContext* context, const v1::PauseRunRequest* request,
+                                     v1::PauseRunResponse* response) override;
+  grpc::ServerUnaryReactor* ResumeRun(grpc::CallbackServerContext* context, const v1::ResumeRunRequest* request,
+                                      v1::ResumeRunResponse* response) override;
+  grpc::ServerUnaryReactor* SignalRun(grpc::CallbackServerContext* context, const v1::SignalRunRequest* request,
+                                      v1::SignalRunResponse* response) override;
+  grpc::ServerUnaryReactor* RetryRun(grpc::CallbackServerContext* context, const v1::RetryRunRequest* request,
+                                     v1::RetryRunResponse* response) override;
+  grpc::ServerUnaryReactor* ForkRun(grpc::CallbackServerContext* context, const v1::ForkRunRequest* request,
+                                    v1::ForkRunResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(grpc::CallbackServerContext* context,
                                                            const v1::WatchRunRequest* request) override;
 
@@ -83,15 +120,31 @@ class RunRpc final : public v1::RunService::CallbackService {
   Task<absl::Status> HandleList(CallContext& call, const v1::ListRunsRequest& request, v1::ListRunsResponse& response);
   Task<absl::Status> HandleCancel(CallContext& call, const v1::CancelRunRequest& request,
                                   v1::CancelRunResponse& response);
+  Task<absl::Status> HandleTerminateRun(CallContext& call, const v1::TerminateRunRequest& request,
+                                        v1::TerminateRunResponse& response);
+  Task<absl::Status> HandlePauseRun(CallContext& call, const v1::PauseRunRequest& request,
+                                    v1::PauseRunResponse& response);
+  Task<absl::Status> HandleResumeRun(CallContext& call, const v1::ResumeRunRequest& request,
+                                     v1::ResumeRunResponse& response);
+  Task<absl::Status> HandleSignalRun(CallContext& call, const v1::SignalRunRequest& request,
+                                     v1::SignalRunResponse& response);
+  Task<absl::Status> HandleRetryRun(CallContext& call, const v1::RetryRunRequest& request,
+                                    v1::RetryRunResponse& response);
+  Task<absl::Status> HandleForkRun(CallContext& call, const v1::ForkRunRequest& request, v1::ForkRunResponse& response);
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchRunRequest& request,
                                  StreamWriter<v1::WatchRunResponse>& writer);
-  // The definition a request names, checked when it is the request's own.
-  Task<absl::Status> Resolve(CallContext& call, const v1::StartRunRequest& request, state::StoredRun* run,
-                             v1::WorkflowSpec* spec);
+  // Creates the run under the definition that the request names, checked when it is the request's own.
+  Task<absl::StatusOr<state::CreateRunResponse>> Create(CallContext& call, const v1::StartRunRequest& request);
+  absl::Status CheckInput(const v1::WorkflowSpec& spec, const Json& input, state::StoredRun* run) const;
+  // The run's row, with what it was started with.
+  Task<absl::StatusOr<state::StoredRun>> Load(CallContext& call, std::string run_id);
+  // Until the run has ended, or the deadline; the run then.
+  Task<absl::Status> AwaitEnd(CallContext& call, absl::Time deadline, v1::Run* run);
   ServerEnv& env_;
   StateClient& state_;
   SpecChecker& checker_;
   RunHost& host_;
+  SpecLibrary& library_;
   IdSource& ids_;
   const int64_t max_input_bytes_;
 };

@@ -1,10 +1,14 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include <algorithm>
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/text/page_token.h"
+#include "services/workflow-engine/domain/plan.h"
 #include "services/workflow-engine/domain/validator.h"
 #include "services/workflow-engine/rpc/services.h"
 
@@ -30,6 +34,31 @@ v1::Workflow ToWorkflow(const state::StoredWorkflow& stored) {
   *out.mutable_create_time() = stored.create_time();
   if (stored.has_spec()) out.mutable_spec()->ParseFromString(stored.spec().data());
   return out;
+}
+
+void AddChanges(const std::string& path, const Json& before, const Json& after, v1::DiffWorkflowResponse* out) {
+  if (before == after) return;
+  if (before.is_object() && after.is_object()) {
+    std::set<std::string> names;
+    for (const auto& [name, value] : before.items()) names.insert(name);
+    for (const auto& [name, value] : after.items()) names.insert(name);
+    for (const auto& name : names) {
+      AddChanges(path.empty() ? name : absl::StrCat(path, ".", name), before.value(name, Json()),
+                 after.value(name, Json()), out);
+    }
+    return;
+  }
+  if (before.is_array() && after.is_array()) {
+    for (size_t i = 0; i < std::max(before.size(), after.size()); ++i) {
+      AddChanges(absl::StrCat(path, "[", i, "]"), i < before.size() ? before[i] : Json(),
+                 i < after.size() ? after[i] : Json(), out);
+    }
+    return;
+  }
+  auto* change = out->add_changes();
+  change->set_path(path);
+  if (!before.is_null()) ToProto(before, change->mutable_before());
+  if (!after.is_null()) ToProto(after, change->mutable_after());
 }
 
 }  // namespace
@@ -71,6 +100,55 @@ grpc::ServerUnaryReactor* WorkflowRpc::ListWorkflows(grpc::CallbackServerContext
                                                      v1::ListWorkflowsResponse* response) {
   return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/ListWorkflows",
                     &WorkflowRpc::HandleList);
+}
+
+grpc::ServerUnaryReactor* WorkflowRpc::PlanWorkflow(grpc::CallbackServerContext* context,
+                                                    const v1::PlanWorkflowRequest* request,
+                                                    v1::PlanWorkflowResponse* response) {
+  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/PlanWorkflow",
+                    &WorkflowRpc::HandlePlan);
+}
+grpc::ServerUnaryReactor* WorkflowRpc::DiffWorkflow(grpc::CallbackServerContext* context,
+                                                    const v1::DiffWorkflowRequest* request,
+                                                    v1::DiffWorkflowResponse* response) {
+  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/DiffWorkflow",
+                    &WorkflowRpc::HandleDiff);
+}
+
+Task<absl::Status> WorkflowRpc::HandlePlan(CallContext& call, const v1::PlanWorkflowRequest& request,
+                                           v1::PlanWorkflowResponse& response) {
+  v1::WorkflowSpec spec = request.spec();
+  if (request.has_spec()) {
+    TUTTI_CO_RETURN_IF_ERROR(co_await checker_.Check(call, request.spec(), "spec"));
+  } else {
+    state::GetWorkflowRequest get;
+    get.set_name(request.workflow());
+    TUTTI_CO_ASSIGN_OR_RETURN(state::GetWorkflowResponse stored, co_await state_.GetWorkflow(call, get));
+    if (!spec.ParseFromString(stored.workflow().spec().data())) {
+      co_return absl::DataLossError("the stored spec cannot be read");
+    }
+  }
+  response = MakePlan(spec);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> WorkflowRpc::HandleDiff(CallContext& call, const v1::DiffWorkflowRequest& request,
+                                           v1::DiffWorkflowResponse& response) {
+  state::GetWorkflowRequest get;
+  get.set_name(request.name());
+  get.set_version(request.to_version());
+  TUTTI_CO_ASSIGN_OR_RETURN(state::GetWorkflowResponse to, co_await state_.GetWorkflow(call, get));
+  get.set_version(request.from_version() > 0 ? request.from_version() : to.workflow().version() - 1);
+  if (get.version() < 1) {
+    co_return Error(absl::StatusCode::kNotFound, "WORKFLOW_NOT_FOUND",
+                    absl::StrCat("workflow ", request.name(), " has no version before ", to.workflow().version()));
+  }
+  TUTTI_CO_ASSIGN_OR_RETURN(state::GetWorkflowResponse from, co_await state_.GetWorkflow(call, get));
+  response.set_from_version(from.workflow().version());
+  response.set_to_version(to.workflow().version());
+  AddChanges("", MessageToJson(ToWorkflow(from.workflow()).spec()), MessageToJson(ToWorkflow(to.workflow()).spec()),
+             &response);
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> WorkflowRpc::HandleCreate(CallContext& call, const v1::CreateWorkflowRequest& request,

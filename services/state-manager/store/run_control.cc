@@ -1,0 +1,273 @@
+#include "services/state-manager/store/run_control.h"
+
+#include <map>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "runtime/status/mapping.h"
+#include "services/state-manager/store/journal_entry.h"
+#include "services/state-manager/store/rows.h"
+
+namespace tutti::state_manager {
+namespace {
+
+// Of one run, over its whole life: a loop that is signalled for ever belongs into a new run now and then.
+constexpr int64_t kMostSignals = 10000;
+constexpr size_t kMostForkedEntries = 20000;
+constexpr size_t kMostForkedBytes = size_t{64} << 20;
+
+absl::Status Ended(const std::string& run_id, const std::string& status) {
+  return Error(absl::StatusCode::kFailedPrecondition, "RUN_ENDED",
+               absl::StrCat("run ", run_id, " has ended (", status, ")"))
+      .Metadata("run_id", run_id);
+}
+
+bool AtOrBelow(const std::string& path, const std::string& step) {
+  return absl::StartsWith(path, step) && (path.size() == step.size() || path[step.size()] == '/');
+}
+
+}  // namespace
+
+absl::StatusOr<RunControl::Row> RunControl::Lock(Transaction& tx, const std::string& run_id) {
+  Statement row = tx.Prepare(
+      "SELECT last_seq, inbox, owner, status, waiting, paused, cancel_requested, progress_percent FROM runs WHERE "
+      "run_id = $1 FOR UPDATE");
+  row.Bind(run_id);
+  if (!row.Step()) {
+    TUTTI_RETURN_IF_ERROR(row.status());
+    return RunNotFound(run_id);
+  }
+  Row out;
+  out.last_seq = row.Int(0);
+  out.inbox = row.Int(1);
+  out.owner = row.Text(2);
+  out.status = row.Text(3);
+  out.waiting = row.Int(4) != 0;
+  out.paused = row.Int(5) != 0;
+  out.cancel_requested = row.Int(6) != 0;
+  out.progress_percent = static_cast<int>(row.Int(7));
+  return out;
+}
+
+absl::Status RunControl::Write(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry) const {
+  entry.set_seq(++row.last_seq);
+  entry.set_progress_percent(row.progress_percent);
+  if (!entry.has_time()) SetMicros(tx.NowMicros(), entry.mutable_time());
+  if (auto* payload = PayloadOf(entry); payload != nullptr && payload->data().size() > Payloads::kInline) {
+    TUTTI_ASSIGN_OR_RETURN(*payload->mutable_hash(),
+                           payloads_.PutShared(tx, absl::StrCat("runs/", run_id), payload->data()));
+    payload->clear_data();
+  }
+  std::string cell = payloads_.codec().Seal(entry.SerializeAsString(), PlaceOf(run_id, entry.seq()));
+  EntryKey key = KeyOf(entry);
+  BulkWriter insert(tx, kInsertEntry);
+  TUTTI_RETURN_IF_ERROR(insert.Add(run_id, entry.seq(), ToMicros(entry.time()), key.kind, key.path, key.step_kind,
+                                   key.attempt, key.target, key.error_code, SqlArg::Bytes(cell)));
+  return insert.Flush();
+}
+
+absl::Status RunControl::Wake(Transaction& tx, const std::string& run_id, const Row& row) {
+  tx.Announce({News::Kind::kRun, run_id, ""});
+  tx.Announce(row.owner.empty() ? News{News::Kind::kClaimable, "", ""} : News{News::Kind::kInbox, run_id, row.owner});
+  return tx.Prepare("UPDATE runs SET last_seq = $2, inbox = $2, waiting = 0, wake_time = 0 WHERE run_id = $1")
+      .BindAll(run_id, row.last_seq)
+      .Run();
+}
+
+absl::Status RunControl::RequestCancel(Transaction& tx, const v1::RequestCancelRequest& request,
+                                       v1::RequestCancelResponse& response) const {
+  TUTTI_ASSIGN_OR_RETURN(Row row, Lock(tx, request.run_id()));
+  if (row.open() && !row.cancel_requested) {
+    v1::JournalEntry entry;
+    entry.mutable_cancel_requested()->set_reason(request.reason());
+    TUTTI_RETURN_IF_ERROR(Write(tx, request.run_id(), row, std::move(entry)));
+    TUTTI_RETURN_IF_ERROR(
+        tx.Prepare("UPDATE runs SET cancel_requested = 1 WHERE run_id = $1").BindAll(request.run_id()).Run());
+    TUTTI_RETURN_IF_ERROR(Wake(tx, request.run_id(), row));
+    tx.Announce({News::Kind::kCancel, request.run_id(), row.owner});
+  }
+  TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), runs_.Load(tx, request.run_id()));
+  return absl::OkStatus();
+}
+
+absl::Status RunControl::TerminateRun(Transaction& tx, const v1::TerminateRunRequest& request,
+                                      v1::TerminateRunResponse& response) const {
+  TUTTI_ASSIGN_OR_RETURN(Row row, Lock(tx, request.run_id()));
+  if (row.open()) {
+    absl::Status why =
+        Error(absl::StatusCode::kCancelled, "RUN_TERMINATED",
+              absl::StrCat("the run was terminated", request.reason().empty() ? "" : ": ", request.reason()));
+    v1::JournalEntry entry;
+    entry.mutable_run_finished()->set_outcome(v1::OUTCOME_CANCELLED);
+    *entry.mutable_run_finished()->mutable_error() = ToRpcStatus(why);
+    std::string error = payloads_.codec().Seal(entry.run_finished().error().SerializeAsString(),
+                                               absl::StrCat("runs/", request.run_id(), "/error"));
+    TUTTI_RETURN_IF_ERROR(Write(tx, request.run_id(), row, std::move(entry)));
+    // Under a new epoch: who works on it can write nothing more.
+    Statement end = tx.Prepare(
+        "UPDATE runs SET status = 'CANCELLED', error = $2, error_code = $3, end_time = $4, last_seq = $5, owner = '', "
+        "owner_incarnation = '', lease_epoch = lease_epoch + 1, waiting = 0, wake_time = 0 WHERE run_id = $1");
+    end.BindAll(request.run_id(), SqlArg::Bytes(error), static_cast<int64_t>(why.code()), tx.NowMicros(), row.last_seq);
+    TUTTI_RETURN_IF_ERROR(end.Run());
+    tx.Announce({News::Kind::kRun, request.run_id(), ""});
+    if (!row.owner.empty()) tx.Announce({News::Kind::kEnded, request.run_id(), row.owner});
+  }
+  TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), runs_.Load(tx, request.run_id()));
+  return absl::OkStatus();
+}
+
+absl::Status RunControl::SignalRun(Transaction& tx, const v1::SignalRunRequest& request,
+                                   v1::SignalRunResponse& response) const {
+  TUTTI_RETURN_IF_ERROR(CheckText("signal.name", request.signal().name(), 200, /*required=*/true));
+  TUTTI_RETURN_IF_ERROR(CheckText("signal.request_id", request.signal().request_id(), 200));
+  TUTTI_RETURN_IF_ERROR(CheckText("signal.sender", request.signal().sender(), 200));
+  TUTTI_ASSIGN_OR_RETURN(Row row, Lock(tx, request.run_id()));
+  if (!request.signal().request_id().empty()) {
+    Statement before =
+        tx.Prepare("SELECT seq FROM journal WHERE run_id = $1 AND target = $2 AND kind = 'signal_received'");
+    before.BindAll(request.run_id(), request.signal().request_id());
+    if (before.Step()) {
+      response.set_seq(before.Int(0));
+      return absl::OkStatus();
+    }
+    TUTTI_RETURN_IF_ERROR(before.status());
+  }
+  if (!row.open()) return Ended(request.run_id(), row.status);
+  if (row.inbox > 0) {
+    Statement count = tx.Prepare("SELECT count(*) FROM journal WHERE run_id = $1 AND kind = 'signal_received'");
+    count.Bind(request.run_id());
+    bool full = count.Step() && count.Int(0) >= kMostSignals;
+    TUTTI_RETURN_IF_ERROR(count.status());
+    if (full) {
+      return Error(
+          absl::StatusCode::kResourceExhausted, "TOO_MANY_SIGNALS",
+          absl::StrCat("run ", request.run_id(), " has had ", kMostSignals, " signals, the most a run may have"));
+    }
+  }
+  v1::JournalEntry entry;
+  *entry.mutable_signal_received() = request.signal();
+  TUTTI_RETURN_IF_ERROR(Write(tx, request.run_id(), row, std::move(entry)));
+  response.set_seq(row.last_seq);
+  return Wake(tx, request.run_id(), row);
+}
+
+absl::Status RunControl::SetRunPaused(Transaction& tx, const v1::SetRunPausedRequest& request,
+                                      v1::SetRunPausedResponse& response) const {
+  TUTTI_ASSIGN_OR_RETURN(Row row, Lock(tx, request.run_id()));
+  if (!row.open()) return Ended(request.run_id(), row.status);
+  if (row.paused != request.paused()) {
+    v1::JournalEntry entry;
+    if (request.paused()) {
+      entry.mutable_pause_requested()->set_reason(request.reason());
+    } else {
+      entry.mutable_resume_requested();
+    }
+    TUTTI_RETURN_IF_ERROR(Write(tx, request.run_id(), row, std::move(entry)));
+    TUTTI_RETURN_IF_ERROR(tx.Prepare("UPDATE runs SET paused = $2 WHERE run_id = $1")
+                              .BindAll(request.run_id(), request.paused() ? 1 : 0)
+                              .Run());
+    TUTTI_RETURN_IF_ERROR(Wake(tx, request.run_id(), row));
+  }
+  TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), runs_.Load(tx, request.run_id()));
+  return absl::OkStatus();
+}
+
+absl::Status RunControl::ReopenRun(Transaction& tx, const v1::ReopenRunRequest& request,
+                                   v1::ReopenRunResponse& response) const {
+  TUTTI_ASSIGN_OR_RETURN(Row row, Lock(tx, request.run_id()));
+  if (!row.open()) {
+    if (row.status != "FAILED") {
+      return Error(absl::StatusCode::kFailedPrecondition, "RUN_NOT_FAILED",
+                   absl::StrCat("run ", request.run_id(), " has not failed, it is ", row.status));
+    }
+    Statement undone = tx.Prepare(
+        "SELECT 1 FROM journal WHERE run_id = $1 AND (path LIKE '%/compensate/%' OR path LIKE 'on-error-%') LIMIT 1");
+    undone.Bind(request.run_id());
+    bool compensated = undone.Step();
+    TUTTI_RETURN_IF_ERROR(undone.status());
+    if (compensated) {
+      return Error(absl::StatusCode::kFailedPrecondition, "RUN_COMPENSATED",
+                   absl::StrCat("what run ", request.run_id(),
+                                " had done was undone, or its failure was handled, when it failed; fork it instead"));
+    }
+    v1::JournalEntry entry;
+    entry.mutable_run_reopened();
+    TUTTI_RETURN_IF_ERROR(Write(tx, request.run_id(), row, std::move(entry)));
+    Statement open = tx.Prepare(
+        "UPDATE runs SET status = 'RUNNING', error = NULL, error_code = 0, end_time = 0, last_seq = $2, owner = '', "
+        "owner_incarnation = '', lease_epoch = lease_epoch + 1, waiting = 0, wake_time = 0 WHERE run_id = $1");
+    TUTTI_RETURN_IF_ERROR(open.BindAll(request.run_id(), row.last_seq).Run());
+    tx.Announce({News::Kind::kRun, request.run_id(), ""});
+    tx.Announce({News::Kind::kClaimable, "", ""});
+  }
+  TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), runs_.Load(tx, request.run_id()));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<v1::JournalEntry>> RunControl::EntriesBefore(Transaction& tx, const std::string& run_id,
+                                                                        const std::string& from_step) const {
+  std::vector<v1::JournalEntry> out;
+  std::map<int64_t, int64_t> renumbered;
+  size_t bytes = 0;
+  bool found = from_step.empty();
+  for (int64_t after = 0; !from_step.empty();) {
+    TUTTI_ASSIGN_OR_RETURN(v1::ReadJournalResponse page, journal_.ReadPage(tx, run_id, after, 1000));
+    if (page.entries().empty()) break;
+    after = page.entries().rbegin()->seq();
+    for (auto& entry : *page.mutable_entries()) {
+      EntryKey key = KeyOf(entry);
+      if (AtOrBelow(std::string(key.path), from_step)) {
+        found = true;
+        break;
+      }
+      bool keep = entry.has_step_completed() || entry.has_step_failed() || entry.has_signal_received() ||
+                  entry.has_loop_checkpoint();
+      if (!keep) continue;
+      renumbered[entry.seq()] = static_cast<int64_t>(out.size()) + 1;
+      entry.set_seq(static_cast<int64_t>(out.size()) + 1);
+      if (entry.has_step_completed()) {
+        auto& completed = *entry.mutable_step_completed();
+        completed.clear_usage();  // the original has paid for it
+        if (completed.signal_seq() > 0) completed.set_signal_seq(renumbered[completed.signal_seq()]);
+      }
+      if (entry.has_step_failed()) entry.mutable_step_failed()->clear_usage();
+      bytes += entry.ByteSizeLong();
+      out.push_back(std::move(entry));
+      if (out.size() > kMostForkedEntries || bytes > kMostForkedBytes) {
+        return Error(absl::StatusCode::kResourceExhausted, "FORK_TOO_LARGE",
+                     absl::StrCat("a fork copies at most ", kMostForkedEntries, " entries and ", kMostForkedBytes,
+                                  " bytes; fork from an earlier step"));
+      }
+    }
+    if (found) break;
+  }
+  if (!found) {
+    return Error(absl::StatusCode::kNotFound, "STEP_NOT_FOUND",
+                 absl::StrCat("run ", run_id, " has begun no step ", from_step, "; `tutti runs get ", run_id,
+                              "` shows those it has"));
+  }
+  return out;
+}
+
+absl::Status RunControl::ForkRun(Transaction& tx, const v1::ForkRunRequest& request,
+                                 const std::vector<v1::JournalEntry>& entries, v1::ForkRunResponse& response) const {
+  v1::CreateRunRequest create;
+  *create.mutable_run() = request.run();
+  v1::CreateRunResponse created;
+  TUTTI_RETURN_IF_ERROR(runs_.CreateRun(tx, create, created));
+  response.set_created(created.created());
+  *response.mutable_run() = std::move(*created.mutable_run());
+  if (!created.created()) return absl::OkStatus();
+  Row row;
+  const std::string& run_id = response.run().run_id();
+  for (const auto& entry : entries) TUTTI_RETURN_IF_ERROR(Write(tx, run_id, row, entry));
+  v1::JournalEntry forked;
+  forked.mutable_run_forked()->set_run_id(request.run_id());
+  forked.mutable_run_forked()->set_from_step(request.from_step());
+  TUTTI_RETURN_IF_ERROR(Write(tx, run_id, row, std::move(forked)));
+  return tx.Prepare("UPDATE runs SET last_seq = $2 WHERE run_id = $1").BindAll(run_id, row.last_seq).Run();
+}
+
+}  // namespace tutti::state_manager

@@ -1,0 +1,52 @@
+// Runs as steps of others, lessons and cached answers: what a run asks the state-manager for besides its journal.
+#pragma once
+
+#include "runtime/random/random.h"
+#include "services/workflow-engine/adapters/state_client.h"
+#include "services/workflow-engine/ports/effects.h"
+
+namespace tutti::engine {
+
+// The signal by which a run learns that its child has ended. Users' signals have no slash.
+std::string ChildEndedSignal(const std::string& child_run_id);
+
+// For one run.
+class GrpcChildren final : public ChildPort {
+ public:
+  GrpcChildren(StateClient& state, IdSource& ids, std::string tenant)
+      : state_(state), ids_(ids), tenant_(std::move(tenant)) {}
+  Task<absl::StatusOr<std::string>> StartChild(CallContext& call, Attempt attempt, Start start) override;
+  Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext& call, std::string run_id) override;
+  Task<absl::Status> CancelChild(CallContext& call, std::string run_id) override;
+
+ private:
+  StateClient& state_;
+  IdSource& ids_;
+  const std::string tenant_;
+};
+
+class GrpcLessons final : public LessonPort {
+ public:
+  GrpcLessons(StateClient& state, std::string tenant) : state_(state), tenant_(std::move(tenant)) {}
+  Task<absl::StatusOr<std::vector<std::string>>> Recall(CallContext& call, std::string agent, std::string about,
+                                                        int limit) override;
+  Task<absl::Status> Learn(CallContext& call, Attempt attempt, std::string agent, std::string lesson,
+                           double importance) override;
+
+ private:
+  StateClient& state_;
+  const std::string tenant_;
+};
+
+class GrpcCache final : public CachePort {
+ public:
+  GrpcCache(StateClient& state, std::string tenant) : state_(state), tenant_(std::move(tenant)) {}
+  Task<absl::StatusOr<std::optional<Json>>> Get(CallContext& call, std::string key) override;
+  Task<absl::Status> Put(CallContext& call, std::string key, Json value, absl::Duration ttl) override;
+
+ private:
+  StateClient& state_;
+  const std::string tenant_;
+};
+
+}  // namespace tutti::engine

@@ -1,0 +1,113 @@
+#include "services/workflow-engine/domain/admission.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+
+namespace tutti::engine {
+namespace {
+
+int Of(const std::map<std::string, int>& counts, const std::string& key) {
+  auto it = counts.find(key);
+  return it == counts.end() ? 0 : it->second;
+}
+
+bool Full(int limit, int count) { return limit > 0 && count >= limit; }
+
+void Add(std::map<std::string, int>& counts, const std::string& key, int by) {
+  if ((counts[key] += by) == 0) counts.erase(key);
+}
+
+}  // namespace
+
+bool Admission::HasRoom(const Caller& caller) const {
+  return !Full(limits_.total, total_) &&
+         !(limits_.per_tenant > 0 && Full(limits_.per_tenant, Of(tenants_, caller.tenant))) &&
+         !(limits_.per_workflow > 0 && Full(limits_.per_workflow, Of(workflows_, caller.workflow))) &&
+         !(limits_.per_target > 0 && Full(limits_.per_target, Of(targets_, caller.target))) &&
+         !(limits_.per_run > 0 && Full(limits_.per_run, Of(runs_, caller.run_id))) &&
+         !(caller.run_limit > 0 && Full(caller.run_limit, Of(runs_, caller.run_id)));
+}
+
+void Admission::Count(const Caller& caller, int by) {
+  total_ += by;
+  Add(tenants_, caller.tenant, by);
+  Add(workflows_, caller.workflow, by);
+  Add(targets_, caller.target, by);
+  Add(runs_, caller.run_id, by);
+}
+
+Task<absl::StatusOr<Admission::Permit>> Admission::Enter(Caller caller, std::stop_token stop) {
+  // Who comes now does not overtake who waits for the same: with nobody waiting there is nobody to overtake.
+  if (waiting_count_ == 0 && HasRoom(caller)) {
+    Count(caller, 1);
+    co_return Permit(*this, std::move(caller));
+  }
+  if (waiting_count_ >= limits_.max_waiting) {
+    co_return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_STEPS",
+                    absl::StrCat(waiting_count_, " calls wait for their turn already; try again later"))
+        .RetryAfter(absl::Seconds(1));
+  }
+  auto waiter = std::make_shared<Waiter>();
+  waiter->caller = std::move(caller);
+  waiting_[waiter->caller.priority][waiter->caller.tenant].push_back(waiter);
+  ++waiting_count_;
+  AdmitWaiting();
+  std::stop_callback on_stop(stop, [this, waiter] { executor_.Post([waiter] { waiter->turn.Set(false); }); });
+  bool admitted = co_await waiter->turn.Wait(executor_);
+  if (admitted) co_return Permit(*this, std::move(waiter->caller));
+  if (!waiter->settled) {
+    waiter->settled = true;
+    --waiting_count_;  // its place in the lane is skipped later
+  }
+  co_return absl::CancelledError("the run was asked to stop");
+}
+
+void Admission::Release(const Caller& caller) {
+  Count(caller, -1);
+  AdmitWaiting();
+}
+
+void Admission::AdmitWaiting() {
+  for (auto lane = waiting_.begin(); lane != waiting_.end();) {
+    bool progress = true;
+    while (progress && !Full(limits_.total, total_)) {
+      progress = false;
+      // The tenant with the fewest under way first. Of each tenant's queue the first that has room.
+      std::vector<std::pair<int, std::string>> order;
+      for (const auto& [tenant, queue] : lane->second) order.emplace_back(Of(tenants_, tenant), tenant);
+      std::sort(order.begin(), order.end());
+      for (const auto& [count, tenant] : order) {
+        auto& queue = lane->second[tenant];
+        auto next = queue.begin();
+        // What is blocked by a limit of its own (a run's, a target's) does not block who stands behind it.
+        for (int looked = 0; next != queue.end() && looked < 64; ++looked) {
+          if ((*next)->settled) {
+            next = queue.erase(next);
+          } else if (HasRoom((*next)->caller)) {
+            break;
+          } else {
+            ++next;
+          }
+        }
+        if (next == queue.end() || !HasRoom((*next)->caller)) {
+          if (queue.empty()) lane->second.erase(tenant);
+          continue;
+        }
+        std::shared_ptr<Waiter> waiter = *next;
+        queue.erase(next);
+        if (queue.empty()) lane->second.erase(tenant);
+        waiter->settled = true;
+        --waiting_count_;
+        Count(waiter->caller, 1);
+        if (!waiter->turn.Set(true)) Count(waiter->caller, -1);  // it has just been stopped
+        progress = true;
+        break;
+      }
+    }
+    lane = lane->second.empty() ? waiting_.erase(lane) : std::next(lane);
+  }
+}
+
+}  // namespace tutti::engine

@@ -1,0 +1,80 @@
+// Whose call goes next when an engine is full: limits on calls at the same time, by run, workflow, target and tenant.
+// Waiting calls go by priority, then to the tenant with the fewest under way, then first come first served, so that one
+// tenant's flood does not starve another.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <stop_token>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "runtime/async/executor.h"
+#include "runtime/async/one_shot.h"
+#include "runtime/async/task.h"
+
+namespace tutti::engine {
+
+class Admission {
+ public:
+  // 0 is no limit.
+  struct Limits {
+    int total = 0, per_tenant = 0, per_workflow = 0, per_target = 0, per_run = 0;
+    size_t max_waiting = 100000;
+  };
+  struct Caller {
+    std::string run_id, workflow, tenant, target;
+    int priority = 0;
+    int run_limit = 0;  // the workflow's own bound for its runs; 0 is none
+  };
+  // Held while the call is under way.
+  class Permit {
+   public:
+    Permit() = default;
+    Permit(Admission& admission, Caller caller) : admission_(&admission), caller_(std::move(caller)) {}
+    Permit(Permit&& other) noexcept
+        : admission_(std::exchange(other.admission_, nullptr)), caller_(std::move(other.caller_)) {}
+    Permit& operator=(Permit&& other) noexcept {
+      std::swap(admission_, other.admission_);
+      std::swap(caller_, other.caller_);
+      return *this;
+    }
+    ~Permit() {
+      if (admission_) admission_->Release(caller_);
+    }
+
+   private:
+    Admission* admission_ = nullptr;
+    Caller caller_;
+  };
+
+  Admission(Executor& executor, Limits limits) : executor_(executor), limits_(limits) {}
+
+  // All calls on the executor. RESOURCE_EXHAUSTED with RetryInfo: too many wait. CANCELLED: `stop` came first.
+  Task<absl::StatusOr<Permit>> Enter(Caller caller, std::stop_token stop);
+  size_t waiting() const { return waiting_count_; }
+  int under_way() const { return total_; }
+
+ private:
+  struct Waiter {
+    Caller caller;
+    OneShot<bool> turn;
+    bool settled = false;
+  };
+  using Lane = std::map<std::string, std::deque<std::shared_ptr<Waiter>>>;  // by tenant
+
+  bool HasRoom(const Caller& caller) const;
+  void Count(const Caller& caller, int by);
+  void Release(const Caller& caller);
+  void AdmitWaiting();
+
+  Executor& executor_;
+  const Limits limits_;
+  int total_ = 0;
+  std::map<std::string, int> tenants_, workflows_, targets_, runs_;
+  std::map<int, Lane, std::greater<>> waiting_;  // by priority
+  size_t waiting_count_ = 0;
+};
+
+}  // namespace tutti::engine

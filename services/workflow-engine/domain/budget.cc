@@ -1,0 +1,39 @@
+#include "services/workflow-engine/domain/budget.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+
+namespace tutti::engine {
+
+absl::Status Budget::Check() const {
+  auto over = [this](const char* what, int64_t used, int64_t limit) -> absl::Status {
+    return Error(absl::StatusCode::kResourceExhausted, "BUDGET_EXCEEDED",
+                 absl::StrCat("step ", path_, " has used ", used, " of its budget of ", limit, " ", what,
+                              "; raise budget in the workflow, or let on_error or fallback do with less"))
+        .Metadata("step", path_)
+        .Quota(path_, what);
+  };
+  if (limits_.calls() > 0 && calls_ >= limits_.calls()) return over("calls", calls_, limits_.calls());
+  if (limits_.tokens() > 0 && tokens_ >= limits_.tokens()) return over("tokens", tokens_, limits_.tokens());
+  if (limits_.cost_nano_units() > 0 && cost_nano_units_ >= limits_.cost_nano_units()) {
+    return over("nano-units", cost_nano_units_, limits_.cost_nano_units());
+  }
+  return outer_ ? outer_->Check() : absl::OkStatus();
+}
+
+void Budget::Call() {
+  ++calls_;
+  if (outer_) outer_->Call();
+}
+
+void Budget::Use(const std::vector<tutti::type::v1::ModelUsage>& usage) {
+  for (const auto& item : usage) {
+    tokens_ += item.input_tokens() + item.output_tokens();
+    cost_nano_units_ += item.cost_nano_units();
+  }
+  if (outer_) outer_->Use(usage);
+}
+
+}  // namespace tutti::engine

@@ -1,0 +1,47 @@
+// Undoing what was done when it must not stand.
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/status/macros.h"
+#include "services/workflow-engine/domain/interpreter.h"
+
+namespace tutti::engine {
+namespace {
+
+bool Below(const std::string& path, const std::string& root) {
+  return root.empty() || path == root || (absl::StartsWith(path, root) && path[root.size()] == '/');
+}
+
+}  // namespace
+
+void Interpreter::Completed(const Step& step, const std::string& path, const JsonRef& output,
+                            const Variables& variables, int64_t order) {
+  if (step.compensation().empty()) return;
+  completed_.push_back({order, &step, path, output, variables.Flatten()});
+}
+
+Task<absl::Status> Interpreter::Compensate(std::string path, Bounds bounds) {
+  // A cancel in the midst must not leave half of it undone; another engine goes on where a halt ended it.
+  bounds.stop = halt_;
+  bounds.deadline = absl::InfiniteFuture();
+  bounds.budget = nullptr;
+  for (;;) {
+    auto last = completed_.end();
+    for (auto it = completed_.begin(); it != completed_.end(); ++it) {
+      if (Below(it->path, path) && (last == completed_.end() || it->order > last->order)) last = it;
+    }
+    if (last == completed_.end()) co_return absl::OkStatus();
+    Compensable undone = std::move(*last);
+    completed_.erase(last);
+    Variables variables(&undone.variables);
+    variables.Set("output", undone.output);
+    auto result =
+        co_await RunBlock(undone.step->compensation(), absl::StrCat(undone.path, "/compensate"), variables, bounds);
+    // A compensation that fails is recorded by its steps; the others are undone all the same.
+    if (EndsWalk(result.status())) co_return result.status();
+    if (halt_.stop_requested()) co_return absl::CancelledError("the run goes on elsewhere");
+  }
+}
+
+}  // namespace tutti::engine

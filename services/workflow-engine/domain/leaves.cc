@@ -1,0 +1,131 @@
+// The steps that call the world, and those that only say something.
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "runtime/status/mapping.h"
+#include "services/workflow-engine/domain/interpreter.h"
+
+namespace tutti::engine {
+namespace {
+
+constexpr char kHttpTool[] = "http_request";
+
+std::string ToText(const Json& value) { return value.is_string() ? value.get<std::string>() : DumpJson(value); }
+
+}  // namespace
+
+CallContext Interpreter::NewCall(const Bounds& bounds) {
+  CallContext call(deps_.executor, deps_.tracer);
+  call.deadline = bounds.deadline;
+  call.stop = bounds.stop;
+  call.trace = bounds.trace;
+  return call;
+}
+
+Task<absl::StatusOr<Admission::Permit>> Interpreter::Enter(std::string target, const Bounds& bounds) {
+  if (bounds.budget) {
+    TUTTI_CO_RETURN_IF_ERROR(bounds.budget->Check());
+    bounds.budget->Call();
+  }
+  Admission::Caller caller;
+  caller.run_id = subject_.run_id;
+  caller.workflow = spec_.name();
+  caller.tenant = subject_.tenant;
+  caller.target = std::move(target);
+  caller.priority = bounds.priority;
+  caller.run_limit = spec_.max_concurrent_steps();
+  auto permit = co_await deps_.admission.Enter(std::move(caller), bounds.stop);
+  co_return permit;
+}
+
+Task<Interpreter::Result> Interpreter::RunAgent(const tutti::workflow::v1::AgentStep& step, std::string path,
+                                                std::string key, const Variables& variables, Bounds bounds,
+                                                Usage& usage) {
+  Json input;
+  if (step.has_input()) {
+    TUTTI_CO_ASSIGN_OR_RETURN(input, deps_.evaluator.Expand(ToJson(step.input()), variables));
+  } else {
+    input = *variables.Find("input");
+  }
+  const tutti::agent::v1::Agent* definition = nullptr;
+  for (const auto& agent : spec_.agents()) {
+    if (agent.name() == step.agent()) definition = &agent;
+  }
+  TUTTI_CO_ASSIGN_OR_RETURN(Admission::Permit permit, co_await Enter(step.agent(), bounds));
+  CallContext call = NewCall(bounds);
+  Attempt attempt{subject_.run_id, std::move(path), std::move(key)};
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      AgentAnswer answer,
+      co_await deps_.effects.agents.Execute(call, std::move(attempt), step.agent(), definition, std::move(input)));
+  usage = std::move(answer.usage);
+  if (bounds.budget) bounds.budget->Use(usage);
+  co_return Ref(std::move(answer.output));
+}
+
+Task<Interpreter::Result> Interpreter::CallTool(std::string tool, Json parameters, std::string path, std::string key,
+                                                Bounds bounds) {
+  TUTTI_CO_ASSIGN_OR_RETURN(Admission::Permit permit, co_await Enter(tool, bounds));
+  CallContext call = NewCall(bounds);
+  Attempt attempt{subject_.run_id, std::move(path), std::move(key)};
+  TUTTI_CO_ASSIGN_OR_RETURN(Json result, co_await deps_.effects.tools.Execute(call, std::move(attempt), std::move(tool),
+                                                                              std::move(parameters)));
+  co_return Ref(std::move(result));
+}
+
+Task<Interpreter::Result> Interpreter::RunTool(const tutti::workflow::v1::ToolStep& step, std::string path,
+                                               std::string key, const Variables& variables, Bounds bounds) {
+  TUTTI_CO_ASSIGN_OR_RETURN(Json parameters, deps_.evaluator.Expand(ToJson(step.parameters()), variables));
+  auto result = co_await CallTool(step.tool(), std::move(parameters), std::move(path), std::move(key), bounds);
+  co_return result;
+}
+
+Task<Interpreter::Result> Interpreter::RunHttp(const tutti::workflow::v1::HttpStep& step, std::string path,
+                                               std::string key, const Variables& variables, Bounds bounds) {
+  Json parameters = {{"method", step.method().empty() ? "GET" : step.method()}};
+  TUTTI_CO_ASSIGN_OR_RETURN(Json url, deps_.evaluator.Expand(Json(step.url()), variables));
+  parameters["url"] = ToText(url);
+  Json headers = Json::object();
+  for (const auto& [name, value] : step.headers()) {
+    TUTTI_CO_ASSIGN_OR_RETURN(Json expanded, deps_.evaluator.Expand(Json(value), variables));
+    headers[name] = ToText(expanded);
+  }
+  parameters["headers"] = std::move(headers);
+  if (step.has_body()) {
+    TUTTI_CO_ASSIGN_OR_RETURN(parameters["body"], deps_.evaluator.Expand(ToJson(step.body()), variables));
+  }
+  if (!step.auth_secret().empty())
+    parameters["auth"] = {{"secret", step.auth_secret()}, {"header", step.auth_header()}};
+  if (!step.expected_status().empty()) {
+    parameters["expected_status"] = std::vector<int>(step.expected_status().begin(), step.expected_status().end());
+  }
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      JsonRef output, co_await CallTool(kHttpTool, std::move(parameters), std::move(path), std::move(key), bounds));
+  if (step.response().empty()) co_return output;
+  Variables mapped(&variables);
+  mapped.Set("output", output);
+  TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Evaluate(ExpressionBody(step.response()), mapped));
+  co_return Ref(std::move(value));
+}
+
+Interpreter::Result Interpreter::RunEmit(const tutti::workflow::v1::EmitStep& step, const std::string& path,
+                                         const Variables& variables) {
+  TUTTI_ASSIGN_OR_RETURN(Json data, deps_.evaluator.Expand(ToJson(step.data()), variables));
+  TUTTI_ASSIGN_OR_RETURN(Json subject, deps_.evaluator.Expand(Json(step.subject()), variables));
+  auto entry = NewEntry();
+  auto* emitted = entry.mutable_event_emitted();
+  emitted->set_path(path);
+  emitted->set_type(step.type());
+  emitted->set_subject(ToText(subject));
+  TUTTI_RETURN_IF_ERROR(CheckResult(data, emitted->mutable_data()));
+  deps_.effects.journal.Post(std::move(entry));  // committed with the step's end: once
+  return Ref(std::move(data));
+}
+
+Interpreter::Result Interpreter::RunFail(const tutti::workflow::v1::FailStep& step, const Variables& variables) {
+  TUTTI_ASSIGN_OR_RETURN(Json message, deps_.evaluator.Expand(Json(step.message()), variables));
+  absl::StatusCode code = step.code().empty() ? absl::StatusCode::kFailedPrecondition : CodeFromName(step.code());
+  return absl::Status(Error(code, step.reason().empty() ? "WORKFLOW_FAILED" : step.reason(), ToText(message)));
+}
+
+}  // namespace tutti::engine

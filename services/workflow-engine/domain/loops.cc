@@ -1,0 +1,115 @@
+// The same for each item; again while something holds.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "services/workflow-engine/domain/interpreter.h"
+#include "services/workflow-engine/domain/spec_search.h"
+
+namespace tutti::engine {
+namespace {
+
+constexpr size_t kMaxItems = 100000;
+constexpr int kDefaultIterations = 1000;
+// A recovery reads at most so many iterations again.
+constexpr int kCheckpointEvery = 500;
+
+}  // namespace
+
+struct Interpreter::Items {
+  Items(const tutti::workflow::v1::ForEachStep& step, const Variables& variables, std::string path, Json list)
+      : step(step), variables(variables), path(std::move(path)), list(std::move(list)), results(this->list.size()) {}
+  const tutti::workflow::v1::ForEachStep& step;
+  const Variables& variables;
+  const std::string path;
+  const Json list;
+  Bounds bounds;
+  std::stop_source stop;
+  size_t next = 0;
+  std::vector<JsonRef> results;
+  absl::Status failure;
+};
+
+// One of `max_concurrency` walkers: takes the next item until none is left.
+Task<bool> Interpreter::RunItems(Items& all) {
+  while (all.next < all.list.size()) {
+    if (!all.failure.ok() && (!all.step.allow_failures() || EndsWalk(all.failure))) co_return false;
+    size_t i = all.next++;
+    Variables inner(&all.variables);
+    inner.Set("item", Ref(all.list[i]));
+    inner.Set("index", Ref(i));
+    std::string path = absl::StrCat(all.path, "/", i);
+    auto result = co_await RunBlock(all.step.steps(), path, inner, all.bounds);
+    if (result.ok()) {
+      all.results[i] = *result;
+      continue;
+    }
+    if (all.failure.ok() || EndsWalk(result.status())) all.failure = result.status();
+    if (!all.step.allow_failures() || EndsWalk(result.status())) {
+      all.stop.request_stop();
+    } else if (!all.bounds.stop.stop_requested()) {
+      absl::Status undone = co_await Compensate(path, all.bounds);
+      if (!undone.ok()) all.failure = undone;
+    }
+  }
+  co_return true;
+}
+
+Task<Interpreter::Result> Interpreter::RunForEach(const tutti::workflow::v1::ForEachStep& step, std::string path,
+                                                  const Variables& variables, Bounds bounds) {
+  // The items follow from recorded results: a replay sees the same.
+  TUTTI_CO_ASSIGN_OR_RETURN(Json list, deps_.evaluator.Evaluate(ExpressionBody(step.items()), variables));
+  if (!list.is_array() || list.size() > kMaxItems) {
+    co_return Error(absl::StatusCode::kInvalidArgument, "BAD_ITEMS",
+                    absl::StrCat("step ", path, ": items must be a list of at most ", kMaxItems, ", it is ",
+                                 list.is_array() ? absl::StrCat("one of ", list.size()) : list.type_name()));
+  }
+  Items all(step, variables, path, std::move(list));
+  all.bounds = bounds;
+  all.bounds.stop = all.stop.get_token();
+  std::stop_callback outer(bounds.stop, [&all] { all.stop.request_stop(); });
+  size_t walkers = std::min<size_t>(static_cast<size_t>(std::max(1, step.max_concurrency())), all.list.size());
+  std::vector<Task<bool>> tasks;
+  for (size_t i = 0; i < walkers; ++i) tasks.push_back(RunItems(all));
+  co_await Join(std::move(tasks));
+  if (EndsWalk(all.failure)) co_return all.failure;
+  if (bounds.stop.stop_requested()) co_return absl::CancelledError("the run was asked to stop");
+  if (!all.failure.ok() && !step.allow_failures()) co_return all.failure;
+  Json out = Json::array();
+  for (const JsonRef& result : all.results) out.push_back(result ? *result : Json(nullptr));
+  co_return Ref(std::move(out));
+}
+
+Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::WhileStep& step, std::string path,
+                                                const Variables& variables, Bounds bounds) {
+  const int most = step.max_iterations() == 0 ? kDefaultIterations : step.max_iterations();
+  const bool checkpoints = !HoldsField(step, "compensation");
+  int64_t iteration = 0;
+  JsonRef last = Ref(nullptr);
+  if (const LoopHistory* known = history_.FindLoop(path)) {
+    iteration = known->iteration;
+    last = known->last;
+  }
+  for (;; ++iteration) {
+    Variables inner(&variables);
+    inner.Set("iteration", Ref(iteration));
+    inner.Set("last", last);
+    TUTTI_CO_ASSIGN_OR_RETURN(bool goes_on, deps_.evaluator.EvaluateCondition(step.condition(), inner));
+    if (!goes_on) co_return last;
+    if (iteration >= most) {
+      co_return Error(absl::StatusCode::kOutOfRange, "TOO_MANY_ITERATIONS",
+                      absl::StrCat("step ", path, ": the condition still holds after ", most,
+                                   " iterations; raise max_iterations or mend the condition"));
+    }
+    TUTTI_CO_ASSIGN_OR_RETURN(last, co_await RunBlock(step.steps(), absl::StrCat(path, "/", iteration), inner, bounds));
+    if (!checkpoints || (iteration + 1) % kCheckpointEvery != 0 || bounds.replay_only) continue;
+    auto entry = NewEntry();
+    entry.mutable_loop_checkpoint()->set_path(path);
+    entry.mutable_loop_checkpoint()->set_iteration(iteration + 1);
+    ToPayload(*last, entry.mutable_loop_checkpoint()->mutable_last());
+    deps_.effects.journal.Post(std::move(entry));
+  }
+}
+
+}  // namespace tutti::engine

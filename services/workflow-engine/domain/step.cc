@@ -1,0 +1,405 @@
+// One step: whether it is done, its gate, its attempts, and what is done when it fails.
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "runtime/status/mapping.h"
+#include "runtime/text/digest.h"
+#include "services/workflow-engine/domain/interpreter.h"
+#include "services/workflow-engine/domain/retry.h"
+
+namespace tutti::engine {
+namespace {
+
+using tutti::workflow::v1::Step;
+
+constexpr absl::Duration kDefaultCallTimeout = absl::Seconds(300);
+constexpr absl::Duration kDefaultCacheTtl = absl::Hours(1);
+constexpr size_t kMaxResultBytes = 4 << 20;
+
+// What calls another: bounded in time, and counted among what is under way.
+bool IsCall(const Step& step) { return step.has_agent() || step.has_tool() || step.has_http(); }
+
+// Its result stands in the journal; else it follows from the steps it is made of.
+bool RecordsResult(const Step& step) { return !IsBlock(step) || step.has_cache(); }
+
+bool Catches(const Step& step) { return !step.fallback().empty() || !step.on_error().empty(); }
+
+bool Takes(const tutti::workflow::v1::ErrorHandler& handler, const absl::Status& error) {
+  auto among = [](const auto& list, const std::string& name) {
+    return list.empty() || std::find(list.begin(), list.end(), name) != list.end();
+  };
+  return among(handler.codes(), absl::StatusCodeToString(error.code())) && among(handler.reasons(), ReasonOf(error));
+}
+
+}  // namespace
+
+absl::Status CheckResult(const Json& result, tutti::type::v1::Payload* out) {
+  ToPayload(result, out);
+  if (out->data().size() > kMaxResultBytes) {
+    return Error(absl::StatusCode::kFailedPrecondition, "RESULT_TOO_LARGE",
+                 absl::StrCat("the result has ", out->data().size(), " bytes, the limit is ", kMaxResultBytes,
+                              "; pass large things by reference"));
+  }
+  if (JsonDepth(out->data()) > kMaxJsonDepth) {
+    return Error(absl::StatusCode::kFailedPrecondition, "RESULT_TOO_DEEP",
+                 absl::StrCat("the result is nested deeper than ", kMaxJsonDepth, " levels"));
+  }
+  return absl::OkStatus();
+}
+
+tutti::state::v1::JournalEntry Interpreter::NewEntry() const {
+  tutti::state::v1::JournalEntry entry;
+  SetTime(deps_.clock.Now(), entry.mutable_time());
+  entry.set_progress_percent(progress_percent());
+  return entry;
+}
+
+absl::Status Interpreter::CheckConditions(
+    const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions, const char* what,
+    const Variables& variables) const {
+  for (const auto& condition : conditions) {
+    TUTTI_ASSIGN_OR_RETURN(bool holds, deps_.evaluator.EvaluateCondition(condition.expression(), variables));
+    if (holds) continue;
+    std::string said = condition.message();
+    if (said.empty()) {
+      said = absl::StrCat("this does not hold: ", condition.expression());
+    } else if (auto text = deps_.evaluator.Expand(Json(said), variables); text.ok()) {
+      said = text->is_string() ? text->get<std::string>() : DumpJson(*text);
+    }
+    return Error(absl::StatusCode::kFailedPrecondition, what, said);
+  }
+  return absl::OkStatus();
+}
+
+Task<Interpreter::Result> Interpreter::RunStep(const Step& step, std::string path, const Variables& variables,
+                                               Bounds bounds) {
+  const StepHistory* known = history_.Find(path);
+  if (known && known->skipped) {
+    progress_.Complete(step);
+    co_return known->result;
+  }
+  if (!step.when().empty() && !known && Interrupted(bounds).ok() && !bounds.replay_only) {
+    auto holds = deps_.evaluator.EvaluateCondition(step.when(), variables);
+    if (!holds.ok()) co_return Prefix(holds.status(), absl::StrCat("step ", path, ": when: "));
+    if (!*holds) {
+      progress_.Complete(step);
+      auto entry = NewEntry();
+      auto* completed = entry.mutable_step_completed();
+      completed->set_path(path);
+      completed->set_kind(KindOf(step));
+      completed->set_skipped(true);
+      ToPayload(nullptr, completed->mutable_result());
+      TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Commit(std::move(entry)));
+      co_return Ref(nullptr);
+    }
+  }
+  if (step.priority() != 0) bounds.priority = step.priority();
+  if (step.has_budget()) {
+    bounds.budget = std::make_shared<Budget>(step.budget(), path, std::move(bounds.budget));
+    if (step.budget().has_time()) {
+      absl::Time start = known ? std::min(known->start_time, deps_.clock.Now()) : deps_.clock.Now();
+      bounds.deadline = std::min(bounds.deadline, start + FromProto(step.budget().time()));
+    }
+  }
+  auto result = co_await RunGuarded(step, path, variables, bounds);
+  if (result.ok() || !Catches(step)) co_return result;
+  // What must not be caught: the walk's own end, a cancel, and the end of the time of something around it.
+  if (EndsWalk(result.status()) || bounds.stop.stop_requested()) co_return result;
+  absl::Status error = result.status();
+  for (int i = 0; i < step.fallback_size(); ++i) {
+    Variables inner(&variables);
+    inner.Set("error", Ref(ErrorToJson(error)));
+    auto instead = co_await RunStep(step.fallback(i), absl::StrCat(path, "/fallback-", i), inner, bounds);
+    if (instead.ok() || EndsWalk(instead.status()) || bounds.stop.stop_requested()) co_return instead;
+    error = instead.status();
+  }
+  auto caught = co_await Catch(step.on_error(), path, std::move(error), variables, bounds);
+  co_return caught;
+}
+
+// The first handler that takes the error; the error when none does.
+Task<Interpreter::Result> Interpreter::Catch(
+    const google::protobuf::RepeatedPtrField<tutti::workflow::v1::ErrorHandler>& handlers, std::string path,
+    absl::Status error, const Variables& variables, Bounds bounds) {
+  for (int i = 0; i < handlers.size(); ++i) {
+    if (!Takes(handlers[i], error)) continue;
+    Variables inner(&variables);
+    inner.Set("error", Ref(ErrorToJson(error)));
+    std::string handler_path = absl::StrCat(path, path.empty() ? "" : "/", "on-error-", i);
+    auto result = co_await RunBlock(handlers[i].steps(), std::move(handler_path), inner, bounds);
+    co_return result;
+  }
+  co_return error;
+}
+
+// With its gate, when it has one.
+Task<Interpreter::Result> Interpreter::RunGuarded(const Step& step, std::string path, const Variables& variables,
+                                                  Bounds bounds) {
+  if (!step.has_gate()) {
+    auto result = co_await RunAttempts(step, path, variables, bounds);
+    if (!result.ok() && Catches(step) && !EndsWalk(result.status()) && !bounds.stop.stop_requested()) {
+      TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(path, bounds));
+    }
+    co_return result;
+  }
+  Body body = [this, &step, bounds](std::string attempt_path, Variables& inner) {
+    return RunAttempts(step, std::move(attempt_path), inner, bounds);
+  };
+  auto gated = co_await RunGated(step.gate(), path, variables, bounds, Ref(nullptr), std::move(body));
+  if (!gated.ok()) {
+    if (Catches(step) && !EndsWalk(gated.status()) && !bounds.stop.stop_requested()) {
+      TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(path, bounds));
+    }
+    co_return gated.status();
+  }
+  if (gated->verdict.passed) co_return gated->output;
+  TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(path, bounds));
+  if (!step.gate().fallback().empty()) {
+    Variables inner(&variables);
+    inner.Set("feedback", Ref(gated->verdict.feedback));
+    auto instead = co_await RunBlock(step.gate().fallback(), absl::StrCat(path, "/gate-fallback"), inner, bounds);
+    co_return instead;
+  }
+  absl::Status failed = Error(absl::StatusCode::kFailedPrecondition, "GATE_FAILED",
+                              absl::StrCat("step ", path, " did not pass its quality gate: ", gated->verdict.feedback))
+                            .Metadata("step", path);
+  co_return failed;
+}
+
+Task<absl::Status> Interpreter::RecordFailure(const Step& step, std::string path, int attempt, absl::Status error,
+                                              absl::Time retry_time) {
+  auto entry = NewEntry();
+  auto* failed = entry.mutable_step_failed();
+  failed->set_path(path);
+  failed->set_kind(KindOf(step));
+  failed->set_attempt(attempt);
+  failed->set_target(TargetOf(step));
+  *failed->mutable_error() = ToRpcStatus(error);
+  if (retry_time < absl::InfiniteFuture()) SetTime(retry_time, failed->mutable_retry_time());
+  absl::Status written = co_await deps_.effects.journal.Commit(std::move(entry));
+  co_return written;
+}
+
+Task<Interpreter::Result> Interpreter::RunAttempts(const Step& step, std::string path, const Variables& variables,
+                                                   Bounds bounds) {
+  const StepHistory* known = history_.Find(path);
+  if (known && bounds.budget) bounds.budget->Use(known->usage);
+  if (known && known->result && RecordsResult(step)) {
+    progress_.Complete(step);
+    if (has_compensations_ && IsBlock(step)) {
+      Bounds again = bounds;
+      again.replay_only = true;
+      (void)co_await RunAttempt(step, path, known->failed_attempts + 1, variables, again);
+    }
+    Completed(step, path, known->result, variables, known->order);
+    co_return known->result;
+  }
+  if (known && known->failed_for_good()) {
+    // What it had completed before it failed is still to be undone by whoever catches the failure.
+    if (has_compensations_ && IsBlock(step) && !Catches(step)) {
+      Bounds again = bounds;
+      again.replay_only = true;
+      (void)co_await RunAttempt(step, path, known->failed_attempts, variables, again);
+    }
+    co_return known->last_error;
+  }
+  if (bounds.replay_only && !IsBlock(step)) co_return absl::CancelledError("not done before");
+  if (absl::Status interrupted = Interrupted(bounds); !interrupted.ok() && !bounds.replay_only) {
+    if (bounds.stop.stop_requested()) co_return interrupted;
+    // Time is over before the step began. Recorded, or a replay, whose time begins anew, would go another way.
+    TUTTI_CO_RETURN_IF_ERROR(co_await RecordFailure(step, path, known ? known->failed_attempts + 1 : 1, interrupted,
+                                                    absl::InfiniteFuture()));
+    co_return interrupted;
+  }
+  int attempt = known ? known->failed_attempts + 1 : 1;
+  const int forgiven = known ? known->forgiven_attempts : 0;
+  if (known && known->failed_attempts > 0 && !bounds.replay_only) {
+    TUTTI_CO_RETURN_IF_ERROR(co_await Wait(known->retry_time, /*for_news=*/false, bounds));
+  }
+  RetryDecision retry(step, deps_.rng);
+  for (;; ++attempt) {
+    auto result = co_await RunAttempt(step, path, attempt, variables, bounds);
+    if (result.ok() || bounds.replay_only) co_return result;
+    if (EndsWalk(result.status()) || bounds.stop.stop_requested()) co_return result;
+    absl::Status error = WithMetadata(result.status(), "step", path);
+    error = WithMetadata(error, "attempt", absl::StrCat(attempt));
+    bool again = retry.ShouldRetry(error, attempt - forgiven) && Interrupted(bounds).ok();
+    absl::Duration wait = again ? retry.Backoff(error, attempt - forgiven) : absl::ZeroDuration();
+    wait = std::min(wait, bounds.deadline - deps_.clock.Now());
+    absl::Time retry_time = again ? deps_.clock.Now() + wait : absl::InfiniteFuture();
+    // Before the failure is recorded: a replay comes here again until all is undone.
+    if (again || Catches(step)) TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(path, bounds));
+    TUTTI_CO_RETURN_IF_ERROR(co_await RecordFailure(step, path, attempt, error, retry_time));
+    if (!again) co_return error;
+    TUTTI_CO_RETURN_IF_ERROR(co_await Wait(retry_time, /*for_news=*/false, bounds));
+  }
+}
+
+absl::StatusOr<std::string> Interpreter::CacheKey(const Step& step, const Variables& variables) {
+  Json given;
+  if (!step.cache().key().empty()) {
+    TUTTI_ASSIGN_OR_RETURN(given, deps_.evaluator.Expand(Json(step.cache().key()), variables));
+  } else if (step.has_agent() && step.agent().has_input()) {
+    TUTTI_ASSIGN_OR_RETURN(given, deps_.evaluator.Expand(ToJson(step.agent().input()), variables));
+  } else if (step.has_tool()) {
+    TUTTI_ASSIGN_OR_RETURN(given, deps_.evaluator.Expand(ToJson(step.tool().parameters()), variables));
+  } else {
+    given = variables.ToObject(".");
+    given.erase("run");
+  }
+  // The definition belongs to the key: another version of the step asks something else.
+  return absl::StrCat(spec_.name(), "/", step.id(), "/", HexDigest(step.SerializeAsString()), "/",
+                      HexDigest(DumpJson(given)));
+}
+
+Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string path, int attempt,
+                                                  const Variables& variables, Bounds bounds) {
+  // Blocks begin anew with each attempt: their steps are other steps then.
+  std::string inner_path = !IsBlock(step) || attempt == 1 ? path : absl::StrCat(path, "/attempt-", attempt);
+  auto entry = NewEntry();
+  if (bounds.replay_only) {
+    auto result = co_await RunKind(step, inner_path, "", variables, bounds, *entry.mutable_step_completed());
+    co_return result;
+  }
+  TUTTI_CO_RETURN_IF_ERROR(co_await HoldWhilePaused(bounds));
+  if (step.has_timeout()) {
+    absl::Time start = deps_.clock.Now();
+    if (const StepHistory* before = history_.Find(path);
+        before && IsBlock(step) && attempt == before->failed_attempts + 1) {
+      start = std::min(start, before->start_time);  // another engine began it; its time goes on
+    }
+    bounds.deadline = std::min(bounds.deadline, start + FromProto(step.timeout()));
+  } else if (IsCall(step)) {
+    bounds.deadline = std::min(bounds.deadline, deps_.clock.Now() + kDefaultCallTimeout);
+  }
+  TUTTI_CO_RETURN_IF_ERROR(CheckConditions(step.preconditions(), "PRECONDITION_FAILED", variables));
+  entry.mutable_step_started()->set_path(path);
+  entry.mutable_step_started()->set_kind(KindOf(step));
+  entry.mutable_step_started()->set_attempt(attempt);
+  entry.mutable_step_started()->set_target(TargetOf(step));
+  const StepHistory* known = history_.Find(path);
+  const bool begun = known && known->started && IsBlock(step) && attempt == known->failed_attempts + 1;
+  if (!begun) deps_.effects.journal.Post(std::move(entry));
+
+  tutti::state::v1::StepCompleted completed;
+  Result result = Ref(nullptr);
+  std::string cache_key;
+  if (step.has_cache()) {
+    TUTTI_CO_ASSIGN_OR_RETURN(cache_key, CacheKey(step, variables));
+    CallContext call = NewCall(bounds);
+    auto found = co_await deps_.effects.cache.Get(call, cache_key);
+    if (found.ok() && found->has_value()) {  // a cache that cannot be reached is an empty one
+      completed.set_cached(true);
+      result = Ref(**std::move(found));
+    }
+  }
+  if (!completed.cached()) {
+    std::string key = absl::StrCat(subject_.run_id, "/", path, "/", attempt);
+    result = co_await RunKind(step, inner_path, std::move(key), variables, bounds, completed);
+  }
+  std::string where = IsBlock(step) ? "" : absl::StrCat("step ", path, ": ");
+  if (!result.ok()) {
+    if (EndsWalk(result.status()) || IsBlock(step)) co_return result;
+    co_return Prefix(result.status(), where);
+  }
+  if (!step.postconditions().empty()) {
+    Variables judged(&variables);
+    judged.Set("output", *result);
+    absl::Status holds = CheckConditions(step.postconditions(), "POSTCONDITION_FAILED", judged);
+    if (!holds.ok()) co_return Prefix(holds, absl::StrCat("step ", path, ": "));
+  }
+  if (RecordsResult(step)) {
+    absl::Status fits = CheckResult(**result, completed.mutable_result());
+    if (!fits.ok()) co_return Prefix(fits, where);
+  }
+  if (step.has_cache() && !completed.cached()) {
+    CallContext call = NewCall(bounds);
+    absl::Duration ttl = step.cache().has_ttl() ? FromProto(step.cache().ttl()) : kDefaultCacheTtl;
+    (void)co_await deps_.effects.cache.Put(call, cache_key, **result, ttl);  // not being kept is no failure
+  }
+  progress_.Complete(step);
+  entry = NewEntry();
+  completed.set_path(path);
+  completed.set_kind(KindOf(step));
+  completed.set_attempt(attempt);
+  completed.set_target(TargetOf(step));
+  *entry.mutable_step_completed() = std::move(completed);
+  if (RecordsResult(step) || (!step.compensation().empty() && !(known && known->result))) {
+    TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Commit(std::move(entry)));
+  } else if (!(known && known->result)) {
+    deps_.effects.journal.Post(std::move(entry));  // its steps are durable; its own end follows from theirs
+  }
+  Completed(step, path, *result, variables, known && known->result ? known->order : ++order_);
+  co_return result;
+}
+
+Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string path, std::string key,
+                                               const Variables& variables, Bounds bounds,
+                                               tutti::state::v1::StepCompleted& record) {
+  Task<Result> task;
+  Usage usage;
+  int64_t signal_seq = 0;
+  switch (step.kind_case()) {
+    case Step::kTransform: {
+      TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Expand(ToJson(step.transform().value()), variables));
+      co_return Ref(std::move(value));
+    }
+    case Step::kEmit:
+      co_return RunEmit(step.emit(), path, variables);
+    case Step::kFail:
+      co_return RunFail(step.fail(), variables);
+    case Step::kAgent:
+      task = RunAgent(step.agent(), std::move(path), std::move(key), variables, bounds, usage);
+      break;
+    case Step::kTool:
+      task = RunTool(step.tool(), std::move(path), std::move(key), variables, bounds);
+      break;
+    case Step::kHttp:
+      task = RunHttp(step.http(), std::move(path), std::move(key), variables, bounds);
+      break;
+    case Step::kSwitch:
+      task = RunSwitch(step.switch_(), std::move(path), variables, bounds);
+      break;
+    case Step::kParallel:
+      task = RunParallel(step.parallel(), std::move(path), variables, bounds);
+      break;
+    case Step::kPipeline:
+      task = RunPipeline(step.pipeline(), std::move(path), variables, bounds);
+      break;
+    case Step::kReflect:
+      task = RunReflect(step.reflect(), std::move(path), variables, bounds);
+      break;
+    case Step::kForEach:
+      task = RunForEach(step.for_each(), std::move(path), variables, bounds);
+      break;
+    case Step::kWhile:
+      task = RunWhile(step.while_(), std::move(path), variables, bounds);
+      break;
+    case Step::kSubWorkflow:
+      task = RunSubWorkflow(step.sub_workflow(), std::move(path), std::move(key), variables, bounds);
+      break;
+    case Step::kSleep:
+      task = RunSleep(step.sleep(), std::move(path), variables, bounds);
+      break;
+    case Step::kWaitForSignal:
+      task = RunWaitForSignal(step.wait_for_signal(), std::move(path), variables, bounds, signal_seq);
+      break;
+    case Step::kSupervisor:
+      task = RunSupervisor(step.supervisor(), std::move(path), variables, bounds);
+      break;
+    case Step::kAdaptive:
+      task = RunAdaptive(step.adaptive(), std::move(path), variables, bounds);
+      break;
+    default:
+      co_return absl::InternalError(absl::StrCat("step ", path, " has no kind"));
+  }
+  auto result = co_await std::move(task);
+  for (auto& item : usage) *record.add_usage() = std::move(item);
+  record.set_signal_seq(signal_seq);
+  co_return result;
+}
+
+}  // namespace tutti::engine

@@ -1,0 +1,499 @@
+// The steps beyond the walking suite's, and what any step may have.
+#include "services/workflow-engine/domain/testing/world.h"
+
+namespace tutti::engine::testing {
+namespace {
+
+using ::testing::_;
+
+TEST_F(InterpreterTest, ForEachKeepsTheItemsOrderWhateverEndsFirst) {
+  auto spec = Spec(R"(
+steps:
+- id: each
+  for_each:
+    items: .input.list
+    max_concurrency: 3
+    steps: [{id: one, agent: {agent: a, input: '${ .item * 10 + .index }'}}]
+)");
+  world_.hold = true;
+  size_t most = 0;
+  on_held_ = [&] {
+    most = std::max(most, world_.held.size());
+    LetGo(world_.held.size() - 1);
+  };
+  auto out = Walk(spec, {{"list", {1, 2, 3, 4, 5}}});
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, (Json{10, 21, 32, 43, 54}));
+  EXPECT_EQ(most, 3u);
+}
+
+TEST_F(InterpreterTest, AFailedItemLeavesNullWhenThatIsAllowed) {
+  world_.answer = [](const std::string&, const Json& input) -> absl::StatusOr<Json> {
+    if (input == Json(2)) return absl::InvalidArgumentError("two");
+    return input;
+  };
+  std::string steps = "{items: .input.list, steps: [{id: one, agent: {agent: a, input: '${ .item }'}}]";
+  auto out =
+      Walk(Spec("steps:\n- {id: each, for_each: " + steps + ", allow_failures: true}}\n"), {{"list", {1, 2, 3}}});
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, (Json{1, nullptr, 3}));
+  world_.journal.clear();
+  EXPECT_THAT(Walk(Spec("steps:\n- {id: each, for_each: " + steps + "}}\n"), {{"list", {1, 2, 3}}}),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "each/1/one"));
+  world_.journal.clear();
+  EXPECT_THAT(Walk(Spec("steps:\n- {id: each, for_each: " + steps + "}}\n"), {{"list", 7}}),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "items must be a list"));
+}
+
+TEST_F(InterpreterTest, WhileSeesItsLastOutputAndGoesOnFromACheckpoint) {
+  auto spec = Spec(R"(
+steps:
+- id: loop
+  while:
+    condition: .iteration < 1200
+    max_iterations: 2000
+    steps: [{id: add, agent: {agent: a, input: '${ (.last // 0) + 1 }'}}]
+)");
+  world_.commits_until_crash = 1100;
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kAborted));
+  EXPECT_EQ(world_.calls.size(), 1101u);
+  // What the store keeps of a long journal: the checkpoint instead of what came before it.
+  std::vector<JournalEntry> kept;
+  for (const auto& entry : world_.journal) {
+    if (entry.has_loop_checkpoint()) kept.clear();
+    kept.push_back(entry);
+  }
+  EXPECT_LT(kept.size(), 400u);
+  world_.journal = kept;
+  world_.commits_until_crash = -1;
+  world_.calls.clear();
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json(1200));
+  EXPECT_EQ(world_.calls.size(), 100u);
+}
+
+TEST_F(InterpreterTest, AWhileThatDoesNotEndFails) {
+  EXPECT_THAT(Walk(Spec("steps:\n- {id: loop, while: {condition: 'true', max_iterations: 5, steps: [{id: x, transform: "
+                        "{value: 1}}]}}\n")),
+              HasCodeAndText(absl::StatusCode::kOutOfRange, "after 5 iterations"));
+}
+
+TEST_F(InterpreterTest, SleepNeverEndsEarlyAndGoesOnWhereItWasAfterACrash) {
+  auto spec = Spec("steps:\n- {id: nap, sleep: {duration: 3600s}}\n- {id: after, agent: {agent: a}}\n");
+  absl::Time start = world_.time.Now();
+  may_hang_ = true;
+  // Half of it under one engine.
+  on_idle_ = [this] { world_.time.Advance(absl::Minutes(30)); };
+  (void)Walk(spec);
+  halt_ = std::stop_source();
+  JournalEntry waiting;
+  waiting.mutable_step_waiting()->set_path("nap");
+  SetTime(start + absl::Hours(1), waiting.mutable_step_waiting()->mutable_wake_time());
+  world_.Write(waiting);
+  hung_ = false;
+  auto out = Walk(spec, Json::object(), absl::Minutes(1));
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(world_.time.Now() - start, absl::Hours(1)) << "the second engine must not begin anew";
+}
+
+TEST_F(InterpreterTest, ASignalIsTakenOnceAlsoWhenItCameBefore) {
+  auto spec = Spec(
+      "steps:\n- {id: first, wait_for_signal: {signal: go}}\n- {id: second, wait_for_signal: {signal: go}}\n"
+      "- {id: out, transform: {value: {a: '${ .first }', b: '${ .second }'}}}\n");
+  SendSignal("other", 0);
+  SendSignal("go", 1);
+  on_idle_ = [this] { SendSignal("go", 2); };
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, (Json{{"a", 1}, {"b", 2}}));
+  // A replay takes the same.
+  auto again = Walk(spec);
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(*again, *out);
+}
+
+TEST_F(InterpreterTest, AWaitEndsWithItsDefaultOrFails) {
+  auto spec =
+      Spec("steps:\n- {id: wait, wait_for_signal: {signal: go, timeout: 2592000s, default: {approved: false}}}\n");
+  auto out = Walk(spec, Json::object(), absl::Hours(24));
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, (Json{{"approved", false}}));
+  world_.journal.clear();
+  EXPECT_THAT(Walk(Spec("steps:\n- {id: wait, wait_for_signal: {signal: go, timeout: 10s}}\n"), Json::object(),
+                   absl::Seconds(1)),
+              HasCodeAndText(absl::StatusCode::kDeadlineExceeded, "no signal \"go\""));
+}
+
+TEST_F(InterpreterTest, ARunThatOnlyWaitsIsParkedAndGoesOnWhenItIsTakenUp) {
+  park_after_ = absl::Seconds(10);
+  auto spec = Spec(
+      "steps:\n- {id: a1, agent: {agent: a}}\n- {id: wait, wait_for_signal: {signal: go}}\n- {id: a2, agent: {agent: "
+      "a, input: '${ .wait }'}}\n");
+  auto out = Walk(spec);
+  EXPECT_TRUE(EndsWalk(out.status())) << out.status();
+  EXPECT_TRUE(world_.journal.back().has_run_parked());
+  EXPECT_FALSE(world_.journal.back().run_parked().has_wake_time());
+  SendSignal("go", "now");
+  out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("now"));
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/a1/1", "run1/a2/1"}));
+}
+
+TEST_F(InterpreterTest, ParkingSaysWhenToGoOnAndWaitsForWhatRunsBeside) {
+  park_after_ = absl::Seconds(10);
+  auto spec = Spec(R"(
+steps:
+- {id: work, agent: {agent: a}, depends_on: []}
+- {id: nap, sleep: {duration: 3600s}}
+- {id: wait, wait_for_signal: {signal: go, timeout: 7200s}}
+- {id: end, transform: {value: 1}, depends_on: [work, nap, wait]}
+)");
+  world_.hold = true;
+  bool parked_early = false;
+  on_held_ = [&] {
+    parked_early = !world_.journal.empty() && world_.journal.back().has_run_parked();
+    LetGo(0);
+  };
+  absl::Time start = world_.time.Now();
+  auto out = Walk(spec);
+  EXPECT_TRUE(EndsWalk(out.status())) << out.status();
+  EXPECT_FALSE(parked_early);
+  EXPECT_EQ(world_.journal.back().run_parked().wake_time().seconds(), absl::ToUnixSeconds(start + absl::Hours(1)));
+}
+
+TEST_F(InterpreterTest, ShortWaitsStayInMemory) {
+  park_after_ = absl::Seconds(10);
+  auto out = Walk(Spec("steps:\n- {id: nap, sleep: {duration: 5s}}\n"), Json::object(), absl::Seconds(1));
+  ASSERT_THAT(out, IsOk());
+  for (const auto& entry : world_.journal) EXPECT_FALSE(entry.has_run_parked());
+}
+
+TEST_F(InterpreterTest, APausedRunEndsWhatIsUnderWayAndBeginsNothing) {
+  auto spec = Spec("steps:\n- {id: one, agent: {agent: a}}\n- {id: two, agent: {agent: a}}\n");
+  world_.hold = true;
+  JournalEntry pause, resume;
+  pause.mutable_pause_requested();
+  resume.mutable_resume_requested();
+  size_t calls_while_paused = 0;
+  on_held_ = [&] {
+    if (world_.calls.size() == 1) Deliver(pause);
+    LetGo(0);
+  };
+  on_idle_ = [&] {
+    calls_while_paused = world_.calls.size();
+    Deliver(resume);
+  };
+  ASSERT_THAT(Walk(spec), IsOk());
+  EXPECT_EQ(calls_while_paused, 1u);
+  EXPECT_EQ(CompletedPaths(), (std::vector<std::string>{"one", "two"}));
+}
+
+TEST_F(InterpreterTest, ASubWorkflowIsStartedOnceAndItsEndIsTheSteps) {
+  auto spec = Spec(
+      "steps:\n- {id: child, sub_workflow: {workflow: other, input: {n: '${ .input.n }'}, output: .output.sum}}\n");
+  on_idle_ = [this] {
+    world_.children_ended.emplace("child-run1/child/1", Json{{"sum", 5}});
+    SendSignal("child/child-run1/child/1", nullptr);
+  };
+  auto out = Walk(spec, {{"n", 2}});
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json(5));
+  EXPECT_EQ(world_.children_started, (std::vector<std::string>{"other {\"n\":2}"}));
+}
+
+TEST_F(InterpreterTest, ACancelledParentCancelsItsChildAHaltedOneDoesNot) {
+  auto spec = Spec("steps:\n- {id: child, sub_workflow: {workflow: other}}\n");
+  may_hang_ = true;
+  on_idle_ = [this] { halt_.request_stop(); };
+  EXPECT_TRUE(EndsWalk(Walk(spec).status()));
+  EXPECT_TRUE(world_.children_cancelled.empty());
+  halt_ = std::stop_source();
+  on_idle_ = [this] { stop_.request_stop(); };
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kCancelled));
+  EXPECT_EQ(world_.children_cancelled, (std::vector<std::string>{"child-run1/child/1"}));
+}
+
+TEST_F(InterpreterTest, AChildsErrorIsTheSteps) {
+  world_.children_ended.emplace("child-run1/child/1", absl::NotFoundError("nothing there"));
+  EXPECT_THAT(Walk(Spec("steps:\n- {id: child, sub_workflow: {workflow: other}}\n")),
+              HasCodeAndText(absl::StatusCode::kNotFound, "nothing there"));
+}
+
+TEST_F(InterpreterTest, ConditionsStandBeforeAndAfterAStep) {
+  auto spec = Spec(R"(
+steps:
+- id: pay
+  agent: {agent: a, input: {amount: '${ .input.amount }'}}
+  preconditions: [{expression: .input.amount > 0, message: 'nothing to pay: ${ .input.amount }'}]
+  postconditions: [{expression: .output.amount < 100}]
+)");
+  EXPECT_THAT(Walk(spec, {{"amount", 5}}), IsOk());
+  world_.journal.clear();
+  world_.calls.clear();
+  EXPECT_THAT(Walk(spec, {{"amount", 0}}), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "nothing to pay: 0"));
+  EXPECT_TRUE(world_.calls.empty());
+  world_.journal.clear();
+  EXPECT_THAT(Walk(spec, {{"amount", 500}}),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "this does not hold: .output.amount < 100"));
+}
+
+TEST_F(InterpreterTest, FallbacksAreTriedInOrderAndHandlersSeeTheError) {
+  auto spec = Spec(R"(
+steps:
+- id: ask
+  agent: {agent: a}
+  retry: {max_attempts: 2}
+  fallback:
+  - {id: other, agent: {agent: b}}
+  - {id: third, agent: {agent: c}}
+  on_error:
+  - codes: [NOT_FOUND]
+    steps: [{id: never, transform: {value: 0}}]
+  - steps: [{id: note, transform: {value: '${ .error }'}}]
+)");
+  world_.answer = [](const std::string& target, const Json&) -> absl::StatusOr<Json> {
+    if (target == "c") return Json("third");
+    return absl::UnavailableError("away");
+  };
+  auto out = Walk(spec, Json::object(), absl::Seconds(1));
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("third"));
+  EXPECT_EQ(world_.calls.size(), 4u);
+  world_.journal.clear();
+  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    return absl::UnavailableError("away");
+  };
+  out = Walk(spec, Json::object(), absl::Seconds(1));
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ((*out)["code"], "UNAVAILABLE");
+  EXPECT_EQ((*out)["step"], "ask/fallback-1");
+  EXPECT_EQ((*out)["attempt"], 1);
+  world_.calls.clear();
+  auto again = Walk(spec);  // a replay of it all
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(*again, *out);
+  EXPECT_TRUE(world_.calls.empty());
+}
+
+TEST_F(InterpreterTest, AFailStepFailsAndTheRunsHandlerMayCatchIt) {
+  auto spec = Spec(
+      "steps:\n- {id: no, fail: {code: ABORTED, reason: TOO_BAD, message: 'for ${ .input.who }'}}\non_error:\n- "
+      "{reasons: "
+      "[TOO_BAD], steps: [{id: x, transform: {value: '${ .error.message }'}}]}\n");
+  auto out = Walk(spec, {{"who", "you"}});
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("step no: for you"));
+}
+
+// Books three things, undoes them in reverse order when the fourth fails, wherever it crashes.
+TEST_F(InterpreterTest, CompensationsRunOnceInReverseOrderWhereverItCrashes) {
+  auto spec = Spec(R"(
+steps:
+- {id: one, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check, parameters: {of: one}}}]}
+- id: both
+  parallel:
+    branches:
+    - {id: left, steps: [{id: two, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}]}
+    - {id: right, steps: [{id: three, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}, {id: note, tool: {tool: check}}]}]}
+- {id: four, agent: {agent: a}}
+)");
+  world_.answer = [](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    if (target == "a") return absl::FailedPreconditionError("no room");
+    return input;
+  };
+  for (int crash_after = 0; crash_after < 12; ++crash_after) {
+    SCOPED_TRACE(crash_after);
+    world_.journal.clear();
+    world_.next_seq = 1;
+    world_.commits_until_crash = crash_after;
+    auto first = Walk(spec);
+    world_.commits_until_crash = -1;
+    auto second = Walk(spec);
+    EXPECT_THAT(second, HasCodeAndText(absl::StatusCode::kFailedPrecondition, "no room"));
+    std::vector<std::string> done, undone;
+    std::map<std::string, int> times;
+    for (const auto& entry : world_.journal) {
+      if (!entry.has_step_completed()) continue;
+      std::string path = entry.step_completed().path();
+      EXPECT_EQ(++times[path], 1) << path;
+      size_t at = path.find("/compensate/");
+      if (at == std::string::npos) {
+        if (entry.step_completed().kind() == "tool") done.push_back(path);
+      } else if (absl::EndsWith(path, "/undo")) {
+        undone.push_back(path.substr(0, at));
+      }
+    }
+    std::reverse(undone.begin(), undone.end());
+    EXPECT_EQ(done, undone);
+  }
+}
+
+TEST_F(InterpreterTest, ACancelCompensatesAndCannotStopHalfwayThrough) {
+  auto spec = Spec(
+      "steps:\n- {id: one, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}\n- {id: two, agent: "
+      "{agent: "
+      "a}}\n");
+  world_.hold = true;
+  on_held_ = [&] {
+    if (world_.calls.back() == "run1/two/1") stop_.request_stop();
+    LetGo(0);
+  };
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kCancelled));
+  EXPECT_EQ(CompletedPaths(), (std::vector<std::string>{"one", "one/compensate/undo"}));
+}
+
+TEST_F(InterpreterTest, ACaughtFailureUndoesOnlyWhatTheFailedStepDid) {
+  auto spec = Spec(R"(
+steps:
+- {id: outside, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}
+- id: trip
+  pipeline:
+    stages:
+    - {id: book, steps: [{id: hotel, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}]}
+    - {id: fly, steps: [{id: flight, agent: {agent: a}}]}
+  fallback: [{id: stay, transform: {value: home}}]
+)");
+  world_.answer = [](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    if (target == "a") return absl::FailedPreconditionError("no seat");
+    return input;
+  };
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("home"));
+  auto paths = CompletedPaths();
+  EXPECT_EQ(std::count(paths.begin(), paths.end(), "trip/book/hotel/compensate/undo"), 1);
+  EXPECT_EQ(std::count(paths.begin(), paths.end(), "outside/compensate/undo"), 0);
+}
+
+TEST_F(InterpreterTest, ACachedAnswerIsNotAskedForAgain) {
+  auto spec = Spec("steps:\n- {id: ask, agent: {agent: a, input: {q: '${ .input.q }'}}, cache: {ttl: 60s}}\n");
+  ASSERT_THAT(Walk(spec, {{"q", 1}}), IsOk());
+  world_.journal.clear();
+  auto out = Walk(spec, {{"q", 1}});
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, (Json{{"q", 1}}));
+  EXPECT_EQ(world_.calls.size(), 1u);
+  EXPECT_TRUE(world_.journal.back().step_completed().cached());
+  world_.journal.clear();
+  ASSERT_THAT(Walk(spec, {{"q", 2}}), IsOk());
+  EXPECT_EQ(world_.calls.size(), 2u);
+}
+
+TEST_F(InterpreterTest, ABudgetEndsCallsBeforeTheyAreMadeAlsoAfterARecovery) {
+  auto spec = Spec(R"(
+steps:
+- id: loop
+  budget: {tokens: 250}
+  while: {condition: 'true', steps: [{id: ask, agent: {agent: a}}]}
+)");
+  world_.tokens_per_call = 100;
+  world_.commits_until_crash = 2;
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kAborted));
+  world_.commits_until_crash = -1;
+  EXPECT_THAT(Walk(spec),
+              HasCodeAndText(absl::StatusCode::kResourceExhausted, "has used 300 of its budget of 250 tokens"));
+  EXPECT_EQ(world_.calls.size(), 4u) << "three, and one that the crash made repeat";
+}
+
+TEST_F(InterpreterTest, AGateOnAnyStepSendsItBackWithFeedback) {
+  auto spec = Spec(
+      "steps:\n- {id: text, agent: {agent: a, input: '${ .feedback }'}, gate: {expression: '.output != null', "
+      "max_attempts: 3}}\n");
+  world_.answer = [](const std::string&, const Json& input) -> absl::StatusOr<Json> { return input; };
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("this does not hold: .output != null"));
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/text/1", "run1/text/attempt-2/1"}));
+}
+
+TEST_F(InterpreterTest, APipelineGoesBackToANamedStage) {
+  auto spec = Spec(R"(
+steps:
+- id: flow
+  pipeline:
+    stages:
+    - {id: outline, steps: [{id: make, agent: {agent: a, input: '${ .feedback }'}}]}
+    - {id: text, steps: [{id: make, agent: {agent: b, input: '${ .outline }'}}], gate: {expression: '.output != null', go_back_to: outline}}
+)");
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("this does not hold: .output != null"));
+  EXPECT_EQ(world_.calls,
+            (std::vector<std::string>{"run1/flow/outline/make/1", "run1/flow/text/make/1",
+                                      "run1/flow/outline/visit-2/make/1", "run1/flow/text/visit-2/make/1"}));
+  world_.calls.clear();
+  EXPECT_THAT(Walk(spec), IsOk());
+  EXPECT_TRUE(world_.calls.empty());
+}
+
+TEST_F(InterpreterTest, AReopenedRunGoesOnFromWhatFailed) {
+  auto spec = Spec(R"(
+steps:
+- {id: one, agent: {agent: a}}
+- id: flow
+  pipeline: {stages: [{id: s, steps: [{id: two, agent: {agent: b}, retry: {max_attempts: 2}}]}]}
+)");
+  bool away = true;
+  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    if (target == "b" && away) return absl::UnavailableError("away");
+    return input;
+  };
+  EXPECT_THAT(Walk(spec, 1, absl::Seconds(1)), HasCode(absl::StatusCode::kUnavailable));
+  JournalEntry finished, reopened;
+  finished.mutable_run_finished();
+  reopened.mutable_run_reopened();
+  world_.Write(finished);
+  world_.Write(reopened);
+  away = false;
+  world_.calls.clear();
+  auto out = Walk(spec, 1);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/flow/s/two/3"})) << "a new attempt, under a new key";
+}
+
+TEST_F(InterpreterTest, AnEventIsEmittedWithItsStep) {
+  auto spec = Spec(
+      "steps:\n- {id: tell, emit: {type: com.example.done, subject: 'run ${ .run.id }', data: {n: '${ .input.n "
+      "}'}}}\n");
+  ASSERT_THAT(Walk(spec, {{"n", 3}}), IsOk());
+  int emitted = 0;
+  for (const auto& entry : world_.journal) {
+    if (!entry.has_event_emitted()) continue;
+    ++emitted;
+    EXPECT_EQ(entry.event_emitted().subject(), "run run1");
+    EXPECT_EQ(entry.event_emitted().data().data(), "{\"n\":3}");
+  }
+  EXPECT_EQ(emitted, 1);
+}
+
+TEST_F(InterpreterTest, AnAdaptiveStepDoesWhatIsProposedWhenItIsValidAndElseWhatWasPlanned) {
+  auto spec =
+      Spec("steps:\n- {id: adapt, adaptive: {planner: boss, steps: [{id: planned, transform: {value: planned}}]}}\n");
+  Json proposal = {{"steps", {{{"id", "x"}, {"agent", {{"agent", "a"}, {"input", "${ .input.q }"}}}}}}};
+  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    return target == "boss" ? proposal : input;
+  };
+  auto out = Walk(spec, {{"q", 4}});
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json(4));
+  for (Json wrong :
+       {Json{{"steps", {{{"id", "x"}, {"agent", {{"agent", "nobody"}}}}}}},
+        Json{{"steps", {{{"id", "x"}, {"sleep", {{"duration", "9s"}}}}}}}, Json("no"), Json{{"steps", 7}}}) {
+    world_.journal.clear();
+    proposal = wrong;
+    out = Walk(spec, {{"q", 4}});
+    ASSERT_THAT(out, IsOk()) << wrong;
+    EXPECT_EQ(*out, Json("planned")) << wrong;
+    bool reasoned = false;
+    for (const auto& entry : world_.journal) {
+      reasoned |= entry.step_completed().path() == "adapt/proposal" &&
+                  absl::StrContains(entry.step_completed().result().data(), "\"reason\"");
+    }
+    EXPECT_TRUE(reasoned) << wrong;
+  }
+}
+
+}  // namespace
+}  // namespace tutti::engine::testing
