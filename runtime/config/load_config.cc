@@ -129,6 +129,7 @@ Config DefaultConfig(const Environment& env) {
   engine->set_max_active_runs(1024);
   engine->set_max_waiting_runs(100000);
   engine->set_max_concurrent_steps(4096);
+  config.mutable_tool_service()->mutable_http()->set_max_response_bytes(4 << 20);
   engine->mutable_park_after()->set_seconds(10);
   engine->mutable_lease_duration()->set_seconds(5);
   engine->set_max_input_bytes(4 << 20);

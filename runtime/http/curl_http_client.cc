@@ -2,24 +2,26 @@
 
 #include <curl/curl.h>
 #include <pthread.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <map>
 #include <thread>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "runtime/async/one_shot.h"
+#include "runtime/http/public_address.h"
 #include "runtime/status/error.h"
 #include "runtime/sync/mutex.h"
 
 namespace tutti {
 namespace {
 
-constexpr size_t kMaxAnswerBytes = 16 << 20;
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 constexpr absl::Duration kLongest = absl::Minutes(10);
 
@@ -29,7 +31,7 @@ struct Transfer {
   curl_slist* headers = nullptr;
   CURL* easy = nullptr;
   absl::Duration timeout;
-  bool too_large = false;
+  bool too_large = false, refused = false;
   OneShot<absl::StatusOr<HttpResponse>> done;
   ~Transfer() {
     curl_slist_free_all(headers);
@@ -39,7 +41,7 @@ struct Transfer {
 
 size_t OnBody(char* data, size_t size, size_t count, void* self) {
   auto* transfer = static_cast<Transfer*>(self);
-  if (transfer->response.body.size() + size * count > kMaxAnswerBytes) {
+  if (transfer->response.body.size() + size * count > transfer->request.max_answer_bytes) {
     transfer->too_large = true;
     return 0;
   }
@@ -53,7 +55,21 @@ size_t OnHeader(char* data, size_t size, size_t count, void* self) {
   if (absl::StartsWithIgnoreCase(line, "retry-after:") && absl::SimpleAtoi(line.substr(12), &seconds)) {
     static_cast<Transfer*>(self)->response.retry_after_seconds = std::clamp(seconds, 0, 3600);
   }
+  if (size_t colon = line.find(':'); colon != absl::string_view::npos) {
+    static_cast<Transfer*>(self)->response.headers[absl::AsciiStrToLower(line.substr(0, colon))] =
+        std::string(absl::StripAsciiWhitespace(line.substr(colon + 1)));
+  }
   return size * count;
+}
+
+// Looked at when the name has been resolved: a name that leads into a private network is no way around the rule.
+curl_socket_t OnOpenSocket(void* self, curlsocktype, curl_sockaddr* address) {
+  auto* transfer = static_cast<Transfer*>(self);
+  if (transfer->request.public_only && !IsPublicAddress(reinterpret_cast<const sockaddr*>(&address->addr))) {
+    transfer->refused = true;
+    return CURL_SOCKET_BAD;
+  }
+  return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
 class CurlHttpClient final : public HttpClient {
@@ -71,7 +87,7 @@ class CurlHttpClient final : public HttpClient {
     curl_multi_cleanup(multi_);
   }
 
-  Task<absl::StatusOr<HttpResponse>> Post(CallContext& call, HttpRequest request) override {
+  Task<absl::StatusOr<HttpResponse>> Send(CallContext& call, HttpRequest request) override {
     auto transfer = std::make_shared<Transfer>();
     transfer->request = std::move(request);
     transfer->timeout =
@@ -101,9 +117,17 @@ class CurlHttpClient final : public HttpClient {
       transfer->headers = curl_slist_append(transfer->headers, header.c_str());
     curl_easy_setopt(easy, CURLOPT_URL, transfer->request.url.c_str());
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);
-    curl_easy_setopt(easy, CURLOPT_POST, 1L);
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->request.body.data());
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(transfer->request.body.size()));
+    const HttpRequest& request = transfer->request;
+    if (request.method == "HEAD") {
+      curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    } else if (request.method != "GET" || !request.body.empty()) {
+      curl_easy_setopt(easy, CURLOPT_POST, 1L);
+      curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.data());
+      curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+      curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+    }
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, &OnOpenSocket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer.get());
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &OnBody);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer.get());
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, &OnHeader);
@@ -127,8 +151,12 @@ class CurlHttpClient final : public HttpClient {
       curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
       transfer->response.status = static_cast<int>(status);
       transfer->done.Set(std::move(transfer->response));
+    } else if (transfer->refused) {
+      transfer->done.Set(absl::PermissionDeniedError(absl::StrCat(
+          transfer->request.url, " leads to an address that is not public; allow its host if that is meant")));
     } else if (transfer->too_large) {
-      transfer->done.Set(absl::ResourceExhaustedError("the answer is larger than 16 MiB"));
+      transfer->done.Set(absl::ResourceExhaustedError(
+          absl::StrCat("the answer is larger than ", transfer->request.max_answer_bytes, " bytes")));
     } else if (code == CURLE_OPERATION_TIMEDOUT) {
       transfer->done.Set(
           absl::DeadlineExceededError(absl::StrCat("no answer from ", transfer->request.url, " in time")));

@@ -1,5 +1,11 @@
 #include "runtime/http/http_client.h"
 
+#include <curl/curl.h>
+
+#include <memory>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/json/json.h"
 #include "runtime/status/error.h"
@@ -7,6 +13,32 @@
 #include "runtime/text/utf8.h"
 
 namespace tutti {
+
+absl::StatusOr<UrlHost> HostOf(const std::string& url) {
+  auto wrong = [&](absl::string_view what) {
+    return Error(absl::StatusCode::kInvalidArgument, "BAD_URL",
+                 absl::StrCat("url \"", Utf8Prefix(url, 200), "\" ", what));
+  };
+  std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> parsed(curl_url(), &curl_url_cleanup);
+  if (curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK) return wrong("cannot be understood");
+  auto part = [&](CURLUPart which, unsigned flags) {
+    char* text = nullptr;
+    std::string out;
+    if (curl_url_get(parsed.get(), which, &text, flags) == CURLUE_OK && text) out = text;
+    curl_free(text);
+    return out;
+  };
+  std::string scheme = part(CURLUPART_SCHEME, 0);
+  if (scheme != "http" && scheme != "https") return wrong("must begin with http:// or https://");
+  if (!part(CURLUPART_USER, 0).empty() || !part(CURLUPART_PASSWORD, 0).empty()) {
+    return wrong("must not hold a user name or password");
+  }
+  UrlHost out;
+  out.name = absl::AsciiStrToLower(part(CURLUPART_HOST, 0));
+  (void)absl::SimpleAtoi(part(CURLUPART_PORT, CURLU_DEFAULT_PORT), &out.port);
+  if (out.name.empty()) return wrong("has no host");
+  return out;
+}
 
 absl::Status AnswerError(const std::string& who, const HttpResponse& response) {
   std::string words;

@@ -1,6 +1,7 @@
 // HTTP as a client: to models, embedders and other APIs.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,14 +14,26 @@ namespace tutti {
 struct HttpRequest {
   std::string url;
   std::vector<std::string> headers;  // "Name: value"
-  std::string body;                  // POSTed
+  std::string body;
+  std::string method = "POST";
+  size_t max_answer_bytes = size_t{16} << 20;
+  // Addresses of private networks and of this machine are refused, whatever name leads to them.
+  bool public_only = false;
 };
 
 struct HttpResponse {
   int status = 0;
   std::string body;
-  int retry_after_seconds = 0;  // 0: not said
+  int retry_after_seconds = 0;                 // 0: not said
+  std::map<std::string, std::string> headers;  // names in lower case; the last of several
 };
+
+struct UrlHost {
+  std::string name;  // in lower case
+  int port = 0;
+};
+// INVALID_ARGUMENT: no http or https URL, or one with a user name or password in it.
+absl::StatusOr<UrlHost> HostOf(const std::string& url);
 
 // What an answer other than a success means, in the words of the error that APIs send along. `who` answered.
 absl::Status AnswerError(const std::string& who, const HttpResponse& response);
@@ -29,8 +42,8 @@ class HttpClient {
  public:
   virtual ~HttpClient() = default;
   // Any HTTP status is an answer. UNAVAILABLE: no connection. DEADLINE_EXCEEDED, CANCELLED: as the call says.
-  // RESOURCE_EXHAUSTED: the answer is over the limit of 16 MiB.
-  virtual Task<absl::StatusOr<HttpResponse>> Post(CallContext& call, HttpRequest request) = 0;
+  // RESOURCE_EXHAUSTED: the answer is over the request's limit. PERMISSION_DENIED: the address is not public.
+  virtual Task<absl::StatusOr<HttpResponse>> Send(CallContext& call, HttpRequest request) = 0;
 };
 
 }  // namespace tutti

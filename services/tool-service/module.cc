@@ -4,8 +4,10 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/http/curl_http_client.h"
 #include "runtime/process/service_server.h"
 #include "services/tool-service/adapters/document_tools.h"
+#include "services/tool-service/adapters/http_tool.h"
 #include "services/tool-service/rpc/services.h"
 
 namespace tutti::tool_service {
@@ -39,6 +41,7 @@ class ToolServiceModule final : public Module {
         execution_rpc_(serving_.env(), runner_) {
     for (auto& tool : NewDocumentTools(library_)) catalogue_.Add(std::move(tool));
     catalogue_.Add(NewCalculatorTool());
+    catalogue_.Add(NewHttpTool(*http_, config.tool_service().http()));
     if (!config.tool_service().test_count_file().empty()) {
       catalogue_.Add(NewTestCountTool(config.tool_service().test_count_file()));
     }
@@ -62,6 +65,7 @@ class ToolServiceModule final : public Module {
   const tutti::config::v1::Config& config_;
   const bool standalone_;
   DocumentLibrary library_;
+  std::unique_ptr<HttpClient> http_ = NewCurlHttpClient();
   Catalogue catalogue_;
   WorkerPool pool_;
   ToolRunner runner_;

@@ -187,8 +187,7 @@ tutti::workflow::v1::Run WaitForEnd(SuiteProcess& suite, const std::string& run_
         tutti::workflow::v1::GetRunRequest request;
         request.set_run_id(run_id);
         response.Clear();
-        return stub->GetRun(&context, request, &response).ok() &&
-               response.run().state() > tutti::workflow::v1::RUN_STATE_RUNNING;
+        return stub->GetRun(&context, request, &response).ok() && response.run().has_end_time();
       },
       seconds);
   return response.run();

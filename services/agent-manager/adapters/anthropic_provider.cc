@@ -73,7 +73,7 @@ class AnthropicProvider final : public ModelProvider {
     http.headers = {"Content-Type: application/json", "anthropic-version: 2023-06-01",
                     absl::StrCat("x-api-key: ", api_key_)};
     http.body = DumpJson(body);
-    TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Post(call, std::move(http)));
+    TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Send(call, std::move(http)));
     if (response.status != 200) co_return AnswerError("anthropic", response);
     auto answer = ParseJson(response.body);
     if (!answer.ok()) co_return absl::UnavailableError(absl::StrCat("anthropic: ", answer.status().message()));

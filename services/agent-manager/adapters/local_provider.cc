@@ -3,7 +3,11 @@
 #include <algorithm>
 #include <set>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "runtime/status/error.h"
 #include "services/agent-manager/adapters/providers.h"
 #include "services/agent-manager/domain/text_analysis.h"
@@ -64,6 +68,78 @@ Json CollectPassages(const ChatRequest& request) {
           {"skipped", skipped}};
 }
 
+// The sentences and list items of a text, each a task of its own.
+std::vector<std::string> PartsOf(const std::string& text) {
+  std::vector<std::string> parts;
+  for (absl::string_view line : absl::StrSplit(text, absl::ByAnyChar("\n;"))) {
+    line = absl::StripAsciiWhitespace(line);
+    while (!line.empty() && (absl::ascii_isdigit(line[0]) || absl::StrContains("-*.) ", line.substr(0, 1)))) {
+      line.remove_prefix(1);
+    }
+    for (absl::string_view sentence : absl::StrSplit(line, ". ")) {
+      sentence = absl::StripAsciiWhitespace(absl::StripSuffix(sentence, "."));
+      if (!sentence.empty()) parts.emplace_back(sentence);
+    }
+  }
+  return parts;
+}
+
+// A subtask for each part of the task, for the specialist whose words it has most of; with one part, one for each
+// specialist.
+Json Decompose(const Json& input) {
+  Json task = input.value("task", Json());
+  std::string text = task.is_string() ? task.get<std::string>() : StringField(task, "topic");
+  if (text.empty()) text = DumpJson(task);
+  Json specialists = input.value("specialists", Json::array());
+  std::vector<std::string> parts = PartsOf(text);
+  Json subtasks = Json::array();
+  auto capability_of = [](const Json& specialist) {
+    const Json& list = specialist.value("capabilities", Json::array());
+    return list.empty() ? std::string() : list[0].get<std::string>();
+  };
+  if (parts.size() <= 1) {
+    for (const Json& specialist : specialists) {
+      subtasks.push_back({{"id", absl::StrCat("part_", subtasks.size() + 1)},
+                          {"task", text},
+                          {"capability", capability_of(specialist)},
+                          {"depends_on", Json::array()}});
+    }
+  }
+  for (size_t i = 0; parts.size() > 1 && i < parts.size(); ++i) {
+    std::string capability;
+    size_t most = 0;
+    std::string lower = absl::AsciiStrToLower(parts[i]);
+    for (const Json& specialist : specialists) {
+      size_t shared = 0;
+      for (const char* list : {"expertise", "capabilities"}) {
+        for (const Json& word : specialist.value(list, Json::array())) {
+          shared += absl::StrContains(lower, absl::AsciiStrToLower(word.get<std::string>())) ? 1 : 0;
+        }
+      }
+      if (shared > most) {
+        most = shared;
+        capability = capability_of(specialist);
+      }
+    }
+    subtasks.push_back({{"id", absl::StrCat("part_", i + 1)},
+                        {"task", parts[i]},
+                        {"capability", capability},
+                        {"depends_on", Json::array()}});
+  }
+  return {{"subtasks", std::move(subtasks)}};
+}
+
+// Results under headings, in their order.
+Json Integrate(const Json& input) {
+  std::string text;
+  for (const Json& result : input.value("results", Json::array())) {
+    const Json& said = result.contains("result") ? result["result"] : result;
+    absl::StrAppend(&text, text.empty() ? "" : "\n\n", "## ", StringField(result, "task"), "\n\n",
+                    said.is_string() ? said.get<std::string>() : DumpJson(said));
+  }
+  return text;
+}
+
 class LocalProvider final : public ModelProvider {
  public:
   std::string name() const override { return "local"; }
@@ -100,6 +176,12 @@ class LocalProvider final : public ModelProvider {
         break;
       case tutti::agent::v1::LOCAL_TASK_CRITIQUE:
         out.text = DumpJson(CritiqueTask(request.input));
+        break;
+      case tutti::agent::v1::LOCAL_TASK_DECOMPOSE:
+        out.text = DumpJson(Decompose(request.input));
+        break;
+      case tutti::agent::v1::LOCAL_TASK_INTEGRATE:
+        out.text = Integrate(request.input).get<std::string>();
         break;
       default: {
         Json summary = SummariseTask(request.input);

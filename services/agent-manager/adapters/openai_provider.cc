@@ -88,7 +88,7 @@ class OpenAiProvider final : public ModelProvider {
                     absl::StrCat("Idempotency-Key: ", request.idempotency_key, "/", request.messages.size())};
     if (!api_key_.empty()) http.headers.push_back(absl::StrCat("Authorization: Bearer ", api_key_));
     http.body = DumpJson(body);
-    TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Post(call, std::move(http)));
+    TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Send(call, std::move(http)));
     if (response.status != 200) co_return AnswerError("openai", response);
     auto answer = ParseJson(response.body);
     if (!answer.ok()) co_return absl::UnavailableError(absl::StrCat("openai: ", answer.status().message()));

@@ -79,6 +79,28 @@ agents:
     capabilities: [summary]
     instructions: |
       You summarise the text in the input in at most five sentences, without adding anything.
+  - name: decomposer
+    role: Takes a task apart into subtasks for specialists
+    capabilities: [planning]
+    model: {local_task: decompose}
+    instructions: |
+      You take a task apart. The input is an object with "task", "strategy" (sequential, parallel or hierarchical), "specialists"
+      (agent, capabilities, expertise) and sometimes "feedback" on an earlier plan. Make one to ten subtasks that together do the
+      whole task and do not overlap, each for one specialist. "depends_on" names the subtasks whose results it needs. With strategy
+      hierarchical a subtask that is too large may be marked "compound": true. Answer with one JSON object and nothing else:
+      {"subtasks": [{"id": "short_name", "task": "...", "capability": "...", "specialisation": "...", "depends_on": []}]}
+    output_schema:
+      type: object
+      required: [subtasks]
+      properties:
+        subtasks: {type: array, minItems: 1}
+  - name: integrator
+    role: Puts the results of subtasks together
+    capabilities: [writing]
+    model: {local_task: integrate}
+    instructions: |
+      You put results together. The input is an object with "task", "results" (id, task, agent, result of each subtask) and sometimes
+      "feedback" on an earlier try. Write one answer to the task in Markdown that uses every result and contradicts none.
   - name: echo
     role: Returns its input, for tests and measurements
     capabilities: [test]

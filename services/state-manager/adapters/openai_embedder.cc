@@ -23,7 +23,7 @@ class OpenAiEmbedder final : public RemoteEmbedder {
     request.headers = {"Content-Type: application/json"};
     if (!api_key_.empty()) request.headers.push_back(absl::StrCat("Authorization: Bearer ", api_key_));
     request.body = DumpJson(body);
-    auto posted = co_await http_.Post(call, std::move(request));
+    auto posted = co_await http_.Send(call, std::move(request));
     if (!posted.ok()) co_return Prefix(posted.status(), "the embedder (--state-manager.memory.embedder): ");
     if (posted->status != 200) {
       absl::Status error = AnswerError("the embedder", *posted);

@@ -12,7 +12,7 @@ void Catalogue::Add(std::unique_ptr<Tool> tool) {
   tools_[name] = std::move(tool);
 }
 
-absl::StatusOr<Json> Catalogue::Call(const std::string& name, const Json& parameters, const ToolCallInfo& info) const {
+absl::StatusOr<Tool*> Catalogue::Find(const std::string& name, const Json& parameters) const {
   auto it = tools_.find(name);
   if (it == tools_.end()) {
     std::vector<std::string> names;
@@ -23,7 +23,12 @@ absl::StatusOr<Json> Catalogue::Call(const std::string& name, const Json& parame
   }
   absl::Status fits = ValidateJson(it->second->parameters_schema(), parameters, "parameters");
   if (!fits.ok()) return Prefix(fits, absl::StrCat("tool ", name, ": "));
-  return it->second->Call(parameters, info);
+  return it->second.get();
+}
+
+absl::StatusOr<Json> Catalogue::Call(const std::string& name, const Json& parameters, const ToolCallInfo& info) const {
+  TUTTI_ASSIGN_OR_RETURN(Tool * tool, Find(name, parameters));
+  return tool->Call(parameters, info);
 }
 
 }  // namespace tutti::tool_service

@@ -16,6 +16,8 @@ class Catalogue {
   const std::map<std::string, std::unique_ptr<Tool>>& tools() const { return tools_; }
   // NOT_FOUND: no such tool. INVALID_ARGUMENT: the parameters do not fit its schema (BadRequest names each). Blocks.
   absl::StatusOr<Json> Call(const std::string& name, const Json& parameters, const ToolCallInfo& info) const;
+  // The tool that Call would call, its parameters checked.
+  absl::StatusOr<Tool*> Find(const std::string& name, const Json& parameters) const;
 
  private:
   std::map<std::string, std::unique_ptr<Tool>> tools_;

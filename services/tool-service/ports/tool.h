@@ -6,7 +6,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "runtime/async/task.h"
 #include "runtime/json/json.h"
+#include "runtime/rpc/call_context.h"
 
 namespace tutti::tool_service {
 
@@ -28,6 +30,11 @@ class Tool {
   virtual Json parameters_schema() const = 0;
   virtual bool idempotent() const { return true; }
   virtual absl::StatusOr<Json> Call(const Json& parameters, const ToolCallInfo& info) = 0;
+  // True: it waits for others and needs no thread meanwhile; CallAsync is asked instead, on the call's executor.
+  virtual bool async() const { return false; }
+  virtual Task<absl::StatusOr<Json>> CallAsync(CallContext& call, Json parameters, ToolCallInfo info) {
+    co_return Call(parameters, info);
+  }
 };
 
 }  // namespace tutti::tool_service

@@ -7,6 +7,11 @@ namespace tutti::tool_service {
 Task<absl::StatusOr<Json>> ToolRunner::Run(CallContext& call, std::string tool, Json parameters,
                                            std::string idempotency_key) {
   ToolCallInfo info{std::move(idempotency_key), call.deadline, call.stop};
+  if (auto known = catalogue_.tools().find(tool); known != catalogue_.tools().end() && known->second->async()) {
+    TUTTI_CO_RETURN_IF_ERROR(catalogue_.Find(tool, parameters).status());
+    auto answer = co_await known->second->CallAsync(call, std::move(parameters), std::move(info));
+    co_return answer;
+  }
   OneShot<absl::StatusOr<Json>> done;
   bool posted = pool_.TryPost([&] {
     if (info.given_up(clock_.Now())) {
