@@ -83,6 +83,8 @@ class NoJournal final : public engine::JournalPort {
     benchmark::DoNotOptimize(entry);
     co_return absl::OkStatus();
   }
+  bool Retract(const std::function<bool(const v1::JournalEntry&)>&) override { return false; }
+  Task<absl::Status> Barrier() override { co_return absl::OkStatus(); }
 };
 
 class NoOthers final : public engine::ChildPort, public engine::LessonPort, public engine::CachePort {

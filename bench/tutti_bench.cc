@@ -19,6 +19,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "bench/workloads.h"
 #include "runtime/rpc/channel.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
 #include "tutti/workflow/v1/workflow_service.grpc.pb.h"
@@ -167,9 +168,18 @@ int main(int argc, char** argv) {
   app.add_option("--seconds", o.seconds, "duration")->check(CLI::Range(0.1, 600.0));
   app.add_option("--rate", o.rate, "open loop: units a second; 0 is a closed loop");
   app.add_option("--steps", o.steps, "agent steps of the workflow")->check(CLI::Range(1, 1000));
+  tutti::bench::WorkloadOptions workload;
+  app.add_option("--workload", workload.workload, "instead of all that: w1, w2, w3 or w4, as engines are compared by")
+      ->check(CLI::IsMember({"w1", "w2", "w3", "w4"}));
+  app.add_option("--count", workload.count, "of w3: steps; of w4: runs")->check(CLI::Range(1, 1000000));
   CLI11_PARSE(app, argc, argv);
   curl_global_init(CURL_GLOBAL_DEFAULT);
   auto channel = tutti::ConnectTo(o.grpc, 4 << 20);
+  if (!workload.workload.empty()) {
+    workload.concurrency = o.concurrency;
+    workload.seconds = o.seconds;
+    return tutti::bench::RunWorkload(channel, workload) ? 0 : 1;
+  }
   if (o.operation == "workflow") {
     grpc::ClientContext context;
     v1::CreateWorkflowRequest request;

@@ -64,6 +64,13 @@ struct BudgetOptions {
 int ListBudgets(Client& client, const std::string& scope, Format format);
 int SetBudget(Client& client, const BudgetOptions& options, Format format);
 int Spending(Client& client, const std::string& scope, int level, const std::string& label, Format format);
+struct TestOptions {
+  std::vector<std::string> files;
+  std::string junit;
+  uint64_t seed = 1;
+};
+// Rehearses workflows against the parts that the files' tests play. kFailed when one does not end as expected.
+int TestWorkflows(const TestOptions& options);
 // A completion script for bash, zsh or fish.
 int Completion(const std::string& shell);
 

@@ -25,6 +25,7 @@ struct Options {
   bool validate_only = false;
   BudgetOptions budget;
   SignalOptions signal;
+  TestOptions test;
   std::string known, label;
   int level = 1;
 };
@@ -143,6 +144,14 @@ int Main(int argc, char** argv) {
   workflow_diff->add_option("--to", o.version, "the latest unless said");
   workflow_diff->callback(
       with([&o](Client& c, Format f) { return DiffWorkflow(c, o.name, o.from_version, o.version, f); }));
+
+  auto* test =
+      app.add_subcommand("test", "rehearse workflows with scripted agents, tools and signals; needs no server");
+  test->add_option("files", o.test.files, "files of tests (examples/approval.test.yaml)")->required();
+  test->add_option("--junit", o.test.junit, "write a JUnit report to this file");
+  test->add_option("--seed", o.test.seed, "of what is random, for example waits between retries")
+      ->capture_default_str();
+  test->callback([&o, &code] { code = TestWorkflows(o.test); });
 
   auto* agents = app.add_subcommand("agents", "list, invoke");
   agents->require_subcommand(1);

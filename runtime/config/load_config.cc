@@ -111,6 +111,7 @@ Config DefaultConfig(const Environment& env) {
   process->set_max_message_bytes((4 << 20) + (64 << 10));
   config.mutable_telemetry()->set_log_level("info");
   config.mutable_telemetry()->set_sample_ratio(1);
+  config.mutable_telemetry()->set_max_traces_per_second(100);
   auto* peers = config.mutable_peers();
   peers->set_gateway("127.0.0.1:9090");
   peers->set_workflow_engine("127.0.0.1:9091");

@@ -13,13 +13,15 @@ Runtime::Runtime(const tutti::config::v1::Config& config)
       rpc_metrics(*metrics),
       telemetry_loop("tutti-telemetry"),
       exporter({.instance = config.process().instance()}, telemetry_loop, timers, clock, rng),
+      local_methods(timers),
       log_level(LogLevelFromName(config.telemetry().log_level())),
-      sample_ratio(config.telemetry().sample_ratio()) {}
+      sample_ratio(config.telemetry().sample_ratio()),
+      trace_budget(clock, config.telemetry().max_traces_per_second()) {}
 
 Runtime::~Runtime() = default;
 
 std::unique_ptr<Tracer> Runtime::NewTracer(const std::string& service) {
-  return std::make_unique<Tracer>(service, clock, rng, &exporter, sample_ratio);
+  return std::make_unique<Tracer>(service, clock, rng, &exporter, sample_ratio, &trace_budget);
 }
 
 }  // namespace tutti

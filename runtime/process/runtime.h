@@ -6,6 +6,7 @@
 
 #include "runtime/async/executor.h"
 #include "runtime/random/random.h"
+#include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/rpc_metrics.h"
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/otlp_exporter.h"
@@ -34,8 +35,13 @@ struct Runtime {
   RpcMetrics rpc_metrics;
   EventLoop telemetry_loop;
   OtlpExporter exporter;
+  LocalMethods local_methods;
+  // Where all services of one process run, when they share a loop: a call from one to the other is then no switch of
+  // threads. Null: each has its own.
+  std::unique_ptr<EventLoop> shared_loop;
   LogLevel log_level;
   double sample_ratio;
+  TraceBudget trace_budget;
 
   std::unique_ptr<Tracer> NewTracer(const std::string& service);
 };

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/async/sync_wait.h"
 #include "runtime/process/runtime.h"
 #include "runtime/rpc/rpc_server.h"
 #include "runtime/rpc/server_calls.h"
@@ -13,14 +14,23 @@ namespace tutti {
 
 class ServiceServer {
  public:
-  ServiceServer(Runtime& runtime, const std::string& name)
+  // `alone`: on a loop of its own even where services share one, since it works much and nobody waits for it.
+  ServiceServer(Runtime& runtime, const std::string& name, bool alone = false)
       : name_(name),
         runtime_(runtime),
         log_(name, runtime.log_level, runtime.clock),
         tracer_(runtime.NewTracer(name)),
-        loop_(name),
+        own_loop_(runtime.shared_loop && !alone ? nullptr : std::make_unique<EventLoop>(name)),
+        loop_(own_loop_ ? *own_loop_ : *runtime.shared_loop),
         env_{loop_, scope_, *tracer_, runtime.rpc_metrics, runtime.clock} {}
-  ~ServiceServer() { Drain(absl::Now()); }
+  ~ServiceServer() {
+    Drain(absl::Now());
+    if (own_loop_) return;
+    // What was posted for this service has run when it goes, as if the loop were its own.
+    OneShot<bool> passed;
+    loop_.Post([&passed] { passed.Set(true); });
+    SyncWait(Passed(passed, loop_));
+  }
 
   ServerEnv& env() { return env_; }
   Logger& log() { return log_; }
@@ -44,11 +54,14 @@ class ServiceServer {
   }
 
  private:
+  static Task<void> Passed(OneShot<bool>& passed, Executor& loop) { co_await passed.Wait(loop); }
+
   const std::string name_;
   Runtime& runtime_;
   Logger log_;
   std::unique_ptr<Tracer> tracer_;
-  EventLoop loop_;
+  std::unique_ptr<EventLoop> own_loop_;
+  EventLoop& loop_;
   Scope scope_;
   ServerEnv env_;
   std::unique_ptr<RpcServer> server_;

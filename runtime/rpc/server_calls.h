@@ -7,6 +7,7 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -91,6 +92,8 @@ class StreamWriter {
   virtual ~StreamWriter() = default;
   // False when the client has gone. `response` must live until then.
   virtual Task<bool> Write(const Response& response) = 0;
+  // The last message: sent together with the call's end, when its status is OK.
+  virtual void WriteLast(Response response) = 0;
 };
 
 // The receiving side of a stream. One Read at a time.
@@ -127,13 +130,19 @@ class ServerStreamCall final : public grpc::ServerWriteReactor<Response>, public
     StreamWriter<Response>& writer = *this;
     absl::Status status = co_await (impl.*method)(record.call(), request, writer);
     grpc::Status out = record.End(status);
-    this->Finish(std::move(out));
+    if (last_ && out.ok()) {
+      this->StartWriteAndFinish(&*last_, {}, std::move(out));
+    } else {
+      this->Finish(std::move(out));
+    }
   }
+  void WriteLast(Response response) override { last_.emplace(std::move(response)); }
 
  private:
   Executor& executor_;
   std::stop_source stop_;
   OneShot<bool>* write_ = nullptr;
+  std::optional<Response> last_;
 };
 
 // Base is ServerBidiReactor<Request, Response>.
@@ -170,14 +179,20 @@ class BidiCall final : public grpc::ServerBidiReactor<Request, Response>,
     StreamWriter<Response>& writer = *this;
     absl::Status status = co_await (impl.*method)(record.call(), reader, writer);
     grpc::Status out = record.End(status);
-    this->Finish(std::move(out));
+    if (last_ && out.ok()) {
+      this->StartWriteAndFinish(&*last_, {}, std::move(out));
+    } else {
+      this->Finish(std::move(out));
+    }
   }
+  void WriteLast(Response response) override { last_.emplace(std::move(response)); }
 
  private:
   Executor& executor_;
   std::stop_source stop_;
   OneShot<bool>* write_ = nullptr;
   OneShot<bool>* read_ = nullptr;
+  std::optional<Response> last_;
 };
 
 }  // namespace rpc_internal

@@ -1,5 +1,7 @@
 #include "runtime/telemetry/trace.h"
 
+#include <algorithm>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
@@ -69,13 +71,27 @@ void Span::End() {
   std::exchange(tracer_, nullptr)->sink_->Take(std::move(data_));
 }
 
+bool TraceBudget::Take() {
+  if (per_second_ <= 0) return true;
+  absl::Time now = clock_.Now();
+  MutexLock lock(mutex_);
+  if (filled_ != absl::InfinitePast()) {
+    double more = per_second_ * absl::ToDoubleSeconds(now - filled_);
+    left_ = std::min(2 * per_second_, left_ + std::max(0.0, more));
+  }
+  filled_ = now;
+  if (left_ < 1) return false;
+  left_ -= 1;
+  return true;
+}
+
 Span Tracer::Start(absl::string_view name, SpanKind kind, const TraceContext& parent) {
   Span span;
   span.data_.context = parent;
   if (!parent.valid()) {
     span.data_.context.trace_high = rng_.Next() | 1;
     span.data_.context.trace_low = rng_.Next() | 1;
-    span.data_.context.sampled = rng_.Unit() < sample_ratio_;
+    span.data_.context.sampled = rng_.Unit() < sample_ratio_ && (!budget_ || budget_->Take());
   } else {
     span.data_.parent_span = parent.span;
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "runtime/random/random.h"
+#include "runtime/sync/mutex.h"
 #include "runtime/time/clock.h"
 
 namespace tutti {
@@ -47,6 +48,21 @@ class SpanSink {
   virtual void Take(SpanData span) = 0;
 };
 
+// How many new traces are recorded: so many a second on the average, twice as many at once. Thread safe.
+class TraceBudget {
+ public:
+  // 0 is unbounded.
+  TraceBudget(const Clock& clock, double per_second) : clock_(clock), per_second_(per_second), left_(2 * per_second) {}
+  bool Take();
+
+ private:
+  const Clock& clock_;
+  const double per_second_;
+  Mutex mutex_;
+  double left_ ABSL_GUARDED_BY(mutex_);
+  absl::Time filled_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+};
+
 class Tracer;
 
 // A running operation. Ends when End is called or when it goes.
@@ -71,8 +87,15 @@ class Span {
 class Tracer {
  public:
   // `sink` may be null: contexts still travel, nothing is recorded.
-  Tracer(std::string service, const Clock& clock, Rng& rng, SpanSink* sink, double sample_ratio)
-      : service_(std::move(service)), clock_(clock), rng_(rng), sink_(sink), sample_ratio_(sample_ratio) {}
+  // Of new traces the share of `sample_ratio` is recorded, as far as `budget` allows; null: without a bound.
+  Tracer(std::string service, const Clock& clock, Rng& rng, SpanSink* sink, double sample_ratio,
+         TraceBudget* budget = nullptr)
+      : service_(std::move(service)),
+        clock_(clock),
+        rng_(rng),
+        sink_(sink),
+        sample_ratio_(sample_ratio),
+        budget_(budget) {}
   // A child of `parent`, or a new trace when `parent` is not valid.
   Span Start(absl::string_view name, SpanKind kind, const TraceContext& parent);
   const std::string& service() const { return service_; }
@@ -84,6 +107,7 @@ class Tracer {
   Rng& rng_;
   SpanSink* const sink_;
   const double sample_ratio_;
+  TraceBudget* const budget_;
 };
 
 }  // namespace tutti

@@ -101,6 +101,7 @@ class AgentManagerModule final : public Module {
                                             limiter_, serving_.runtime().clock, metrics_);
     agent_rpc_ = std::make_unique<AgentRpc>(serving_.env(), directory_, *runner_, serving_.runtime().ids);
     execution_rpc_ = std::make_unique<AgentExecutionRpc>(serving_.env(), directory_, *runner_);
+    execution_rpc_->Offer(serving_.runtime().local_methods);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--agent-manager.grpc-port";

@@ -15,7 +15,7 @@ class Monitoring final : public Module {
         standalone_(standalone),
         traces_(static_cast<size_t>(std::max(1, config.monitoring().max_traces())),
                 static_cast<size_t>(std::max(1, config.monitoring().max_spans_per_trace()))),
-        serving_(runtime, "monitoring") {}
+        serving_(runtime, "monitoring", /*alone=*/true) {}
   ~Monitoring() override { Drain(absl::Now()); }
 
   absl::Status Start(const PeerChannels& peers) override {

@@ -64,6 +64,12 @@ class StateManager final : public Module {
     sessions_ = std::make_unique<SessionRpc>(deps, store_->sessions);
     audit_ = std::make_unique<AuditRpc>(deps, store_->audit);
     budgets_ = std::make_unique<BudgetRpc>(deps, store_->ledger);
+    LocalMethods& local = runtime.local_methods;
+    journal_->Offer(local);
+    runs_->Offer(local);
+    workflows_->Offer(local);
+    leases_->Offer(local);
+    cache_->Offer(local);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--state-manager.grpc-port";

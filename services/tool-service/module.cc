@@ -49,6 +49,7 @@ class ToolServiceModule final : public Module {
   ~ToolServiceModule() override { Drain(absl::Now()); }
 
   absl::Status Start(const PeerChannels&) override {
+    execution_rpc_.Offer(serving_.runtime().local_methods);
     RpcServer::Options server;
     if (!standalone_)
       server.address = absl::StrCat(config_.process().bind_address(), ":", config_.tool_service().grpc_port());

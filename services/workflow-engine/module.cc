@@ -18,9 +18,9 @@ class WorkflowEngine final : public Module {
   absl::Status Start(const PeerChannels& peers) override {
     const auto& options = config_.workflow_engine();
     Runtime& runtime = serving_.runtime();
-    state_ = std::make_unique<StateClient>(peers.state_manager);
-    agents_ = std::make_unique<GrpcAgents>(peers.agent_manager);
-    tools_ = std::make_unique<GrpcTools>(peers.tool_service);
+    state_ = std::make_unique<StateClient>(peers.state_manager, runtime.local_methods);
+    agents_ = std::make_unique<GrpcAgents>(peers.agent_manager, runtime.local_methods);
+    tools_ = std::make_unique<GrpcTools>(peers.tool_service, runtime.local_methods);
     names_ = std::make_unique<NameDirectory>(*agents_, *tools_, runtime.clock);
     checker_ = std::make_unique<SpecChecker>(*names_, evaluator_);
     host_ = std::make_unique<RunHost>(
@@ -44,6 +44,7 @@ class WorkflowEngine final : public Module {
     library_ = std::make_unique<SpecLibrary>(*state_);
     run_rpc_ = std::make_unique<RunRpc>(serving_.env(), *state_, *checker_, *host_, *library_, runtime.ids,
                                         options.max_input_bytes());
+    run_rpc_->Offer(runtime.local_methods);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--workflow-engine.grpc-port";

@@ -209,7 +209,10 @@ Task<absl::StatusOr<AgentResult>> AgentRunner::Run(CallContext& call, const tutt
       co_return result;
     }
     auto parsed = JsonInAnswer(response.text);
-    absl::Status fits = parsed.ok() ? ValidateJson(ToJson(agent.output_schema()), *parsed, "answer") : parsed.status();
+    absl::Status fits = parsed.status();
+    if (fits.ok() && agent.output_schema().fields_size() > 0) {
+      fits = ValidateJson(ToJson(agent.output_schema()), *parsed, "answer");
+    }
     if (fits.ok()) {
       result.output = *std::move(parsed);
       co_return result;

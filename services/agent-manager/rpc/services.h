@@ -1,6 +1,7 @@
 // The agent-manager's gRPC services.
 #pragma once
 
+#include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
 #include "services/agent-manager/domain/agent_directory.h"
 #include "services/agent-manager/domain/agent_runner.h"
@@ -36,6 +37,10 @@ class AgentExecutionRpc final : public v1::AgentExecutionService::CallbackServic
       : env_(env), directory_(directory), runner_(runner) {}
   grpc::ServerUnaryReactor* Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
                                     v1::ExecuteResponse* response) override;
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.agent.v1.AgentExecutionService/Execute", *this, &AgentExecutionRpc::HandleExecute);
+  }
 
  private:
   Task<absl::Status> HandleExecute(CallContext& call, const v1::ExecuteRequest& request, v1::ExecuteResponse& response);

@@ -37,6 +37,13 @@ Task<absl::Status> MethodForwarder::Forward(CallContext& call, StreamReader<grpc
     co_return Error(absl::StatusCode::kUnimplemented, "METHOD_NOT_PUBLIC",
                     "no such public method; reflection lists those that are");
   }
+  if (local_) {  // a unary method of this process
+    grpc::ByteBuffer request, response;
+    if (!co_await reader.Read(request)) co_return absl::CancelledError("the caller has gone");
+    absl::Status status = co_await local_->CallBytes(call, request, response);
+    if (status.ok()) writer.WriteLast(std::move(response));
+    co_return status;
+  }
   Stream stream(call, absl::InfiniteDuration());
   grpc::StubOptions options;
   stub_->PrepareBidiStreamingCall(stream.context(), method_, options, &stream);
@@ -54,7 +61,8 @@ grpc::ServerGenericBidiReactor* Passthrough::CreateReactor(grpc::GenericCallback
   if (grpc::GenericStub* stub = methods_.StubFor(context->method())) {
     MutexLock lock(mutex_);
     auto& slot = forwarders_[context->method()];
-    if (!slot) slot = std::make_unique<MethodForwarder>(context->method(), stub);
+    if (!slot)
+      slot = std::make_unique<MethodForwarder>(context->method(), stub, local_.FindRaw(context->method().substr(1)));
     forwarder = slot.get();
   }
   return ServeBidi<grpc::ByteBuffer, grpc::ByteBuffer>(env_, context, *forwarder, forwarder->method().c_str(),

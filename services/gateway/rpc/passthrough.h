@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
 #include "services/gateway/rpc/public_methods.h"
 
@@ -15,25 +16,28 @@ namespace tutti::gateway {
 // One method. The bytes are not looked into.
 class MethodForwarder {
  public:
-  MethodForwarder(std::string method, grpc::GenericStub* stub) : method_(std::move(method)), stub_(stub) {}
+  MethodForwarder(std::string method, grpc::GenericStub* stub, std::shared_ptr<LocalMethods::Raw> local)
+      : method_(std::move(method)), stub_(stub), local_(std::move(local)) {}
   Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
                              StreamWriter<grpc::ByteBuffer>& writer);
   const std::string& method() const { return method_; }
 
  private:
   const std::string method_;
-  grpc::GenericStub* const stub_;  // null: not a public method
+  grpc::GenericStub* const stub_;                   // null: not a public method
+  const std::shared_ptr<LocalMethods::Raw> local_;  // null: another process's
 };
 
 class Passthrough final : public grpc::CallbackGenericService {
  public:
-  Passthrough(ServerEnv& env, const PublicMethods& methods)
-      : env_(env), methods_(methods), unknown_("unknown", nullptr) {}
+  Passthrough(ServerEnv& env, const PublicMethods& methods, const LocalMethods& local)
+      : env_(env), methods_(methods), local_(local), unknown_("unknown", nullptr, nullptr) {}
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
 
  private:
   ServerEnv& env_;
   const PublicMethods& methods_;
+  const LocalMethods& local_;
   MethodForwarder unknown_;
   Mutex mutex_;
   std::map<std::string, std::unique_ptr<MethodForwarder>> forwarders_ ABSL_GUARDED_BY(mutex_);

@@ -148,16 +148,22 @@ std::string RestHandler::Malformed(const std::string& what) {
 
 Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call& target, HttpReply& reply) {
   grpc::ByteBuffer request = ToBytes(*target.request), response;
-  grpc::ClientContext context;
-  absl::Duration timeout = call.deadline == absl::InfiniteFuture() ? timeout_ : absl::InfiniteDuration();
-  rpc_internal::Prepare(call, timeout, call.trace, context);
-  OneShot<grpc::Status> done;
-  grpc::GenericStub* stub = methods_.StubFor(target.route->grpc_method);
-  stub->UnaryCall(&context, target.route->grpc_method, {}, &request, &response,
-                  [&done](grpc::Status status) { done.Set(std::move(status)); });
-  std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
-  grpc::Status status = co_await done.Wait(*call.executor);
-  if (!status.ok()) co_return FromGrpc(status);
+  const std::string& method = target.route->grpc_method;
+  if (auto local = serving_.runtime().local_methods.FindRaw(absl::string_view(method).substr(1))) {
+    CallContext bounded = call;
+    if (call.deadline == absl::InfiniteFuture()) bounded.deadline = serving_.runtime().clock.Now() + timeout_;
+    TUTTI_CO_RETURN_IF_ERROR(co_await local->CallBytes(bounded, request, response));
+  } else {
+    grpc::ClientContext context;
+    absl::Duration timeout = call.deadline == absl::InfiniteFuture() ? timeout_ : absl::InfiniteDuration();
+    rpc_internal::Prepare(call, timeout, call.trace, context);
+    OneShot<grpc::Status> done;
+    methods_.StubFor(method)->UnaryCall(&context, method, {}, &request, &response,
+                                        [&done](grpc::Status status) { done.Set(std::move(status)); });
+    std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
+    grpc::Status status = co_await done.Wait(*call.executor);
+    if (!status.ok()) co_return FromGrpc(status);
+  }
   auto message = Transcoder::NewResponse(*target.route);
   if (!FromBytes(response, message.get())) co_return absl::DataLossError("the service's answer cannot be read");
   TUTTI_CO_ASSIGN_OR_RETURN(std::string body, Transcoder::ToJsonText(*target.route, *message));

@@ -98,6 +98,14 @@ Task<absl::Status> JournalRpc::HandleAppend(CallContext& call, StreamReader<v1::
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> JournalRpc::HandleLocalAppend(CallContext& call, const v1::AppendRequest& request,
+                                                 v1::AppendResponse& response) {
+  OneShot<v1::AppendResponse> done;
+  local_router_->Append(request, [&done](v1::AppendResponse answer) { done.Set(std::move(answer)); });
+  response = co_await done.Wait(*call.executor);
+  co_return absl::OkStatus();
+}
+
 Task<absl::StatusOr<v1::ReadJournalResponse>> JournalRpc::ReadPage(CallContext& call, std::string run_id, int64_t after,
                                                                    bool inbox_only) {
   auto body = [&journal = journal_, run_id, after, inbox_only](Transaction& tx, v1::ReadJournalResponse& out) {

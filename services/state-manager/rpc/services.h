@@ -1,8 +1,10 @@
 // The state-manager's gRPC services: each method maps a call to the store and its answer back.
 #pragma once
 
+#include "runtime/rpc/local_methods.h"
 #include "services/state-manager/domain/watch_hub.h"
 #include "services/state-manager/ports/remote_embedder.h"
+#include "services/state-manager/rpc/append_router.h"
 #include "services/state-manager/rpc/methods.h"
 #include "services/state-manager/store/shards.h"
 #include "services/state-manager/store/state_store.h"
@@ -46,7 +48,15 @@ class JournalRpc final : public v1::JournalService::CallbackService {
   grpc::ServerWriteReactor<v1::WatchJournalResponse>* WatchJournal(grpc::CallbackServerContext* context,
                                                                    const v1::WatchJournalRequest* request) override;
 
+  // For callers in this process: Append as a unary method, for what a stream saves is the transport's.
+  void Offer(LocalMethods& local) {
+    local_router_ = std::make_shared<AppendRouter>(shards_, journal_, ledger_);
+    local.Add(env_, "tutti.state.v1.JournalService/Append", *this, &JournalRpc::HandleLocalAppend);
+  }
+
  private:
+  Task<absl::Status> HandleLocalAppend(CallContext& call, const v1::AppendRequest& request,
+                                       v1::AppendResponse& response);
   Task<absl::Status> HandleAppend(CallContext& call, StreamReader<v1::AppendRequest>& reader,
                                   StreamWriter<v1::AppendResponse>& writer);
   Task<absl::Status> HandleRead(CallContext& call, const v1::ReadJournalRequest& request,
@@ -64,6 +74,7 @@ class JournalRpc final : public v1::JournalService::CallbackService {
   const Runs& runs_;
   const Ledger& ledger_;
   const absl::Duration slowest_reader_;
+  std::shared_ptr<AppendRouter> local_router_;
 };
 
 class RunStoreRpc final : public v1::RunStoreService::CallbackService {
@@ -86,6 +97,20 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
   TUTTI_STORE_METHOD(ReopenRun);
   TUTTI_STORE_METHOD(ForkRun);
   TUTTI_STORE_METHOD(ListUsage);
+
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.state.v1.RunStoreService/CreateRun", *this, &RunStoreRpc::HandleCreateRun);
+    local.Add(env_, "tutti.state.v1.RunStoreService/GetRun", *this, &RunStoreRpc::HandleGetRun);
+    local.Add(env_, "tutti.state.v1.RunStoreService/ListRuns", *this, &RunStoreRpc::HandleListRuns);
+    local.Add(env_, "tutti.state.v1.RunStoreService/RequestCancel", *this, &RunStoreRpc::HandleRequestCancel);
+    local.Add(env_, "tutti.state.v1.RunStoreService/TerminateRun", *this, &RunStoreRpc::HandleTerminateRun);
+    local.Add(env_, "tutti.state.v1.RunStoreService/SignalRun", *this, &RunStoreRpc::HandleSignalRun);
+    local.Add(env_, "tutti.state.v1.RunStoreService/SetRunPaused", *this, &RunStoreRpc::HandleSetRunPaused);
+    local.Add(env_, "tutti.state.v1.RunStoreService/ReopenRun", *this, &RunStoreRpc::HandleReopenRun);
+    local.Add(env_, "tutti.state.v1.RunStoreService/ForkRun", *this, &RunStoreRpc::HandleForkRun);
+  }
 
  private:
   // What a caller does to a run, with the record of it.
@@ -112,6 +137,14 @@ class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService 
   TUTTI_STORE_METHOD(GetWorkflow);
   TUTTI_STORE_METHOD(ListWorkflows);
 
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.state.v1.WorkflowStoreService/PutWorkflow", *this, &WorkflowStoreRpc::HandlePutWorkflow);
+    local.Add(env_, "tutti.state.v1.WorkflowStoreService/GetWorkflow", *this, &WorkflowStoreRpc::HandleGetWorkflow);
+    local.Add(env_, "tutti.state.v1.WorkflowStoreService/ListWorkflows", *this, &WorkflowStoreRpc::HandleListWorkflows);
+  }
+
  private:
   ServerEnv& env_;
   Access& access_;
@@ -129,6 +162,15 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
   TUTTI_STORE_METHOD(Heartbeat);
   TUTTI_STORE_METHOD(ClaimRuns);
   TUTTI_STORE_METHOD(ReleaseInstance);
+
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.state.v1.LeaseService/RegisterInstance", *this, &LeaseRpc::HandleRegisterInstance);
+    local.Add(env_, "tutti.state.v1.LeaseService/Heartbeat", *this, &LeaseRpc::HandleHeartbeat);
+    local.Add(env_, "tutti.state.v1.LeaseService/ClaimRuns", *this, &LeaseRpc::HandleClaimRuns);
+    local.Add(env_, "tutti.state.v1.LeaseService/ReleaseInstance", *this, &LeaseRpc::HandleReleaseInstance);
+  }
 
  private:
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchInstanceRequest& request,
@@ -221,6 +263,13 @@ class CacheRpc final : public v1::CacheService::CallbackService {
   CacheRpc(const RpcDeps& deps, const StepCache& cache) : env_(deps.env), access_(deps.access), area_(cache) {}
   TUTTI_STORE_METHOD(GetCacheEntry);
   TUTTI_STORE_METHOD(PutCacheEntry);
+
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.state.v1.CacheService/GetCacheEntry", *this, &CacheRpc::HandleGetCacheEntry);
+    local.Add(env_, "tutti.state.v1.CacheService/PutCacheEntry", *this, &CacheRpc::HandlePutCacheEntry);
+  }
 
  private:
   ServerEnv& env_;

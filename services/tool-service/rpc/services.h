@@ -1,6 +1,7 @@
 // The tool-service's gRPC services.
 #pragma once
 
+#include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
 #include "services/tool-service/domain/catalogue.h"
 #include "tutti/tool/v1/tool_service.grpc.pb.h"
@@ -46,6 +47,10 @@ class ToolExecutionRpc final : public v1::ToolExecutionService::CallbackService 
   ToolExecutionRpc(ServerEnv& env, ToolRunner& runner) : env_(env), runner_(runner) {}
   grpc::ServerUnaryReactor* Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
                                     v1::ExecuteResponse* response) override;
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.tool.v1.ToolExecutionService/Execute", *this, &ToolExecutionRpc::HandleExecute);
+  }
 
  private:
   Task<absl::Status> HandleExecute(CallContext& call, const v1::ExecuteRequest& request, v1::ExecuteResponse& response);

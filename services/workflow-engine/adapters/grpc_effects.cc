@@ -31,8 +31,8 @@ Task<absl::StatusOr<AgentAnswer>> GrpcAgents::Execute(CallContext& call, Attempt
   tutti::agent::v1::ExecuteResponse response;
   using Async = tutti::agent::v1::AgentExecutionService::StubInterface::async_interface;
   absl::Status status =
-      co_await CallUnary(child, *execution_->async(), &Async::Execute, "tutti.agent.v1.AgentExecutionService/Execute",
-                         request, response, kNoOwnTimeout);
+      co_await CallUnary(local_, child, *execution_->async(), &Async::Execute,
+                         "tutti.agent.v1.AgentExecutionService/Execute", request, response, kNoOwnTimeout);
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   AgentAnswer answer;
@@ -71,8 +71,8 @@ Task<absl::StatusOr<Json>> GrpcTools::Execute(CallContext& call, Attempt attempt
   tutti::tool::v1::ExecuteResponse response;
   using Async = tutti::tool::v1::ToolExecutionService::StubInterface::async_interface;
   absl::Status status =
-      co_await CallUnary(child, *execution_->async(), &Async::Execute, "tutti.tool.v1.ToolExecutionService/Execute",
-                         request, response, kNoOwnTimeout);
+      co_await CallUnary(local_, child, *execution_->async(), &Async::Execute,
+                         "tutti.tool.v1.ToolExecutionService/Execute", request, response, kNoOwnTimeout);
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   auto result = FromPayload(response.result());

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 
+#include "runtime/rpc/local_methods.h"
 #include "services/workflow-engine/ports/effects.h"
 #include "tutti/agent/v1/agent_service.grpc.pb.h"
 #include "tutti/tool/v1/tool_service.grpc.pb.h"
@@ -15,8 +16,9 @@ namespace tutti::engine {
 
 class GrpcAgents final : public AgentPort {
  public:
-  explicit GrpcAgents(const std::shared_ptr<grpc::Channel>& channel)
-      : execution_(tutti::agent::v1::AgentExecutionService::NewStub(channel)),
+  GrpcAgents(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local)
+      : local_(local),
+        execution_(tutti::agent::v1::AgentExecutionService::NewStub(channel)),
         service_(tutti::agent::v1::AgentService::NewStub(channel)) {}
   Task<absl::StatusOr<AgentAnswer>> Execute(CallContext& call, Attempt attempt, std::string agent,
                                             const tutti::agent::v1::Agent* definition, Json input) override;
@@ -24,19 +26,22 @@ class GrpcAgents final : public AgentPort {
   Task<absl::StatusOr<std::set<std::string>>> Names(CallContext& call);
 
  private:
+  const LocalMethods& local_;
   std::unique_ptr<tutti::agent::v1::AgentExecutionService::StubInterface> execution_;
   std::unique_ptr<tutti::agent::v1::AgentService::StubInterface> service_;
 };
 
 class GrpcTools final : public ToolPort {
  public:
-  explicit GrpcTools(const std::shared_ptr<grpc::Channel>& channel)
-      : execution_(tutti::tool::v1::ToolExecutionService::NewStub(channel)),
+  GrpcTools(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local)
+      : local_(local),
+        execution_(tutti::tool::v1::ToolExecutionService::NewStub(channel)),
         service_(tutti::tool::v1::ToolService::NewStub(channel)) {}
   Task<absl::StatusOr<Json>> Execute(CallContext& call, Attempt attempt, std::string tool, Json parameters) override;
   Task<absl::StatusOr<std::set<std::string>>> Names(CallContext& call);
 
  private:
+  const LocalMethods& local_;
   std::unique_ptr<tutti::tool::v1::ToolExecutionService::StubInterface> execution_;
   std::unique_ptr<tutti::tool::v1::ToolService::StubInterface> service_;
 };

@@ -1,5 +1,7 @@
 #include "services/workflow-engine/adapters/journal_client.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/async/sleep.h"
 #include "runtime/async/when_all.h"
@@ -10,6 +12,9 @@ namespace tutti::engine {
 namespace {
 
 constexpr size_t kMostTogether = 256;
+// How long what is posted may wait for company: a quick step's start travels with its end, a slow one's is visible
+// soon.
+constexpr absl::Duration kSoon = absl::Milliseconds(3);
 constexpr size_t kMostBytesTogether = size_t{256} << 10;
 
 bool Passing(const absl::Status& status) {
@@ -19,21 +24,60 @@ bool Passing(const absl::Status& status) {
 
 }  // namespace
 
-JournalClient::JournalClient(const std::shared_ptr<grpc::Channel>& channel, Executor& executor, TimerService& timers,
-                             Tracer& tracer, Rng& rng, Logger& log)
+JournalClient::JournalClient(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local,
+                             Executor& executor, TimerService& timers, Tracer& tracer, Rng& rng, Logger& log)
     : stub_(state::JournalService::NewStub(channel)),
       executor_(executor),
       timers_(timers),
       tracer_(tracer),
       rng_(rng),
-      log_(log) {}
+      log_(log),
+      local_(local.Find<state::AppendRequest, state::AppendResponse>("tutti.state.v1.JournalService/Append")) {}
 
 JournalClient::~JournalClient() { Stop(); }
 
-void JournalClient::Start() { scope_.Spawn(executor_, Loop()); }
+void JournalClient::Start() {
+  if (!local_) scope_.Spawn(executor_, Loop());
+}
+
+void JournalClient::Soon(absl::AnyInvocable<void()> flush) {
+  flushes_->waiting.push_back(std::move(flush));
+  if (flushes_->timed) return;
+  flushes_->timed = true;
+  timers_.After(kSoon, [weak = std::weak_ptr<Flushes>(flushes_), &executor = executor_] {
+    if (weak.expired()) return;
+    executor.Post([weak] {
+      auto flushes = weak.lock();
+      if (!flushes) return;
+      flushes->timed = false;
+      auto waiting = std::exchange(flushes->waiting, {});
+      for (auto& flush : waiting) flush();
+    });
+  });
+}
+
+// In this process there is no stream that could break: an append that the store could not take is repeated by itself.
+// Later ones of its run are refused until it has been (JOURNAL_GAP), and repeated too.
+Task<absl::Status> JournalClient::AppendLocally(state::AppendRequest request) {
+  for (absl::Duration backoff = absl::Milliseconds(50);; backoff = std::min(backoff * 2, absl::Seconds(2))) {
+    CallContext call(executor_, tracer_);
+    call.stop = stop_.get_token();
+    call.trace = TraceContext{.trace_high = 1, .trace_low = 1, .span = 1, .sampled = false};
+    state::AppendResponse response;
+    absl::Status status = co_await local_->Call(call, request, response, absl::InfiniteDuration());
+    if (status.ok()) status = FromRpcStatus(response.status());
+    if (stop_.stop_requested() && !status.ok()) co_return absl::CancelledError("the journal is closed");
+    if (!Passing(status)) co_return status;
+    log_.Warning("journal append failed for now", {{"error", status.message()}});
+    if (!co_await Sleep(timers_, executor_, backoff * (0.8 + 0.4 * rng_.Unit()), stop_.get_token())) {
+      co_return absl::CancelledError("the journal is closed");
+    }
+  }
+}
 
 void JournalClient::Stop() {
   stop_.request_stop();
+  if (local_) return;
   scope_.Spawn(executor_, Wake());
   scope_.CloseAndWait();
 }
@@ -44,6 +88,10 @@ Task<void> JournalClient::Wake() {
 }
 
 Task<absl::Status> JournalClient::Append(state::AppendRequest request) {
+  if (local_) {
+    absl::Status status = co_await AppendLocally(std::move(request));
+    co_return status;
+  }
   if (stopped_) co_return absl::CancelledError("the journal is closed");
   auto pending = std::make_shared<Pending>();
   pending->request = std::move(request);
@@ -148,43 +196,58 @@ bool JournalClient::Take(state::AppendResponse& response, bool& answered) {
   return true;
 }
 
-state::AppendRequest RunJournal::State::Take() {
+state::AppendRequest RunJournal::State::Take(size_t count) {
   state::AppendRequest request;
   request.set_run_id(run_id);
   request.set_lease_epoch(lease_epoch);
   request.set_writer_seq(writer_seq);
-  for (auto& entry : posted) *request.add_entries() = std::move(entry);
-  posted.clear();
+  auto end = posted.begin() + static_cast<int64_t>(count);
+  for (auto it = posted.begin(); it != end; ++it) *request.add_entries() = std::move(*it);
+  posted.erase(posted.begin(), end);
   writer_seq += request.entries_size();
   return request;
 }
 
-namespace {
-async_internal::Detached SendPosted(JournalClient& client, state::AppendRequest request) {
-  // The answer does not matter here: a lost lease shows at the next Commit.
-  absl::Status ignored = co_await client.Append(std::move(request));
-  (void)ignored;
+async_internal::Detached RunJournal::SendPosted(std::shared_ptr<State> state, size_t count) {
+  ++state->sending;
+  absl::Status status = co_await state->client.Append(state->Take(count));
+  if (!status.ok() && state->failed.ok()) state->failed = status;
+  if (--state->sending > 0) co_return;
+  for (auto& waiter : std::exchange(state->waiting, {})) waiter->Set(true);
 }
-}  // namespace
 
 void RunJournal::Post(state::JournalEntry entry) {
   bool first = state_->posted.empty();
   state_->posted.push_back(std::move(entry));
   if (!first) return;
-  // A quick step's start travels with its end; a slow one's is visible after a moment.
-  state_->timers.After(absl::Milliseconds(3), [weak = std::weak_ptr<State>(state_)] {
+  state_->client.Soon([weak = std::weak_ptr<State>(state_)] {
     auto state = weak.lock();
-    if (!state) return;
-    state->executor.Post([weak] {
-      auto state = weak.lock();
-      if (state && !state->posted.empty()) SendPosted(state->client, state->Take());
-    });
+    if (state && !state->posted.empty()) SendPosted(state, state->posted.size());
   });
+}
+
+bool RunJournal::Retract(const std::function<bool(const state::JournalEntry&)>& which) {
+  auto it = std::find_if(state_->posted.begin(), state_->posted.end(), which);
+  if (it == state_->posted.end()) return false;
+  state_->posted.erase(it);
+  return true;
+}
+
+Task<absl::Status> RunJournal::Barrier() {
+  auto state = state_;
+  if (size_t count = EndOfResults(state->posted); count > 0) SendPosted(state, count);
+  while (state->sending > 0) {
+    auto waiter = std::make_shared<OneShot<bool>>();
+    state->waiting.push_back(waiter);
+    co_await waiter->Wait(state->executor);
+  }
+  co_return state->failed;
 }
 
 Task<absl::Status> RunJournal::Commit(state::JournalEntry entry) {
   state_->posted.push_back(std::move(entry));
-  absl::Status status = co_await state_->client.Append(state_->Take());
+  SendPosted(state_, state_->posted.size());
+  absl::Status status = co_await Barrier();
   co_return status;
 }
 

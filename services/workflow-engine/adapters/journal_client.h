@@ -8,9 +8,11 @@
 #include <memory>
 #include <string>
 
+#include "absl/functional/any_invocable.h"
 #include "runtime/async/one_shot.h"
 #include "runtime/async/scope.h"
 #include "runtime/rpc/client_calls.h"
+#include "runtime/rpc/local_methods.h"
 #include "runtime/telemetry/log.h"
 #include "services/workflow-engine/ports/effects.h"
 #include "tutti/state/v1/journal_service.grpc.pb.h"
@@ -22,14 +24,16 @@ namespace state = tutti::state::v1;
 // All methods on the executor given.
 class JournalClient {
  public:
-  JournalClient(const std::shared_ptr<grpc::Channel>& channel, Executor& executor, TimerService& timers, Tracer& tracer,
-                Rng& rng, Logger& log);
+  JournalClient(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local, Executor& executor,
+                TimerService& timers, Tracer& tracer, Rng& rng, Logger& log);
   ~JournalClient();
 
   void Start();
   // Answers nothing any more: waiting appends end as CANCELLED. From another thread; blocks.
   void Stop();
 
+  // Calls `flush` on the executor within some milliseconds, together with others: what a run has posted.
+  void Soon(absl::AnyInvocable<void()> flush);
   // The final answer of one append: OK, ABORTED (lease lost), NOT_FOUND, FAILED_PRECONDITION, or CANCELLED at Stop.
   Task<absl::Status> Append(state::AppendRequest request);
 
@@ -48,6 +52,8 @@ class JournalClient {
   bool Take(state::AppendResponse& response, bool& answered);
   void WakeWriter();
   Task<void> Wake();
+  using LocalAppend = LocalMethods::Typed<state::AppendRequest, state::AppendResponse>;
+  Task<absl::Status> AppendLocally(state::AppendRequest request);
 
   std::unique_ptr<state::JournalService::StubInterface> stub_;
   Executor& executor_;
@@ -61,6 +67,13 @@ class JournalClient {
   int64_t sent_up_to_ = 0;                                  // on the current stream
   std::unique_ptr<OneShot<bool>> writer_wake_;
   bool stopped_ = false;
+  const std::shared_ptr<LocalAppend> local_;  // the store in this process; else null
+  // Lives as long as a timer that points to it.
+  struct Flushes {
+    std::vector<absl::AnyInvocable<void()>> waiting;
+    bool timed = false;
+  };
+  const std::shared_ptr<Flushes> flushes_ = std::make_shared<Flushes>();
   Scope scope_;
 };
 
@@ -70,7 +83,9 @@ class RunJournal final : public JournalPort {
   RunJournal(JournalClient& client, TimerService& timers, Executor& executor, std::string run_id, int64_t lease_epoch)
       : state_(std::make_shared<State>(client, timers, executor, std::move(run_id), lease_epoch)) {}
   void Post(state::JournalEntry entry) override;
+  bool Retract(const std::function<bool(const state::JournalEntry&)>& which) override;
   Task<absl::Status> Commit(state::JournalEntry entry) override;
+  Task<absl::Status> Barrier() override;
 
  private:
   struct State {
@@ -83,8 +98,14 @@ class RunJournal final : public JournalPort {
     const int64_t lease_epoch;
     int64_t writer_seq = 1;
     std::vector<state::JournalEntry> posted;
-    state::AppendRequest Take();
+    // Appends under way whose answers nobody has waited for yet.
+    int sending = 0;
+    absl::Status failed;
+    std::vector<std::shared_ptr<OneShot<bool>>> waiting;
+    // The first `count` of what is posted.
+    state::AppendRequest Take(size_t count);
   };
+  static async_internal::Detached SendPosted(std::shared_ptr<State> state, size_t count);
   std::shared_ptr<State> state_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/rpc/client_calls.h"
+#include "runtime/rpc/local_methods.h"
 #include "tutti/state/v1/cache_service.grpc.pb.h"
 #include "tutti/state/v1/journal_service.grpc.pb.h"
 #include "tutti/state/v1/lease_service.grpc.pb.h"
@@ -18,22 +19,24 @@ namespace state = tutti::state::v1;
 
 class StateClient {
  public:
-  explicit StateClient(const std::shared_ptr<grpc::Channel>& channel)
-      : runs_(state::RunStoreService::NewStub(channel)),
+  StateClient(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local)
+      : local_(local),
+        runs_(state::RunStoreService::NewStub(channel)),
         workflows_(state::WorkflowStoreService::NewStub(channel)),
         leases_(state::LeaseService::NewStub(channel)),
         journal_(state::JournalService::NewStub(channel)),
         cache_(state::CacheService::NewStub(channel)),
         memories_(state::MemoryService::NewStub(channel)) {}
 
-#define TUTTI_STATE_CALL(Service, stub, Name)                                                                          \
-  Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {                  \
-    using Async = state::Service::StubInterface::async_interface;                                                      \
-    state::Name##Response response;                                                                                    \
-    absl::Status status = co_await CallUnary(call, *stub->async(), &Async::Name, "tutti.state.v1." #Service "/" #Name, \
-                                             request, response, absl::Seconds(10));                                    \
-    if (!status.ok()) co_return status;                                                                                \
-    co_return std::move(response);                                                                                     \
+#define TUTTI_STATE_CALL(Service, stub, Name)                                                                         \
+  Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {                 \
+    using Async = state::Service::StubInterface::async_interface;                                                     \
+    state::Name##Response response;                                                                                   \
+    absl::Status status =                                                                                             \
+        co_await CallUnary(local_, call, *stub->async(), &Async::Name, "tutti.state.v1." #Service "/" #Name, request, \
+                           response, absl::Seconds(10));                                                              \
+    if (!status.ok()) co_return status;                                                                               \
+    co_return std::move(response);                                                                                    \
   }
   TUTTI_STATE_CALL(RunStoreService, runs_, CreateRun)
   TUTTI_STATE_CALL(RunStoreService, runs_, GetRun)
@@ -61,6 +64,7 @@ class StateClient {
   state::LeaseService::StubInterface& leases() { return *leases_; }
 
  private:
+  const LocalMethods& local_;
   std::unique_ptr<state::RunStoreService::StubInterface> runs_;
   std::unique_ptr<state::WorkflowStoreService::StubInterface> workflows_;
   std::unique_ptr<state::LeaseService::StubInterface> leases_;

@@ -89,10 +89,20 @@ Task<absl::StatusOr<Json>> Interpreter::RunAll() {
 }
 
 Task<absl::StatusOr<Json>> Interpreter::Run() {
+  auto result = co_await Walk();
+  // A halt may come while the run is on its way out of memory: what writes that still needs the interpreter.
+  if (parking_) co_await park_ended_.Wait(deps_.executor);
+  // Whatever an error says that came while the walk was being halted: who walks it next finds out whether it is one.
+  if (!result.ok() && halt_.stop_requested() && !EndsWalk(result.status())) {
+    co_return Error(absl::StatusCode::kAborted, "RUN_HALTED", "the run goes on elsewhere");
+  }
+  co_return result;
+}
+
+Task<absl::StatusOr<Json>> Interpreter::Walk() {
   auto result = co_await RunAll();
   if (result.ok()) co_return result;
-  if (halt_.stop_requested()) co_return Error(absl::StatusCode::kAborted, "RUN_HALTED", "the run goes on elsewhere");
-  if (EndsWalk(result.status())) co_return result;
+  if (halt_.stop_requested() || EndsWalk(result.status())) co_return result;
   bool cancelled = cancel_.stop_requested();
   Bounds after = bounds_;
   after.stop = halt_;
@@ -102,7 +112,6 @@ Task<absl::StatusOr<Json>> Interpreter::Run() {
   if (spec_.on_error().empty()) co_return result;
   after.stop = bounds_.stop;
   auto caught = co_await Catch(spec_.on_error(), "", result.status(), root_, after);
-  if (halt_.stop_requested()) co_return Error(absl::StatusCode::kAborted, "RUN_HALTED", "the run goes on elsewhere");
   if (!caught.ok()) co_return caught.status();
   co_return Json(**caught);
 }

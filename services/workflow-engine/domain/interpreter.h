@@ -96,6 +96,7 @@ class Interpreter {
   Task<Result> RunBlock(const Steps& steps, std::string path, Variables& variables, Bounds bounds);
   Task<Result> RunGraph(const Steps& steps, std::string path, Variables& variables, Bounds bounds);
   Task<bool> RunGraphStep(const Step& step, std::string path, Graph& graph);
+  Task<absl::StatusOr<Json>> Walk();
   Task<absl::StatusOr<Json>> RunAll();
   absl::Status Interrupted(const Bounds& bounds) const;
 
@@ -260,6 +261,7 @@ class Interpreter {
   int moving_ = 1;
   std::list<std::shared_ptr<Waiter>> waiters_;
   bool parking_ = false;
+  OneShot<bool> park_ended_;
   bool idle_check_posted_ = false;
   std::vector<Signal> signals_;
   bool paused_ = false;

@@ -24,6 +24,7 @@ CallContext Interpreter::NewCall(const Bounds& bounds) {
 }
 
 Task<absl::StatusOr<Admission::Permit>> Interpreter::Enter(std::string target, const Bounds& bounds) {
+  TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Barrier());
   if (bounds.budget) {
     TUTTI_CO_RETURN_IF_ERROR(bounds.budget->Check());
     bounds.budget->Call();

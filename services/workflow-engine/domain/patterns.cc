@@ -172,6 +172,7 @@ Task<absl::Status> Interpreter::LearnLesson(const tutti::workflow::v1::ReflectSt
   if (!step.has_lessons() || lesson.empty()) co_return absl::OkStatus();
   std::string learn_path = absl::StrCat(path, "/learn");
   std::function<Task<Result>()> effect = [this, &step, &bounds, &learn_path, &lesson, score]() -> Task<Result> {
+    TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Barrier());
     CallContext call = NewCall(bounds);
     Attempt attempt{subject_.run_id, learn_path, absl::StrCat(subject_.run_id, "/", learn_path, "/1")};
     // What was hard to get right is worth more.

@@ -62,6 +62,9 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       record->set_state(entry.step_completed().skipped() ? tutti::workflow::v1::STEP_STATE_SKIPPED
                                                          : tutti::workflow::v1::STEP_STATE_SUCCEEDED);
       *record->mutable_end_time() = entry.time();
+      if (!record->has_start_time() && entry.step_completed().has_start_time()) {
+        *record->mutable_start_time() = entry.step_completed().start_time();
+      }
       record->clear_error();
       record->clear_wait();
       record->set_cached(entry.step_completed().cached());

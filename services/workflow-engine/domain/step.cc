@@ -36,6 +36,12 @@ bool Takes(const tutti::workflow::v1::ErrorHandler& handler, const absl::Status&
 
 }  // namespace
 
+size_t EndOfResults(const std::vector<tutti::state::v1::JournalEntry>& entries) {
+  size_t end = entries.size();
+  while (end > 0 && (entries[end - 1].has_step_started() || entries[end - 1].has_run_started())) --end;
+  return end;
+}
+
 absl::Status CheckResult(const Json& result, tutti::type::v1::Payload* out) {
   ToPayload(result, out);
   if (out->data().size() > kMaxResultBytes) {
@@ -265,6 +271,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
     co_return result;
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await HoldWhilePaused(bounds));
+  const absl::Time begin = deps_.clock.Now();
   if (step.has_timeout()) {
     absl::Time start = deps_.clock.Now();
     if (const StepHistory* before = history_.Find(path);
@@ -327,10 +334,15 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   completed.set_attempt(attempt);
   completed.set_target(TargetOf(step));
   *entry.mutable_step_completed() = std::move(completed);
-  if (RecordsResult(step) || (!step.compensation().empty() && !(known && known->result))) {
-    TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Commit(std::move(entry)));
-  } else if (!(known && known->result)) {
-    deps_.effects.journal.Post(std::move(entry));  // its steps are durable; its own end follows from theirs
+  // Durable before anything is done that builds on it (Barrier), not before that: what follows without an effect
+  // outside, such as the run's end, is written together with it.
+  if (!(known && known->result)) {
+    // A step that was quick needs no entry of its own for its beginning.
+    bool quick = deps_.effects.journal.Retract([&](const tutti::state::v1::JournalEntry& posted) {
+      return posted.step_started().path() == path && posted.step_started().attempt() == attempt;
+    });
+    if (quick) SetTime(begin, entry.mutable_step_completed()->mutable_start_time());
+    deps_.effects.journal.Post(std::move(entry));
   }
   Completed(step, path, *result, variables, known && known->result ? known->order : ++order_);
   co_return result;

@@ -175,6 +175,7 @@ Task<void> Interpreter::Park(absl::Time wake_time) {
   (void)written;
   std::vector<std::shared_ptr<Waiter>> waiting(waiters_.begin(), waiters_.end());
   for (const auto& waiter : waiting) Wake(waiter, Woken::kParked);
+  park_ended_.Set(true);
 }
 
 Task<Interpreter::Result> Interpreter::RunSleep(const tutti::workflow::v1::SleepStep& step, std::string path,
@@ -267,6 +268,7 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
   } else {
     start.input = *variables.Find("input");
   }
+  TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Barrier());
   for (;;) {
     CallContext call = NewCall(bounds);
     Attempt attempt{subject_.run_id, path, key};

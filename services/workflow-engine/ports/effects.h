@@ -1,6 +1,7 @@
 // What a run can do to the world: ask agents, call tools, start other runs, remember, write its journal.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -84,10 +85,18 @@ class JournalPort {
   virtual ~JournalPort() = default;
   // Written soon, at the latest with the next Commit.
   virtual void Post(tutti::state::v1::JournalEntry entry) = 0;
+  // Takes back the first posted entry of that kind that has not been sent yet; false when there is none.
+  virtual bool Retract(const std::function<bool(const tutti::state::v1::JournalEntry&)>& which) = 0;
   // OK when this entry and all before it are durable. ABORTED: the lease is lost, stop at once. Other errors are
   // retried inside until the call's stop is requested (CANCELLED).
   virtual Task<absl::Status> Commit(tutti::state::v1::JournalEntry entry) = 0;
+  // OK when all that was posted is durable; else as Commit. What has an effect outside waits for it: a result is
+  // durable before anything is done that builds on it.
+  virtual Task<absl::Status> Barrier() = 0;
 };
+
+// How many of the entries must be durable before an effect: all up to the last that is no mere beginning.
+size_t EndOfResults(const std::vector<tutti::state::v1::JournalEntry>& entries);
 
 // All of them, as the interpreter is given them.
 struct Effects {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/strings/str_cat.h"
+#include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
 #include "runtime/status/error.h"
 #include "services/workflow-engine/domain/validator.h"
@@ -113,6 +114,15 @@ class RunRpc final : public v1::RunService::CallbackService {
                                     v1::ForkRunResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(grpc::CallbackServerContext* context,
                                                            const v1::WatchRunRequest* request) override;
+
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.workflow.v1.RunService/StartRun", *this, &RunRpc::HandleStart);
+    local.Add(env_, "tutti.workflow.v1.RunService/GetRun", *this, &RunRpc::HandleGet);
+    local.Add(env_, "tutti.workflow.v1.RunService/ListRuns", *this, &RunRpc::HandleList);
+    local.Add(env_, "tutti.workflow.v1.RunService/CancelRun", *this, &RunRpc::HandleCancel);
+    local.Add(env_, "tutti.workflow.v1.RunService/SignalRun", *this, &RunRpc::HandleSignalRun);
+  }
 
  private:
   Task<absl::Status> HandleStart(CallContext& call, const v1::StartRunRequest& request, v1::StartRunResponse& response);

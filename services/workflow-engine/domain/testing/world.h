@@ -163,6 +163,30 @@ class FakeJournal final : public JournalPort {
  public:
   explicit FakeJournal(World& world) : world_(world) {}
   void Post(JournalEntry entry) override { posted_.push_back(std::move(entry)); }
+  bool Retract(const std::function<bool(const JournalEntry&)>& which) override {
+    auto it = std::find_if(posted_.begin(), posted_.end(), which);
+    if (it == posted_.end()) return false;
+    posted_.erase(it);
+    return true;
+  }
+  Task<absl::Status> Barrier() override {
+    size_t count = EndOfResults(posted_);
+    if (count == 0) co_return absl::OkStatus();
+    std::vector<JournalEntry> beginnings(posted_.begin() + static_cast<int64_t>(count), posted_.end());
+    JournalEntry last = posted_[count - 1];
+    posted_.resize(count - 1);
+    absl::Status status = co_await Commit(std::move(last));
+    posted_ = std::move(beginnings);
+    co_return status;
+  }
+  // All that was posted, durable.
+  Task<absl::Status> Flush() {
+    if (posted_.empty()) co_return absl::OkStatus();
+    JournalEntry last = std::move(posted_.back());
+    posted_.pop_back();
+    absl::Status status = co_await Commit(std::move(last));
+    co_return status;
+  }
   Task<absl::Status> Commit(JournalEntry entry) override {
     if (world_.commits_until_crash == 0) co_return Error(absl::StatusCode::kAborted, "LEASE_LOST", "crashed");
     if (world_.commits_until_crash > 0) --world_.commits_until_crash;
@@ -177,8 +201,13 @@ class FakeJournal final : public JournalPort {
   std::vector<JournalEntry> posted_;
 };
 
-inline Task<void> RunInto(Interpreter& interpreter, std::optional<absl::StatusOr<Json>>& out) {
+// As a host does it: the run's end is written with what was posted before it.
+inline Task<void> RunInto(Interpreter& interpreter, FakeJournal& journal, std::optional<absl::StatusOr<Json>>& out) {
   auto result = co_await interpreter.Run();
+  if (!EndsWalk(result.status())) {
+    absl::Status written = co_await journal.Flush();
+    if (!written.ok()) result = written;
+  }
   out.emplace(std::move(result));
 }
 
@@ -222,7 +251,7 @@ class InterpreterTest : public ::testing::Test {
     current_ = &interpreter;
     std::optional<absl::StatusOr<Json>> out;
     Scope scope;
-    scope.Spawn(world_.executor, RunInto(interpreter, out));
+    scope.Spawn(world_.executor, RunInto(interpreter, journal, out));
     world_.executor.RunUntilIdle();
     while (!out && (advance > absl::ZeroDuration() || !world_.held.empty() || on_idle_)) {
       if (!world_.held.empty()) {
