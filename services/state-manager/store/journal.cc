@@ -95,6 +95,7 @@ struct Journal::Head : Remembered {
   int64_t calls = 0, input_tokens = 0, output_tokens = 0, cost_nano_units = 0;
   bool parked = false;
   int64_t inbox_seen = 0, wake_time = 0;
+  bool row_written = false;  // with all of that
   bool ended = false;
   bool has_output = false, has_error = false;
   std::string output, error;  // cells
@@ -280,11 +281,11 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
   TUTTI_RETURN_IF_ERROR(entry_usage.Flush());
   for (auto& [run_id, head] : heads) {
     if (!head.written) continue;
-    if (head.used) {
+    if (head.used && !head.row_written) {
       TUTTI_RETURN_IF_ERROR(usage.Add(run_id, head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units));
     }
-    if (head.turned) TUTTI_RETURN_IF_ERROR(status.Add(run_id, head.status, head.start_time));
-    if (head.ended) {
+    if (head.turned && !head.row_written) TUTTI_RETURN_IF_ERROR(status.Add(run_id, head.status, head.start_time));
+    if (head.ended && !head.row_written) {
       TUTTI_RETURN_IF_ERROR(end.Add(run_id, head.has_output ? SqlArg::Bytes(head.output) : SqlArg::Null(),
                                     head.has_error ? SqlArg::Bytes(head.error) : SqlArg::Null(), head.error_code,
                                     head.end_time));
@@ -318,16 +319,41 @@ absl::Status Journal::WriteRead(Transaction& tx, const Heads& heads, const Batch
   return update.Flush();
 }
 
-absl::StatusOr<bool> Journal::WriteKnownOneByOne(Transaction& tx, const Heads& heads, const Batch& batch) {
+// One UPDATE a run, with as many columns as have changed: a row is large, and each statement writes all of it. Columns
+// of indexes stand only where they change.
+#define TUTTI_MOVE_HEAD "UPDATE runs SET last_seq = $2, last_writer_seq = $3, progress_percent = $4"
+#define TUTTI_ADD_USAGE                                                                                             \
+  ", calls = calls + $8, input_tokens = input_tokens + $9, output_tokens = output_tokens + $10, cost_nano_units = " \
+  "cost_nano_units + $11"
+#define TUTTI_AS_REMEMBERED                                                                                       \
+  " WHERE run_id = $1 AND lease_epoch = $5 AND last_seq = $6 AND last_writer_seq = $7 AND status IN ('PENDING', " \
+  "'RUNNING')"
+
+absl::StatusOr<bool> Journal::WriteKnownOneByOne(Transaction& tx, Heads& heads, const Batch& batch) {
   int64_t as_remembered = 0;
-  for (const auto& [run_id, head] : heads) {
-    Statement update = tx.Prepare(
-        "UPDATE runs SET last_seq = $2, last_writer_seq = $3, progress_percent = $4 WHERE run_id = $1 AND "
-        "lease_epoch = $5 AND last_seq = $6 AND last_writer_seq = $7 AND status IN ('PENDING', 'RUNNING')");
+  for (auto& [run_id, head] : heads) {
+    const char* sql = TUTTI_MOVE_HEAD TUTTI_AS_REMEMBERED;
+    if (head.used) sql = TUTTI_MOVE_HEAD TUTTI_ADD_USAGE TUTTI_AS_REMEMBERED;
+    if (head.turned) sql = TUTTI_MOVE_HEAD TUTTI_ADD_USAGE ", status = $12, start_time = $13" TUTTI_AS_REMEMBERED;
+    if (head.ended) {
+      sql = TUTTI_MOVE_HEAD TUTTI_ADD_USAGE
+          ", status = $12, start_time = $13, output = $14, error = $15, error_code = $16, end_time = "
+          "$17" TUTTI_AS_REMEMBERED;
+    }
+    Statement update = tx.Prepare(sql);
     update.BindAll(run_id, head.last_seq, head.last_writer_seq, head.progress, head.lease_epoch, head.seen_seq,
                    head.seen_writer_seq);
+    if (head.used || head.turned || head.ended) {
+      update.BindAll(head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units);
+    }
+    if (head.turned || head.ended) update.BindAll(head.status, head.start_time);
+    if (head.ended) {
+      update.BindAll(head.has_output ? SqlArg::Bytes(head.output) : SqlArg::Null(),
+                     head.has_error ? SqlArg::Bytes(head.error) : SqlArg::Null(), head.error_code, head.end_time);
+    }
     TUTTI_RETURN_IF_ERROR(update.Run());
     as_remembered += update.Changes();
+    head.row_written = true;
   }
   if (as_remembered != static_cast<int64_t>(heads.size())) return false;
   BulkWriter entries(tx, kInsertEntry);
@@ -374,7 +400,7 @@ absl::StatusOr<bool> Journal::WriteKnownAtOnce(Transaction& tx, const Heads& hea
   return both.Changes() == static_cast<int64_t>(batch.rows.size());
 }
 
-absl::Status Journal::WriteKnown(Transaction& tx, const Heads& heads, const Batch& batch) {
+absl::Status Journal::WriteKnown(Transaction& tx, Heads& heads, const Batch& batch) {
   TUTTI_ASSIGN_OR_RETURN(bool as_remembered,
                          tx.sqlite() ? WriteKnownOneByOne(tx, heads, batch) : WriteKnownAtOnce(tx, heads, batch));
   if (as_remembered) return absl::OkStatus();

@@ -95,9 +95,9 @@ class Journal final : public BatchWriter {
   static absl::Status WriteRead(Transaction& tx, const Heads& heads, const Batch& batch);
   void Remember(const Item& item, bool committed);
   // As WriteRead, if the rows are still as remembered. ABORTED: they are not, and what was remembered is forgotten.
-  absl::Status WriteKnown(Transaction& tx, const Heads& heads, const Batch& batch);
+  absl::Status WriteKnown(Transaction& tx, Heads& heads, const Batch& batch);
   // Nothing of the entries, and false, when a row is not as remembered.
-  static absl::StatusOr<bool> WriteKnownOneByOne(Transaction& tx, const Heads& heads, const Batch& batch);
+  static absl::StatusOr<bool> WriteKnownOneByOne(Transaction& tx, Heads& heads, const Batch& batch);
   static absl::StatusOr<bool> WriteKnownAtOnce(Transaction& tx, const Heads& heads, const Batch& batch);
   bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
     return last_seq - snapshot_seq >= std::max(snapshot_every_, snapshot_seq / 4);
