@@ -94,7 +94,7 @@ struct Journal::Head : Remembered {
   bool turned = false;  // the status or the start time changed
   int64_t calls = 0, input_tokens = 0, output_tokens = 0, cost_nano_units = 0;
   bool parked = false;
-  int64_t inbox_seen = 0, wake_time = 0;
+  int64_t inbox_seen = 0, wake_after = 0;
   bool row_written = false;  // with all of that
   bool ended = false;
   bool has_output = false, has_error = false;
@@ -291,7 +291,8 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
                                     head.end_time));
     }
     if (head.parked) {
-      TUTTI_RETURN_IF_ERROR(parked.Add(run_id, head.inbox_seen, head.wake_time));
+      int64_t wake_time = head.wake_after > 0 ? tx.NowMicros() + head.wake_after : 0;
+      TUTTI_RETURN_IF_ERROR(parked.Add(run_id, head.inbox_seen, wake_time));
       // Something may have come meanwhile; whoever is told looks.
       if (head.inbox_seen < head.seen_seq) tx.Announce({News::Kind::kClaimable, "", ""});
     }
@@ -503,7 +504,9 @@ void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntr
   if (entry.has_run_parked()) {
     head.parked = head.given_back = true;
     head.inbox_seen = entry.run_parked().inbox_seen();
-    head.wake_time = entry.run_parked().has_wake_time() ? ToMicros(entry.run_parked().wake_time()) : 0;
+    // By its owner's clock; which time that is by the database's is for the database to say.
+    bool wakes = entry.run_parked().has_wake_time();
+    head.wake_after = wakes ? std::max<int64_t>(1, ToMicros(entry.run_parked().wake_time()) - time) : 0;
   }
   EntryKey key = KeyOf(entry);
   if (key.usage != nullptr) {
