@@ -1,4 +1,6 @@
 // What is done to runs that there are, and what is shown of runs and definitions beside tables.
+#include <unistd.h>
+
 #include <algorithm>
 #include <iostream>
 #include <map>
@@ -8,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "runtime/json/json.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
@@ -198,7 +201,9 @@ int SignalRun(Client& client, const SignalOptions& options, Format format) {
   v1::SignalRunRequest request;
   request.set_run_id(options.run_id);
   request.set_signal(options.signal);
-  request.set_request_id(options.request_id);
+  // A channel repeats calls whose answers are lost: one signal all the same.
+  std::string own = absl::StrCat("cli-", absl::ToUnixNanos(absl::Now()), "-", getpid());
+  request.set_request_id(options.request_id.empty() ? own.substr(0, 36) : options.request_id);
   request.set_sender(options.sender);
   if (!options.payload.empty()) ToProto(Value(options.payload), request.mutable_payload());
   auto stub = v1::RunService::NewStub(client.channel());

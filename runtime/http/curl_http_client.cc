@@ -39,6 +39,12 @@ struct Transfer {
   }
 };
 
+// For messages: a path and a query may hold keys.
+std::string Where(const Transfer& transfer) {
+  auto host = HostOf(transfer.request.url);
+  return host.ok() ? absl::StrCat(host->name, ":", host->port) : "the URL";
+}
+
 size_t OnBody(char* data, size_t size, size_t count, void* self) {
   auto* transfer = static_cast<Transfer*>(self);
   if (transfer->response.body.size() + size * count > transfer->request.max_answer_bytes) {
@@ -126,6 +132,8 @@ class CurlHttpClient final : public HttpClient {
       curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
       curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
     }
+    // Behind a proxy it is the proxy that resolves names: the rule for addresses would be none.
+    if (request.public_only) curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, &OnOpenSocket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer.get());
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &OnBody);
@@ -152,16 +160,15 @@ class CurlHttpClient final : public HttpClient {
       transfer->response.status = static_cast<int>(status);
       transfer->done.Set(std::move(transfer->response));
     } else if (transfer->refused) {
-      transfer->done.Set(absl::PermissionDeniedError(absl::StrCat(
-          transfer->request.url, " leads to an address that is not public; allow its host if that is meant")));
+      transfer->done.Set(absl::PermissionDeniedError(
+          absl::StrCat(Where(*transfer), " leads to an address that is not public; allow its host if that is meant")));
     } else if (transfer->too_large) {
       transfer->done.Set(absl::ResourceExhaustedError(
           absl::StrCat("the answer is larger than ", transfer->request.max_answer_bytes, " bytes")));
     } else if (code == CURLE_OPERATION_TIMEDOUT) {
-      transfer->done.Set(
-          absl::DeadlineExceededError(absl::StrCat("no answer from ", transfer->request.url, " in time")));
+      transfer->done.Set(absl::DeadlineExceededError(absl::StrCat("no answer from ", Where(*transfer), " in time")));
     } else {
-      transfer->done.Set(absl::UnavailableError(absl::StrCat(transfer->request.url, ": ", curl_easy_strerror(code))));
+      transfer->done.Set(absl::UnavailableError(absl::StrCat(Where(*transfer), ": ", curl_easy_strerror(code))));
     }
   }
 

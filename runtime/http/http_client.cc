@@ -16,8 +16,8 @@ namespace tutti {
 
 absl::StatusOr<UrlHost> HostOf(const std::string& url) {
   auto wrong = [&](absl::string_view what) {
-    return Error(absl::StatusCode::kInvalidArgument, "BAD_URL",
-                 absl::StrCat("url \"", Utf8Prefix(url, 200), "\" ", what));
+    // Without the URL: what should not stand in it would stand in the message.
+    return Error(absl::StatusCode::kInvalidArgument, "BAD_URL", absl::StrCat("the url ", what));
   };
   std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> parsed(curl_url(), &curl_url_cleanup);
   if (curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK) return wrong("cannot be understood");

@@ -39,6 +39,10 @@ class WorkflowEngine final : public Module {
         [this](const tutti::workflow::v1::WorkflowSpec& spec) {
           return ValidateSpec(spec, names_->known(), evaluator_);
         },
+        [this](CallContext& call) -> Task<absl::Status> {
+          auto names = co_await names_->Get(call);
+          co_return names.status();
+        },
         peers.state_manager);
     workflow_rpc_ = std::make_unique<WorkflowRpc>(serving_.env(), *state_, *checker_);
     library_ = std::make_unique<SpecLibrary>(*state_);

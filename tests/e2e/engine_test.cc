@@ -138,8 +138,8 @@ TEST_P(EngineTest, ExamplesEndWell) {
   EXPECT_THAT(ToJson(run->output()).dump(), HasSubstr("## Calculate the budget"));
   std::map<std::string, std::string> targets;
   for (const auto& step : StepsOf(run->run_id())) targets[step.path()] = step.target();
-  EXPECT_EQ(targets["team/round-1/part_2/work"], "accountant");
-  EXPECT_EQ(targets["team/round-1/part_1/work"], "librarian");
+  EXPECT_EQ(targets["team/round-1/task-part_2/work"], "accountant");
+  EXPECT_EQ(targets["team/round-1/task-part_1/work"], "librarian");
 }
 
 TEST_P(EngineTest, AnApprovalSurvivesACrashAndTakesOnlyAnApproversAnswer) {

@@ -13,7 +13,9 @@ constexpr int64_t kMigrationLock = 0x74757474696462;
 }  // namespace
 
 absl::Status MigratePostgres(const PostgresOptions& options, const MigrationTarget& target) {
-  TUTTI_ASSIGN_OR_RETURN(auto session, PostgresSession::Connect(options.dsn, options));
+  PostgresOptions patient = options;
+  patient.statement_timeout = absl::Hours(24);  // an index over a large table takes its time
+  TUTTI_ASSIGN_OR_RETURN(auto session, PostgresSession::Connect(options.dsn, patient));
   // Reads the version of the database, under the lock of the transaction when there is one.
   auto version_of = [&](Transaction& tx) -> absl::StatusOr<int64_t> {
     // Not to_regclass: it answers from a cache that a transaction which waited for the lock has not renewed.

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 
 namespace tutti::state_manager {
@@ -58,6 +59,7 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
     }
     if (entry.has_run_started()) last_start = entry.seq();
     if (entry.has_loop_checkpoint()) loops[entry.loop_checkpoint().path()] = entry.loop_checkpoint().iteration();
+    if (entry.step_failed().signal_seq() > 0) taken.insert(entry.step_failed().signal_seq());
     if (entry.step_completed().signal_seq() > 0) taken.insert(entry.step_completed().signal_seq());
   }
   std::vector<JournalEntry> out;
@@ -72,14 +74,17 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
     if (entry.has_step_failed()) {
       // The last failure also says how many attempts there were; an earlier one is kept while the last attempt runs.
       const Step& step = steps[entry.step_failed().path()];
-      keep = !step.completed && entry.step_failed().attempt() >= step.last_attempt - 1;
+      bool for_good = !entry.step_failed().has_retry_time();  // forgiven since, when there are later ones
+      keep = !step.completed && (for_good || entry.step_failed().attempt() >= step.last_attempt - 1);
       entry.mutable_step_failed()->clear_usage();
     }
     if (entry.has_loop_checkpoint()) {
       keep = entry.loop_checkpoint().iteration() == loops[entry.loop_checkpoint().path()] &&
              !IsBehind(entry.loop_checkpoint().path(), loops);
     }
-    if (entry.has_signal_received()) keep = taken.count(entry.seq()) == 0;
+    if (entry.has_signal_received()) {
+      keep = taken.count(entry.seq()) == 0 && !absl::StartsWith(entry.signal_received().name(), "child/");
+    }
     if (entry.has_step_waiting()) keep = !steps[entry.step_waiting().path()].completed;
     // What is said of the past and changes nothing of what is to come.
     if (entry.has_run_parked() || entry.has_event_emitted() || entry.has_run_forked()) keep = false;

@@ -36,6 +36,7 @@ Task<void> Waker::Loop() {
     auto woken = co_await access_.Write<Leases::Woken>(executor_, absl::InfiniteFuture(), LaneOf("leases"), wake);
     if (!woken.ok()) {
       log_.Warning("waiting runs not woken; trying again", {{"error", woken.status().message()}});
+      pause = kIdle;
       continue;
     }
     if (woken->runs == kBatch) pause = absl::Milliseconds(1);

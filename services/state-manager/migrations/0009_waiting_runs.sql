@@ -22,8 +22,9 @@ ALTER TABLE runs ADD COLUMN waiting BIGINT NOT NULL DEFAULT 0, ADD COLUMN wake_t
 -- column runs.parent_run_id: The run that waits for its end; empty is none.
 -- column runs.forked_from: The run it was forked from; empty is none.
 DROP INDEX runs_open;
-CREATE INDEX runs_open ON runs (tenant, priority, run_id) WHERE status IN ('PENDING', 'RUNNING') AND waiting = 0;
+CREATE INDEX runs_open ON runs (tenant, priority DESC, run_id) WHERE status IN ('PENDING', 'RUNNING') AND waiting = 0;
 CREATE INDEX runs_to_wake ON runs (wake_time) WHERE waiting = 1 AND wake_time > 0;
+CREATE INDEX runs_held ON runs (run_id) WHERE status IN ('PENDING', 'RUNNING') AND (waiting = 1 OR paused = 1);
 CREATE INDEX runs_with_inbox ON runs (owner) WHERE status IN ('PENDING', 'RUNNING') AND inbox > 0;
 CREATE INDEX journal_signals ON journal (run_id, target) WHERE kind = 'signal_received';
 

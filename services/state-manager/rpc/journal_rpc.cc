@@ -183,7 +183,17 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
       out.mutable_entries()->Swap(page.mutable_entries());
       absl::Time begin = env_.clock.Now();
       if (!co_await writer.Write(out)) co_return WatcherGone();
-      if (ended) co_return absl::OkStatus();
+      if (ended) {  // unless the run was opened again, and this is the end of an earlier try
+        auto over = [&runs = runs_, id = request.run_id()](Transaction& tx, bool& out) {
+          auto has_ended = runs.HasEnded(tx, id);
+          out = has_ended.ok() && *has_ended;
+          return has_ended.status();
+        };
+        auto really = co_await shards_.Of(request.run_id())
+                          .Read<bool>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(over));
+        if (!really.ok() || *really) co_return absl::OkStatus();
+        continue;
+      }
       if (env_.clock.Now() - begin > slowest_reader_) co_return TooSlow("after_seq", after);
       continue;
     }

@@ -35,7 +35,7 @@ absl::Status Common(const std::vector<absl::StatusOr<Response>>& answers) {
 }
 
 constexpr size_t kClaimBytes = size_t{1} << 20;
-// A page of a journal is cut at 1 MiB: what is well below is whole.
+// What goes along with a claim.
 constexpr int kShortJournal = 200;
 constexpr size_t kJournalBytes = size_t{64} << 10;
 constexpr size_t kJournalsBytes = size_t{1} << 20;
@@ -111,9 +111,11 @@ TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, ClaimRuns) {
       for (const auto& id : ids) {
         out.emplace_back();
         if (total > kJournalsBytes) continue;
-        auto page = journal.ReadPage(tx, id, 0, kShortJournal + 1);
+        bool cut = false;
+        auto page = journal.ReadPage(tx, id, 0, kShortJournal + 1, /*inbox_only=*/false, &cut);
         TUTTI_RETURN_IF_ERROR(tx.failure());
-        if (!page.ok() || page->entries_size() > kShortJournal || page->ByteSizeLong() > kJournalBytes) continue;
+        bool whole = page.ok() && !cut && page->entries_size() <= kShortJournal;
+        if (!whole || page->ByteSizeLong() > kJournalBytes) continue;
         total += page->ByteSizeLong();
         out.back() = *std::move(page);
       }

@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kMaxLongRuns = 10000;
 constexpr size_t kMostRemembered = 100000;
+// Microseconds; less than what an engine waits for in memory.
+constexpr int64_t kClocksAgree = 5000000;
 
 constexpr BulkWriter::Shape kInsertUsage = {
     "INSERT INTO usage (run_id, seq, position, time, step_path, agent, provider, model, calls, input_tokens, "
@@ -94,7 +96,7 @@ struct Journal::Head : Remembered {
   bool turned = false;  // the status or the start time changed
   int64_t calls = 0, input_tokens = 0, output_tokens = 0, cost_nano_units = 0;
   bool parked = false;
-  int64_t inbox_seen = 0, wake_after = 0;
+  int64_t inbox_seen = 0, wake_after = 0, parked_time = 0;
   bool row_written = false;  // with all of that
   bool ended = false;
   bool has_output = false, has_error = false;
@@ -291,7 +293,13 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
                                     head.end_time));
     }
     if (head.parked) {
-      int64_t wake_time = head.wake_after > 0 ? tx.NowMicros() + head.wake_after : 0;
+      // An engine's clock may show any time, and a park may have waited for the database: with clocks that agree the
+      // time counts, else how long it is to wait.
+      int64_t now = tx.NowMicros(), wake_time = 0;
+      if (head.wake_after > 0) {
+        bool agree = std::abs(now - head.parked_time) <= kClocksAgree;
+        wake_time = (agree ? head.parked_time : now) + head.wake_after;
+      }
       TUTTI_RETURN_IF_ERROR(parked.Add(run_id, head.inbox_seen, wake_time));
       // Something may have come meanwhile; whoever is told looks.
       if (head.inbox_seen < head.seen_seq) tx.Announce({News::Kind::kClaimable, "", ""});
@@ -505,6 +513,7 @@ void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntr
     head.parked = head.given_back = true;
     head.inbox_seen = entry.run_parked().inbox_seen();
     // By its owner's clock; which time that is by the database's is for the database to say.
+    head.parked_time = time;
     bool wakes = entry.run_parked().has_wake_time();
     head.wake_after = wakes ? std::max<int64_t>(1, ToMicros(entry.run_parked().wake_time()) - time) : 0;
   }

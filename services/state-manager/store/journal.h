@@ -38,9 +38,9 @@ class Journal final : public BatchWriter {
   static absl::StatusOr<bool> IsCurrent(Transaction& tx, const v1::AppendRequest& request);
 
   // At most `limit` entries after `after_seq`, with their payloads; fewer only at the end or when the page is full (1
-  // MiB). NOT_FOUND: no such run.
+  // MiB; `cut` then). NOT_FOUND: no such run.
   absl::StatusOr<v1::ReadJournalResponse> ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
-                                                   int limit, bool inbox_only = false) const;
+                                                   int limit, bool inbox_only = false, bool* cut = nullptr) const;
   // The run's snapshot, without large payloads; `seq` is the entry up to which it stands for the journal, 0 without
   // one.
   struct Snapshot {

@@ -23,7 +23,7 @@ absl::Status Journal::Fill(Transaction& tx, v1::JournalEntry& entry) const {
 }
 
 absl::StatusOr<v1::ReadJournalResponse> Journal::ReadPage(Transaction& tx, const std::string& run_id, int64_t after_seq,
-                                                          int limit, bool inbox_only) const {
+                                                          int limit, bool inbox_only, bool* cut) const {
   v1::ReadJournalResponse out;
   {
     Statement rows = tx.Prepare(
@@ -39,7 +39,10 @@ absl::StatusOr<v1::ReadJournalResponse> Journal::ReadPage(Transaction& tx, const
       entry.ParseFromString(bytes_of_entry);
       TUTTI_RETURN_IF_ERROR(Fill(tx, entry));
       bytes += entry.ByteSizeLong();
-      if (out.entries_size() > 0 && bytes > kPageBytes) break;  // a page stays well below the message limit
+      if (out.entries_size() > 0 && bytes > kPageBytes) {  // a page stays well below the message limit
+        if (cut) *cut = true;
+        break;
+      }
       *out.add_entries() = std::move(entry);
     }
     TUTTI_RETURN_IF_ERROR(rows.status());

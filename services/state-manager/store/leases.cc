@@ -93,7 +93,7 @@ absl::Status Leases::Heartbeat(Transaction& tx, const v1::HeartbeatRequest& requ
   while (cancels.Step()) response.add_cancel_run_ids(cancels.Text(0));
   TUTTI_RETURN_IF_ERROR(cancels.status());
   Statement inboxes = tx.Prepare("SELECT run_id, inbox FROM runs WHERE " TUTTI_OPEN
-                                 " AND inbox > 0 AND owner = $1 AND owner_incarnation = $2 LIMIT 1000");
+                                 " AND inbox > 0 AND owner = $1 AND owner_incarnation = $2 LIMIT 100000");
   inboxes.BindAll(instance.name(), instance.incarnation());
   while (inboxes.Step()) (*response.mutable_inboxes())[inboxes.Text(0)] = inboxes.Int(1);
   return inboxes.status();
@@ -185,6 +185,7 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
   const auto first = count == 0 ? 0 : static_cast<size_t>(now % count);
   size_t bytes = 0;
   for (int pass = 0; pass < (count > 1 ? 2 : 1); ++pass) {
+    if (pass == 1 && response.runs().empty()) break;  // nobody had any
     for (size_t i = 0; i < tenants.size() && response.runs_size() < most && bytes <= kClaimBytes; ++i) {
       int64_t room = most - response.runs_size();
       if (pass == 0 && count > 1) room = std::min(room, share);

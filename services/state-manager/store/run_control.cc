@@ -15,7 +15,7 @@ namespace {
 
 // Of one run, over its whole life: a loop that is signalled for ever belongs into a new run now and then.
 constexpr int64_t kMostSignals = 10000;
-constexpr size_t kMostForkedEntries = 20000;
+constexpr size_t kMostForkedEntries = 10000;
 constexpr size_t kMostForkedBytes = size_t{64} << 20;
 
 absl::Status Ended(const std::string& run_id, const std::string& status) {
@@ -52,6 +52,13 @@ absl::StatusOr<RunControl::Row> RunControl::Lock(Transaction& tx, const std::str
 }
 
 absl::Status RunControl::Write(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry) const {
+  BulkWriter insert(tx, kInsertEntry);
+  TUTTI_RETURN_IF_ERROR(Add(tx, run_id, row, std::move(entry), insert));
+  return insert.Flush();
+}
+
+absl::Status RunControl::Add(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry,
+                             BulkWriter& insert) const {
   entry.set_seq(++row.last_seq);
   entry.set_progress_percent(row.progress_percent);
   if (!entry.has_time()) SetMicros(tx.NowMicros(), entry.mutable_time());
@@ -62,10 +69,8 @@ absl::Status RunControl::Write(Transaction& tx, const std::string& run_id, Row& 
   }
   std::string cell = payloads_.codec().Seal(entry.SerializeAsString(), PlaceOf(run_id, entry.seq()));
   EntryKey key = KeyOf(entry);
-  BulkWriter insert(tx, kInsertEntry);
-  TUTTI_RETURN_IF_ERROR(insert.Add(run_id, entry.seq(), ToMicros(entry.time()), key.kind, key.path, key.step_kind,
-                                   key.attempt, key.target, key.error_code, SqlArg::Bytes(cell)));
-  return insert.Flush();
+  return insert.Add(run_id, entry.seq(), ToMicros(entry.time()), key.kind, key.path, key.step_kind, key.attempt,
+                    key.target, key.error_code, SqlArg::Bytes(cell));
 }
 
 absl::Status RunControl::Wake(Transaction& tx, const std::string& run_id, const Row& row) {
@@ -135,8 +140,10 @@ absl::Status RunControl::SignalRun(Transaction& tx, const v1::SignalRunRequest& 
     TUTTI_RETURN_IF_ERROR(before.status());
   }
   if (!row.open()) return Ended(request.run_id(), row.status);
-  if (row.inbox > 0) {
-    Statement count = tx.Prepare("SELECT count(*) FROM journal WHERE run_id = $1 AND kind = 'signal_received'");
+  const bool child = absl::StartsWith(request.signal().name(), "child/");  // a child's end: as many as there are
+  if (row.inbox > 0 && !child) {
+    Statement count = tx.Prepare(
+        "SELECT count(*) FROM journal WHERE run_id = $1 AND kind = 'signal_received' AND NOT (target LIKE 'child/%')");
     count.Bind(request.run_id());
     bool full = count.Step() && count.Int(0) >= kMostSignals;
     TUTTI_RETURN_IF_ERROR(count.status());
@@ -196,7 +203,9 @@ absl::Status RunControl::ReopenRun(Transaction& tx, const v1::ReopenRunRequest& 
     entry.mutable_run_reopened();
     TUTTI_RETURN_IF_ERROR(Write(tx, request.run_id(), row, std::move(entry)));
     Statement open = tx.Prepare(
-        "UPDATE runs SET status = 'RUNNING', error = NULL, error_code = 0, end_time = 0, last_seq = $2, owner = '', "
+        "UPDATE runs SET status = 'RUNNING', error = NULL, error_code = 0, end_time = 0, last_seq = $2, "
+        "cancel_requested = "
+        "0, paused = 0, owner = '', "
         "owner_incarnation = '', lease_epoch = lease_epoch + 1, waiting = 0, wake_time = 0 WHERE run_id = $1");
     TUTTI_RETURN_IF_ERROR(open.BindAll(request.run_id(), row.last_seq).Run());
     tx.Announce({News::Kind::kRun, request.run_id(), ""});
@@ -223,7 +232,7 @@ absl::StatusOr<std::vector<v1::JournalEntry>> RunControl::EntriesBefore(Transact
         break;
       }
       bool keep = entry.has_step_completed() || entry.has_step_failed() || entry.has_signal_received() ||
-                  entry.has_loop_checkpoint();
+                  entry.has_loop_checkpoint() || entry.has_run_reopened();
       if (!keep) continue;
       renumbered[entry.seq()] = static_cast<int64_t>(out.size()) + 1;
       entry.set_seq(static_cast<int64_t>(out.size()) + 1);
@@ -260,9 +269,12 @@ absl::Status RunControl::ForkRun(Transaction& tx, const v1::ForkRunRequest& requ
   response.set_created(created.created());
   *response.mutable_run() = std::move(*created.mutable_run());
   if (!created.created()) return absl::OkStatus();
-  Row row;
   const std::string& run_id = response.run().run_id();
-  for (const auto& entry : entries) TUTTI_RETURN_IF_ERROR(Write(tx, run_id, row, entry));
+  TUTTI_ASSIGN_OR_RETURN(Row row, Lock(tx, run_id));
+  if (row.last_seq > 0) return absl::OkStatus();  // the same fork, asked for again: its answer was lost
+  BulkWriter insert(tx, kInsertEntry);
+  for (const auto& entry : entries) TUTTI_RETURN_IF_ERROR(Add(tx, run_id, row, entry, insert));
+  TUTTI_RETURN_IF_ERROR(insert.Flush());
   v1::JournalEntry forked;
   forked.mutable_run_forked()->set_run_id(request.run_id());
   forked.mutable_run_forked()->set_from_step(request.from_step());

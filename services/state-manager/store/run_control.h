@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "services/state-manager/store/bulk_writer.h"
 #include "services/state-manager/store/journal.h"
 #include "services/state-manager/store/runs.h"
 #include "tutti/state/v1/run_store_service.pb.h"
@@ -46,6 +47,8 @@ class RunControl {
   static absl::StatusOr<Row> Lock(Transaction& tx, const std::string& run_id);
   // As the journal's next entry.
   absl::Status Write(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry) const;
+  absl::Status Add(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry,
+                   BulkWriter& insert) const;
   // Whoever works on the run is told; one that waits outside memory may be claimed.
   static absl::Status Wake(Transaction& tx, const std::string& run_id, const Row& row);
 

@@ -194,9 +194,9 @@ absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request,
   };
   if (!request.before_run_id().empty()) where("run_id < ", request.before_run_id());
   if (request.state() == "WAITING") {
-    sql += " AND status IN ('PENDING', 'RUNNING') AND waiting = 1 AND paused = 0";
+    sql += " AND status IN ('PENDING', 'RUNNING') AND (waiting = 1 OR paused = 1) AND waiting = 1 AND paused = 0";
   } else if (request.state() == "PAUSED") {
-    sql += " AND status IN ('PENDING', 'RUNNING') AND paused = 1";
+    sql += " AND status IN ('PENDING', 'RUNNING') AND (waiting = 1 OR paused = 1) AND paused = 1";
   } else if (!request.state().empty()) {
     where("status = ", request.state());
   }

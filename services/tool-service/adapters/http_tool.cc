@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
@@ -28,6 +30,14 @@ bool IsHeaderName(const std::string& name) {
   return !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char c) {
     return isalnum(c) || absl::StrContains("!#$%&'*+-.^_`|~", std::string(1, static_cast<char>(c)));
   });
+}
+
+// What frames and routes the request is not the caller's.
+bool IsReserved(const std::string& name) {
+  static const std::set<std::string> kReserved = {
+      "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"};
+  std::string lower = absl::AsciiStrToLower(name);
+  return kReserved.count(lower) > 0 || absl::StartsWith(lower, "proxy-");
 }
 
 bool IsHeaderValue(const std::string& value) {
@@ -85,8 +95,13 @@ class HttpTool final : public Tool {
           absl::StrCat("calls of ", host_and_port, " are not allowed; see tool_service.http.allowed_hosts"));
     }
     request.public_only = !listed;
-    TUTTI_CO_RETURN_IF_ERROR(AddHeaders(parameters, host, info, request));
+    std::string secret;
+    TUTTI_CO_RETURN_IF_ERROR(AddHeaders(parameters, host, info, request, secret));
     TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await client_.Send(call, std::move(request)));
+    if (!secret.empty()) {  // a server that echoes what it is sent must not bring it into a run
+      response.body = absl::StrReplaceAll(response.body, {{secret, "********"}});
+      for (auto& [name, value] : response.headers) value = absl::StrReplaceAll(value, {{secret, "********"}});
+    }
     TUTTI_CO_RETURN_IF_ERROR(CheckStatus(parameters, host_and_port, response));
     Json headers = Json::object();
     for (const auto& [name, value] : response.headers) headers[name] = CleanUtf8(value);
@@ -94,13 +109,15 @@ class HttpTool final : public Tool {
   }
 
  private:
-  absl::Status AddHeaders(const Json& parameters, const UrlHost& host, const ToolCallInfo& info,
-                          HttpRequest& request) const {
+  // `sent`: the secret that goes along.
+  absl::Status AddHeaders(const Json& parameters, const UrlHost& host, const ToolCallInfo& info, HttpRequest& request,
+                          std::string& sent) const {
     bool has_type = false, has_key = false;
     const Json headers = parameters.value("headers", Json::object());
     for (const auto& [name, value] : headers.items()) {
       std::string text = value.get<std::string>();
       if (!IsHeaderName(name)) return Wrong("headers", absl::StrCat("\"", name, "\" is no header name"));
+      if (IsReserved(name)) return Wrong(absl::StrCat("headers.", name), "is not for callers to set");
       if (!IsHeaderValue(text)) return Wrong(absl::StrCat("headers.", name), "must not have line breaks");
       has_type |= absl::EqualsIgnoreCase(name, "content-type");
       has_key |= absl::EqualsIgnoreCase(name, "idempotency-key");
@@ -129,6 +146,11 @@ class HttpTool final : public Tool {
       return Error(absl::StatusCode::kPermissionDenied, "SECRET_NOT_FOR_HOST",
                    absl::StrCat("secret \"", name, "\" may not be sent to ", host.name, ":", host.port));
     }
+    bool local = Lists(config_.allowed_hosts(), host.name, absl::StrCat(host.name, ":", host.port));
+    if (!local && !absl::StartsWithIgnoreCase(request.url, "https://")) {
+      return Error(absl::StatusCode::kPermissionDenied, "SECRET_NEEDS_HTTPS",
+                   absl::StrCat("secret \"", name, "\" is sent over https only, or to hosts of allowed_hosts"));
+    }
     std::string value = secret->value();
     if (!secret->file().empty()) {
       std::ifstream in(secret->file());
@@ -137,7 +159,9 @@ class HttpTool final : public Tool {
       if (!in) return absl::UnavailableError(absl::StrCat("the file of secret \"", name, "\" cannot be read"));
       value = std::string(absl::StripAsciiWhitespace(text.str()));
     }
-    if (!IsHeaderValue(value) || (!header.empty() && !IsHeaderName(header))) return Wrong("auth", "is no header");
+    if (!IsHeaderValue(value) || (!header.empty() && (!IsHeaderName(header) || IsReserved(header))))
+      return Wrong("auth", "is no header");
+    sent = value;
     request.headers.push_back(header.empty() ? absl::StrCat("Authorization: Bearer ", value)
                                              : absl::StrCat(header, ": ", value));
     return absl::OkStatus();

@@ -1,6 +1,8 @@
 #include "services/workflow-engine/adapters/grpc_children.h"
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/text/digest.h"
@@ -13,12 +15,24 @@ namespace {
 
 constexpr char kLessonTag[] = "lesson";
 constexpr size_t kMaxLessonBytes = 16384;
+constexpr int kMostLevels = 20;
 
 }  // namespace
 
 std::string ChildEndedSignal(const std::string& child_run_id) { return absl::StrCat("child/", child_run_id); }
 
+int GrpcChildren::DepthOf(const state::StoredRun& run) {
+  auto label = run.labels().find("tutti.depth");
+  int depth = 0;
+  if (label != run.labels().end()) (void)absl::SimpleAtoi(label->second, &depth);
+  return depth;
+}
+
 Task<absl::StatusOr<std::string>> GrpcChildren::StartChild(CallContext& call, Attempt attempt, Start start) {
+  if (depth_ >= kMostLevels) {
+    co_return Error(absl::StatusCode::kFailedPrecondition, "TOO_MANY_LEVELS",
+                    absl::StrCat(depth_, " runs stand above this one already; does a workflow start itself?"));
+  }
   state::GetWorkflowRequest get;
   get.set_name(start.workflow);
   get.set_version(start.version);
@@ -44,6 +58,7 @@ Task<absl::StatusOr<std::string>> GrpcChildren::StartChild(CallContext& call, At
   run.set_traceparent(call.trace.ToTraceparent());
   run.set_parent_run_id(attempt.run_id);
   (*run.mutable_labels())["tutti.parent"] = attempt.run_id;
+  (*run.mutable_labels())["tutti.depth"] = absl::StrCat(depth_ + 1);
   TUTTI_CO_ASSIGN_OR_RETURN(state::CreateRunResponse created, co_await state_.CreateRun(call, create));
   co_return created.run().run_id();
 }

@@ -13,8 +13,11 @@ std::string ChildEndedSignal(const std::string& child_run_id);
 // For one run.
 class GrpcChildren final : public ChildPort {
  public:
-  GrpcChildren(StateClient& state, IdSource& ids, std::string tenant)
-      : state_(state), ids_(ids), tenant_(std::move(tenant)) {}
+  // `depth`: how many runs stand above this one.
+  GrpcChildren(StateClient& state, IdSource& ids, std::string tenant, int depth)
+      : state_(state), ids_(ids), tenant_(std::move(tenant)), depth_(depth) {}
+  // As the run's labels say it.
+  static int DepthOf(const state::StoredRun& run);
   Task<absl::StatusOr<std::string>> StartChild(CallContext& call, Attempt attempt, Start start) override;
   Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext& call, std::string run_id) override;
   Task<absl::Status> CancelChild(CallContext& call, std::string run_id) override;
@@ -23,6 +26,7 @@ class GrpcChildren final : public ChildPort {
   StateClient& state_;
   IdSource& ids_;
   const std::string tenant_;
+  const int depth_;
 };
 
 class GrpcLessons final : public LessonPort {

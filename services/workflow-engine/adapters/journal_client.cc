@@ -7,6 +7,7 @@
 #include "runtime/async/when_all.h"
 #include "runtime/status/error.h"
 #include "runtime/status/mapping.h"
+#include "services/workflow-engine/domain/interpreter.h"
 
 namespace tutti::engine {
 namespace {
@@ -15,6 +16,7 @@ constexpr size_t kMostTogether = 256;
 // How long what is posted may wait for company: a quick step's start travels with its end, a slow one's is visible
 // soon.
 constexpr absl::Duration kSoon = absl::Milliseconds(3);
+constexpr size_t kMostBytesOfOne = size_t{1} << 20;
 constexpr size_t kMostBytesTogether = size_t{256} << 10;
 
 bool Passing(const absl::Status& status) {
@@ -209,9 +211,18 @@ state::AppendRequest RunJournal::State::Take(size_t count) {
 }
 
 async_internal::Detached RunJournal::SendPosted(std::shared_ptr<State> state, size_t count) {
+  // A message has a limit: what is large goes in several, which keep their order.
+  size_t part = 0, bytes = 0;
+  for (; part < count; ++part) {
+    bytes += state->posted[part].ByteSizeLong();
+    if (part > 0 && bytes > kMostBytesOfOne) break;
+  }
+  const size_t rest = count - part;
   ++state->sending;
-  absl::Status status = co_await state->client.Append(state->Take(count));
-  if (!status.ok() && state->failed.ok()) state->failed = status;
+  absl::Status status = co_await state->client.Append(state->Take(part));
+  // Whatever it says, nothing more can be written here.
+  if (!status.ok() && state->failed.ok()) state->failed = WalkEnd(status);
+  if (rest > 0 && status.ok() && !state->posted.empty()) SendPosted(state, std::min(rest, state->posted.size()));
   if (--state->sending > 0) co_return;
   for (auto& waiter : std::exchange(state->waiting, {})) waiter->Set(true);
 }
@@ -227,9 +238,9 @@ void RunJournal::Post(state::JournalEntry entry) {
 }
 
 bool RunJournal::Retract(const std::function<bool(const state::JournalEntry&)>& which) {
-  auto it = std::find_if(state_->posted.begin(), state_->posted.end(), which);
-  if (it == state_->posted.end()) return false;
-  state_->posted.erase(it);
+  auto it = std::find_if(state_->posted.rbegin(), state_->posted.rend(), which);
+  if (it == state_->posted.rend()) return false;
+  state_->posted.erase(std::next(it).base());
   return true;
 }
 

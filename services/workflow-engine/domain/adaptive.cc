@@ -62,8 +62,8 @@ Task<Interpreter::Result> Interpreter::RunAdaptive(const tutti::workflow::v1::Ad
     co_return Ref(good.ok() ? Json{{"accepted", true}}
                             : Json{{"accepted", false}, {"reason", std::string(good.message()).substr(0, 2000)}});
   };
-  TUTTI_CO_ASSIGN_OR_RETURN(
-      JsonRef verdict, co_await Record(absl::StrCat(path, "/proposal"), "adaptive", step.planner(), std::move(say)));
+  TUTTI_CO_ASSIGN_OR_RETURN(JsonRef verdict, co_await Record(absl::StrCat(path, "/proposal"), "adaptive",
+                                                             step.planner(), std::move(say), bounds.replay_only));
   Variables inner(&variables);
   bool accepted = verdict->value("accepted", false);
   auto result = co_await RunBlock(accepted ? proposed.steps() : step.steps(),

@@ -82,16 +82,10 @@ void Admission::AdmitWaiting() {
         auto& queue = lane->second[tenant];
         auto next = queue.begin();
         // What is blocked by a limit of its own (a run's, a target's) does not block who stands behind it.
-        for (int looked = 0; next != queue.end() && looked < 64; ++looked) {
-          if ((*next)->settled) {
-            next = queue.erase(next);
-          } else if (HasRoom((*next)->caller)) {
-            break;
-          } else {
-            ++next;
-          }
+        while (next != queue.end() && ((*next)->settled || !HasRoom((*next)->caller))) {
+          next = (*next)->settled ? queue.erase(next) : std::next(next);
         }
-        if (next == queue.end() || !HasRoom((*next)->caller)) {
+        if (next == queue.end()) {
           if (queue.empty()) lane->second.erase(tenant);
           continue;
         }

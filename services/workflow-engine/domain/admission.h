@@ -3,8 +3,8 @@
 // tenant's flood does not starve another.
 #pragma once
 
-#include <deque>
 #include <functional>
+#include <list>
 #include <map>
 #include <stop_token>
 #include <string>
@@ -62,7 +62,7 @@ class Admission {
     OneShot<bool> turn;
     bool settled = false;
   };
-  using Lane = std::map<std::string, std::deque<std::shared_ptr<Waiter>>>;  // by tenant
+  using Lane = std::map<std::string, std::list<std::shared_ptr<Waiter>>>;  // by tenant
 
   bool HasRoom(const Caller& caller) const;
   void Count(const Caller& caller, int by);

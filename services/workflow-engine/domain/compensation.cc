@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/status/macros.h"
 #include "services/workflow-engine/domain/interpreter.h"
+#include "services/workflow-engine/domain/spec_search.h"
 
 namespace tutti::engine {
 namespace {
@@ -15,6 +16,11 @@ bool Below(const std::string& path, const std::string& root) {
 
 }  // namespace
 
+bool Interpreter::HasCompensations() {
+  if (!has_compensations_) has_compensations_ = HoldsField(spec_, "compensation");
+  return *has_compensations_;
+}
+
 void Interpreter::Completed(const Step& step, const std::string& path, const JsonRef& output,
                             const Variables& variables, int64_t order) {
   if (step.compensation().empty()) return;
@@ -22,6 +28,16 @@ void Interpreter::Completed(const Step& step, const std::string& path, const Jso
 }
 
 Task<absl::Status> Interpreter::Compensate(std::string path, Bounds bounds) {
+  if (bounds.replay_only) {  // nothing is begun: what was undone before is known, the rest is for whoever catches this
+    std::erase_if(completed_, [&](const Compensable& entry) {
+      if (!Below(entry.path, path)) return false;
+      return std::all_of(entry.step->compensation().begin(), entry.step->compensation().end(), [&](const Step& step) {
+        const StepHistory* known = history_.Find(absl::StrCat(entry.path, "/compensate/", step.id()));
+        return known && (known->result || known->failed_for_good());
+      });
+    });
+    co_return absl::OkStatus();
+  }
   // A cancel in the midst must not leave half of it undone; another engine goes on where a halt ended it.
   bounds.stop = halt_;
   bounds.deadline = absl::InfiniteFuture();

@@ -74,10 +74,13 @@ TEST_F(ExpressionTest, RefusesWhatMayNotEndOrLooksOutside) {
   EXPECT_THAT(evaluator_.CheckExpression(".input.def | length"), IsOk()) << "fields may have any name";
   EXPECT_THAT(evaluator_.CheckExpression("(.input.input | length)"), IsOk());
   EXPECT_THAT(evaluator_.CheckExpression("{input: 1}"), IsOk());
+  EXPECT_THAT(evaluator_.CheckExpression("# \"\nenv\n# \""),
+              tutti::testing::HasCode(absl::StatusCode::kInvalidArgument))
+      << "a comment may not hide what follows";
   EXPECT_THAT(evaluator_.Evaluate("[range(2000000)] | length", inner_),
-              HasCodeAndText(kInvalid, "range of more than a million"));
+              HasCodeAndText(kInvalid, "range of more than 10000"));
   EXPECT_THAT(evaluator_.Evaluate("[range(0; 1e12; 1)] | length", inner_),
-              HasCodeAndText(kInvalid, "range of more than a million"));
+              HasCodeAndText(kInvalid, "range of more than 10000"));
   EXPECT_EQ(Get("${ [range(0; 10; 5)] }"), Json({0, 5}));
   EXPECT_EQ(Get("${ [range(3)] }"), Json({0, 1, 2}));
 }

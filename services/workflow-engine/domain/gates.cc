@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/status/mapping.h"
 #include "services/workflow-engine/domain/interpreter.h"
 
 namespace tutti::engine {
@@ -49,12 +50,12 @@ std::string FeedbackOf(const Json& answer) {
 
 Task<absl::StatusOr<Interpreter::Gated>> Interpreter::RunGated(const tutti::workflow::v1::Gate& gate, std::string path,
                                                                const Variables& variables, Bounds bounds,
-                                                               JsonRef feedback, Body body) {
+                                                               JsonRef feedback, Body body, const char* again) {
   // A run that was opened again has its attempts once more.
   const int attempts = std::max(1, gate.max_attempts()) * (1 + history_.reopened());
   Gated gated;
   for (int attempt = 1;; ++attempt) {
-    gated.path = attempt == 1 ? path : absl::StrCat(path, "/attempt-", attempt);
+    gated.path = attempt == 1 ? path : absl::StrCat(path, "/", again, "-", attempt);
     Variables inner(&variables);
     inner.Set("feedback", feedback);
     TUTTI_CO_ASSIGN_OR_RETURN(gated.output, co_await body(gated.path, inner));
@@ -106,6 +107,7 @@ Task<absl::StatusOr<Interpreter::Verdict>> Interpreter::RunGate(const tutti::wor
     answer = *known->result;
     if (bounds.budget) bounds.budget->Use(known->usage);
   } else {
+    if (known && known->failed_for_good()) co_return known->last_error;
     if (bounds.replay_only) co_return absl::CancelledError("not done before");
     TUTTI_CO_RETURN_IF_ERROR(Interrupted(bounds));
     TUTTI_CO_RETURN_IF_ERROR(co_await HoldWhilePaused(bounds));
@@ -119,7 +121,19 @@ Task<absl::StatusOr<Interpreter::Verdict>> Interpreter::RunGate(const tutti::wor
       }
       // A judge that cannot be reached says nothing about what it should judge.
       bool again = asked.status().code() == absl::StatusCode::kUnavailable && attempt < kGateCallAttempts;
-      if (!again) co_return Prefix(asked.status(), absl::StrCat(path, ": "));
+      if (!again) {
+        absl::Status failed = Prefix(asked.status(), absl::StrCat(path, ": "));
+        if (!EndsWalk(failed) && !bounds.stop.stop_requested()) {
+          // Recorded, or a replay would ask again and go another way.
+          auto entry = NewEntry();
+          entry.mutable_step_failed()->set_path(path);
+          entry.mutable_step_failed()->set_kind("gate");
+          entry.mutable_step_failed()->set_attempt(attempt);
+          *entry.mutable_step_failed()->mutable_error() = ToRpcStatus(failed);
+          TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Commit(std::move(entry)));
+        }
+        co_return failed;
+      }
       TUTTI_CO_RETURN_IF_ERROR(co_await Wait(deps_.clock.Now() + absl::Seconds(attempt), /*for_news=*/false, bounds));
     }
   }

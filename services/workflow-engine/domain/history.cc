@@ -31,6 +31,8 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       StepHistory& step = steps_[started.path()];
       step.started = true;
       step.start_time = std::min(step.start_time, ToTime(entry.time()));
+      if (started.attempt() > step.failed_attempts)
+        step.attempt_time = std::min(step.attempt_time, ToTime(entry.time()));
       compensated_ |= absl::StrContains(started.path(), "/compensate/");
       break;
     }
@@ -43,6 +45,8 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       TUTTI_ASSIGN_OR_RETURN(Json result, FromPayload(completed.result()));
       step.result = std::make_shared<const Json>(std::move(result));
       for (Signal& signal : signals_) signal.taken |= signal.seq == completed.signal_seq();
+      // A failure that was caught here, or inside what has ended well, is nobody's to try again.
+      Caught(completed.path());
       break;
     }
     case JournalEntry::kStepFailed: {
@@ -52,6 +56,10 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       step.last_error = FromRpcStatus(failed.error());
       step.retry_time = failed.has_retry_time() ? ToTime(failed.retry_time()) : absl::InfiniteFuture();
       step.waiting = false;
+      step.attempt_time = absl::InfiniteFuture();
+      if (failed.signal_seq() > 0) {
+        for (Signal& signal : signals_) signal.taken |= signal.seq == failed.signal_seq();
+      }
       if (step.failed_for_good()) kinds_[failed.path()] = failed.kind();
       break;
     }
@@ -100,7 +108,17 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
   return absl::OkStatus();
 }
 
+void History::Caught(const std::string& path) {
+  for (auto it = kinds_.begin(); it != kinds_.end();) {
+    bool inside =
+        absl::StartsWith(it->first, path) && (it->first.size() == path.size() || it->first[path.size()] == '/');
+    bool instead = absl::StartsWith(path, it->first + "/fallback-") || absl::StartsWith(path, it->first + "/on-error-");
+    it = inside || instead ? kinds_.erase(it) : std::next(it);
+  }
+}
+
 void History::Reopen() {
+  cancel_requested_ = paused_ = false;
   finished_ = false;
   ++reopened_;
   for (const auto& [path, kind] : kinds_) {

@@ -23,8 +23,9 @@ struct StepHistory {
   absl::Status last_error;                         // of the last failed attempt
   absl::Time retry_time = absl::InfiniteFuture();  // when the next attempt begins; infinite: there is none
   bool started = false;
-  absl::Time start_time = absl::InfiniteFuture();  // of the first attempt that is known
-  bool waiting = false;                            // it has begun to wait:
+  absl::Time start_time = absl::InfiniteFuture();    // of the first attempt that is known
+  absl::Time attempt_time = absl::InfiniteFuture();  // when the attempt after the failed ones began, if it did
+  bool waiting = false;                              // that attempt has begun to wait:
   absl::Time wake_time = absl::InfiniteFuture();
   std::string child_run_id;
   bool failed_for_good() const { return failed_attempts > 0 && retry_time == absl::InfiniteFuture(); }
@@ -67,6 +68,8 @@ class History {
 
  private:
   void Reopen();
+  // The step of that path has ended well.
+  void Caught(const std::string& path);
 
   std::map<std::string, StepHistory> steps_;
   std::map<std::string, LoopHistory> loops_;

@@ -5,17 +5,24 @@
 #include <functional>
 #include <set>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "services/workflow-engine/domain/retry.h"
-#include "services/workflow-engine/domain/spec_search.h"
 
 namespace tutti::engine {
-bool EndsWalk(const absl::Status& status) {
-  if (status.code() != absl::StatusCode::kAborted) return false;
-  std::string reason = ReasonOf(status);
-  return reason == "LEASE_LOST" || reason == "RUN_PARKED" || reason == "RUN_HALTED";
+namespace {
+// No service's error carries it: what others call their errors cannot end a walk.
+constexpr char kWalkEnd[] = "tutti.engine/walk-end";
+}  // namespace
+
+bool EndsWalk(const absl::Status& status) { return !status.ok() && status.GetPayload(kWalkEnd).has_value(); }
+
+absl::Status WalkEnd(const absl::Status& status) {
+  absl::Status out = status;
+  out.SetPayload(kWalkEnd, absl::Cord("1"));
+  return out;
 }
 
 void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
@@ -63,7 +70,6 @@ Interpreter::Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::
       on_halt_(halt_, [this] { stop_.request_stop(); }),
       on_cancel_(cancel_, [this] { stop_.request_stop(); }),
       progress_(spec),
-      has_compensations_(HoldsField(spec, "compensation")),
       order_(history_.last_seq()),
       signals_(history_.signals()),
       paused_(history_.paused()),
@@ -94,7 +100,7 @@ Task<absl::StatusOr<Json>> Interpreter::Run() {
   if (parking_) co_await park_ended_.Wait(deps_.executor);
   // Whatever an error says that came while the walk was being halted: who walks it next finds out whether it is one.
   if (!result.ok() && halt_.stop_requested() && !EndsWalk(result.status())) {
-    co_return Error(absl::StatusCode::kAborted, "RUN_HALTED", "the run goes on elsewhere");
+    co_return WalkEnd(Error(absl::StatusCode::kAborted, "RUN_HALTED", "the run goes on elsewhere"));
   }
   co_return result;
 }
@@ -112,7 +118,11 @@ Task<absl::StatusOr<Json>> Interpreter::Walk() {
   if (spec_.on_error().empty()) co_return result;
   after.stop = bounds_.stop;
   auto caught = co_await Catch(spec_.on_error(), "", result.status(), root_, after);
-  if (!caught.ok()) co_return caught.status();
+  if (!caught.ok()) {
+    // What the handler did goes the same way.
+    if (!EndsWalk(caught.status())) TUTTI_CO_RETURN_IF_ERROR(co_await Compensate("", after));
+    co_return caught.status();
+  }
   co_return Json(**caught);
 }
 
@@ -180,7 +190,7 @@ Task<bool> Interpreter::RunGraphStep(const Step& step, std::string path, Graph& 
     co_return true;
   }
   if (graph.failure.ok() || EndsWalk(result.status())) graph.failure = result.status();
-  graph.stop.request_stop();  // what runs beside it is given up
+  if (!graph.bounds.replay_only) graph.stop.request_stop();  // what runs beside it is given up
   for (const auto& name : node.followers) Give(graph.nodes.at(name).ready, false);
   co_return false;
 }

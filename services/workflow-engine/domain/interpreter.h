@@ -105,8 +105,10 @@ class Interpreter {
   Task<Result> RunGuarded(const Step& step, std::string path, const Variables& variables, Bounds bounds);
   Task<Result> RunAttempts(const Step& step, std::string path, const Variables& variables, Bounds bounds);
   Task<Result> RunAttempt(const Step& step, std::string path, int attempt, const Variables& variables, Bounds bounds);
-  Task<Result> RunKind(const Step& step, std::string path, std::string key, const Variables& variables, Bounds bounds,
-                       tutti::state::v1::StepCompleted& record);
+  Task<Result> Rewalk(const Step& step, std::string path, int attempt, const Variables& variables, Bounds bounds);
+  Task<Result> RunKind(const Step& step, std::string path, std::string key, int attempt, const Variables& variables,
+                       Bounds bounds, tutti::state::v1::StepCompleted& record);
+  const StepHistory* WaitOf(const std::string& path, int attempt) const;
   Task<Result> Catch(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::ErrorHandler>& handlers,
                      std::string path, absl::Status error, const Variables& variables, Bounds bounds);
   Task<absl::Status> RecordFailure(const Step& step, std::string path, int attempt, absl::Status error,
@@ -151,14 +153,17 @@ class Interpreter {
   void LookForIdleness();
   void ParkIfIdle();
   Task<void> Park(absl::Time wake_time);
+  // `known`: the attempt's wait, when it has begun before.
   Task<Result> RunSleep(const tutti::workflow::v1::SleepStep& step, std::string path, const Variables& variables,
-                        Bounds bounds);
+                        Bounds bounds, const StepHistory* known);
   Task<Result> RunWaitForSignal(const tutti::workflow::v1::WaitForSignalStep& step, std::string path,
-                                const Variables& variables, Bounds bounds, int64_t& signal_seq);
+                                const Variables& variables, Bounds bounds, const StepHistory* known,
+                                int64_t& signal_seq);
   Task<Result> RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step, std::string path, std::string key,
-                              const Variables& variables, Bounds bounds);
+                              const Variables& variables, Bounds bounds, const StepHistory* known);
   Task<absl::StatusOr<std::string>> StartChild(const tutti::workflow::v1::SubWorkflowStep& step, std::string path,
-                                               std::string key, const Variables& variables, Bounds bounds);
+                                               std::string key, const Variables& variables, Bounds bounds,
+                                               const StepHistory* known);
 
   // patterns.cc
   Task<Result> RunSwitch(const tutti::workflow::v1::SwitchStep& step, std::string path, const Variables& variables,
@@ -184,7 +189,8 @@ class Interpreter {
   Task<absl::Status> LearnLesson(const tutti::workflow::v1::ReflectStep& step, std::string path, std::string lesson,
                                  double score, Bounds bounds);
   // A leaf that is no step of the spec, recorded under its path: `effect` is not asked again once it has answered.
-  Task<Result> Record(std::string path, std::string kind, std::string target, std::function<Task<Result>()> effect);
+  Task<Result> Record(std::string path, std::string kind, std::string target, std::function<Task<Result>()> effect,
+                      bool replaying = false);
 
   // gates.cc
   struct Verdict {
@@ -198,15 +204,17 @@ class Interpreter {
     std::string path;  // of the last attempt
   };
   using Body = std::function<Task<Result>(std::string path, Variables& variables)>;
-  // Does `body` until the gate passes or its attempts are used up.
+  // Does `body` until the gate passes or its attempts are used up; the second at `path/again-2`.
   Task<absl::StatusOr<Gated>> RunGated(const tutti::workflow::v1::Gate& gate, std::string path,
-                                       const Variables& variables, Bounds bounds, JsonRef feedback, Body body);
+                                       const Variables& variables, Bounds bounds, JsonRef feedback, Body body,
+                                       const char* again = "attempt");
   Task<absl::StatusOr<Verdict>> RunGate(const tutti::workflow::v1::Gate& gate, std::string path,
                                         const Variables& variables, Bounds bounds);
   Task<absl::StatusOr<Json>> AskGate(const tutti::workflow::v1::Gate& gate, std::string path, std::string key,
                                      const Variables& variables, Bounds bounds, Usage& usage);
 
   // loops.cc
+  Task<absl::Status> GiveWay();
   struct Items;
   Task<bool> RunItems(Items& items);
   Task<Result> RunForEach(const tutti::workflow::v1::ForEachStep& step, std::string path, const Variables& variables,
@@ -252,7 +260,9 @@ class Interpreter {
   Progress progress_;
   Variables root_;
   Bounds bounds_;
-  const bool has_compensations_;
+  // Whether anything in the spec can be undone; looked for when it first matters.
+  bool HasCompensations();
+  std::optional<bool> has_compensations_;
   std::vector<Compensable> completed_;
   int64_t order_ = 0;
   std::deque<tutti::workflow::v1::WorkflowSpec> proposed_;  // by adaptive steps
@@ -264,6 +274,7 @@ class Interpreter {
   OneShot<bool> park_ended_;
   bool idle_check_posted_ = false;
   std::vector<Signal> signals_;
+  std::map<std::string, int64_t> taken_;  // by steps that have not ended
   bool paused_ = false;
   int64_t inbox_ = 0;
   int64_t delivered_seq_ = 0;
@@ -272,6 +283,8 @@ class Interpreter {
 
 // The walk has ended before the run: it is parked, halted, or another's.
 bool EndsWalk(const absl::Status& status);
+// The error as one that ends the walk; for journals, when the run is another's.
+absl::Status WalkEnd(const absl::Status& status);
 
 // Puts a result into a payload. FAILED_PRECONDITION: larger than 4 MiB or nested too deeply to be stored and read
 // again; large things are passed by reference.

@@ -18,31 +18,16 @@ namespace {
 constexpr char kPrelude[] =
     "def _range($a; $b): range($a; $b);"
     "def _range3($a; $b; $c): range($a; $b; $c);"
-    "def range($a; $b; $c): if $c == 0 or ($b - $a) / $c > 1000000 then error(\"range of more than a million\") "
+    "def range($a; $b; $c): if $c == 0 or ($b - $a) / $c > 10000 then error(\"range of more than 10000\") "
     "else _range3($a; $b; $c) end;"
-    "def range($a; $b): if $b - $a > 1000000 then error(\"range of more than a million\") else _range($a; $b) end;"
+    "def range($a; $b): if $b - $a > 10000 then error(\"range of more than 10000\") else _range($a; $b) end;"
     "def range($n): range(0; $n); ";
 
 const std::set<std::string>& Refused() {
-  static const std::set<std::string> kNames = {"def",
-                                               "while",
-                                               "until",
-                                               "repeat",
-                                               "recurse",
-                                               "env",
-                                               "ENV",
-                                               "input",
-                                               "inputs",
-                                               "debug",
-                                               "stderr",
-                                               "import",
-                                               "include",
-                                               "halt",
-                                               "halt_error",
-                                               "infinite",
-                                               "input_line_number",
-                                               "_range",
-                                               "_range3"};
+  static const std::set<std::string> kNames = {
+      "def",    "while",  "until",  "repeat",  "recurse", "env",        "ENV",      "input", "inputs",
+      "debug",  "stderr", "import", "include", "halt",    "halt_error", "infinite", "now",   "input_line_number",
+      "_range", "_range3"};
   return kNames;
 }
 
@@ -58,6 +43,8 @@ std::string FindRefused(const std::string& program) {
         ++i;
       }
       ++i;
+    } else if (c == '#') {
+      return "#";  // a comment could hold a quotation mark, and hide what follows
     } else if (isalpha(static_cast<unsigned char>(c)) || c == '_') {
       size_t end = i;
       while (end < program.size() && (isalnum(static_cast<unsigned char>(program[end])) || program[end] == '_')) ++end;

@@ -14,8 +14,17 @@ constexpr size_t kMaxItems = 100000;
 constexpr int kDefaultIterations = 1000;
 // A recovery reads at most so many iterations again.
 constexpr int kCheckpointEvery = 500;
+// Iterations that may only compute, before others have their turn on the loop.
+constexpr int kTurn = 64;
 
 }  // namespace
+
+// Others run; what was posted is durable.
+Task<absl::Status> Interpreter::GiveWay() {
+  co_await ResumeOn(deps_.executor);
+  absl::Status durable = co_await deps_.effects.journal.Barrier();
+  co_return durable;
+}
 
 struct Interpreter::Items {
   Items(const tutti::workflow::v1::ForEachStep& step, const Variables& variables, std::string path, Json list)
@@ -34,20 +43,30 @@ struct Interpreter::Items {
 // One of `max_concurrency` walkers: takes the next item until none is left.
 Task<bool> Interpreter::RunItems(Items& all) {
   while (all.next < all.list.size()) {
-    if (!all.failure.ok() && (!all.step.allow_failures() || EndsWalk(all.failure))) co_return false;
+    const bool replay = all.bounds.replay_only;
+    if (!replay && !all.failure.ok() && (!all.step.allow_failures() || EndsWalk(all.failure))) co_return false;
     size_t i = all.next++;
     Variables inner(&all.variables);
     inner.Set("item", Ref(all.list[i]));
     inner.Set("index", Ref(i));
     std::string path = absl::StrCat(all.path, "/", i);
+    if (i % kTurn == kTurn - 1) {
+      absl::Status durable = co_await GiveWay();
+      if (!durable.ok()) {
+        all.failure = durable;
+        break;
+      }
+    }
     auto result = co_await RunBlock(all.step.steps(), path, inner, all.bounds);
     if (result.ok()) {
       all.results[i] = *result;
       continue;
     }
     if (all.failure.ok() || EndsWalk(result.status())) all.failure = result.status();
-    if (!all.step.allow_failures() || EndsWalk(result.status())) {
+    if (!replay && (!all.step.allow_failures() || EndsWalk(result.status()))) {
       all.stop.request_stop();
+    } else if (!all.step.allow_failures()) {
+      continue;
     } else if (!all.bounds.stop.stop_requested()) {
       absl::Status undone = co_await Compensate(path, all.bounds);
       if (!undone.ok()) all.failure = undone;
@@ -107,8 +126,9 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
     auto entry = NewEntry();
     entry.mutable_loop_checkpoint()->set_path(path);
     entry.mutable_loop_checkpoint()->set_iteration(iteration + 1);
-    ToPayload(*last, entry.mutable_loop_checkpoint()->mutable_last());
-    deps_.effects.journal.Post(std::move(entry));
+    if (CheckResult(*last, entry.mutable_loop_checkpoint()->mutable_last()).ok()) {
+      deps_.effects.journal.Post(std::move(entry));
+    }
   }
 }
 

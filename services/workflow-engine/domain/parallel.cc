@@ -17,6 +17,7 @@ struct Interpreter::Branches {
   const Variables& variables;
   const std::string path;
   Bounds bounds;
+  std::stop_token outer;        // of what is around
   std::stop_source stop;        // gives up what is under way
   std::stop_source no_cutting;  // all have ended
   int next = 0;
@@ -65,18 +66,22 @@ Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
   std::string path = absl::StrCat(all.path, "/", branch.id());
   const auto slot = static_cast<size_t>(index);
   struct Race {
-    std::stop_source stop;
+    std::stop_source stop, stop_waiting;
     JsonRef result;
     absl::Status failure;
-    int under_way = 0;
   } race;
   Bounds bounds = all.bounds;
   bounds.stop = race.stop.get_token();
   std::stop_callback outer(all.bounds.stop, [&race] { race.stop.request_stop(); });
-  const StepHistory* known = history_.Find(path + "/winner");
+  const StepHistory* known = history_.Find(path + "/hedge-winner");
   auto run = [&](std::string copy_path, std::string name, absl::Duration after) -> Task<bool> {
     if (after > absl::ZeroDuration()) {
-      absl::Status waited = co_await Wait(deps_.clock.Now() + after, /*for_news=*/false, bounds);
+      std::stop_source either;
+      std::stop_callback on_stop(bounds.stop, [&either] { either.request_stop(); });
+      std::stop_callback on_end(race.stop_waiting.get_token(), [&either] { either.request_stop(); });
+      Bounds waiting = bounds;
+      waiting.stop = either.get_token();
+      absl::Status waited = co_await Wait(deps_.clock.Now() + after, /*for_news=*/false, waiting);
       if (!waited.ok() || race.result) {
         if (EndsWalk(waited)) race.failure = waited;
         co_return false;
@@ -88,22 +93,22 @@ Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
       race.result = *result;
       if (all.step.has_hedge_after()) {
         std::function<Task<Result>()> say = [&]() -> Task<Result> { co_return Ref(name); };
-        auto recorded = co_await Record(path + "/winner", "hedge", name, std::move(say));
+        auto recorded = co_await Record(path + "/hedge-winner", "hedge", name, std::move(say), all.bounds.replay_only);
         if (!recorded.ok()) race.failure = recorded.status();
       }
       race.stop.request_stop();
     } else if (!result.ok() && (race.failure.ok() || EndsWalk(result.status()))) {
       race.failure = result.status();
-      // With the first gone nobody waits for the time to begin the second.
     }
+    if (!race.result) race.stop_waiting.request_stop();  // with the first gone nobody waits to begin the second
     co_return true;
   };
   std::vector<Task<bool>> copies;
   bool second_won = known && known->result && *known->result == Json("hedge");
   if (!second_won) copies.push_back(run(path, "original", absl::ZeroDuration()));
-  if (all.step.has_hedge_after() && !(known && known->result && !second_won)) {
+  if (all.step.has_hedge_after() && !all.bounds.replay_only && !(known && known->result && !second_won)) {
     copies.push_back(
-        run(path + "/hedge", "hedge", second_won ? absl::ZeroDuration() : FromProto(all.step.hedge_after())));
+        run(path + "/hedge-copy", "hedge", second_won ? absl::ZeroDuration() : FromProto(all.step.hedge_after())));
   }
   co_await Join(std::move(copies));
   if (EndsWalk(race.failure) || !race.result) {
@@ -119,15 +124,26 @@ Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
 // One of `max_concurrency` walkers: takes the next branch until none is left.
 Task<bool> Interpreter::RunBranches(Branches& all) {
   while (all.next < all.step.branches_size()) {
-    if (!all.failure.ok() && (!all.tolerant() || EndsWalk(all.failure))) break;
+    const bool replay = all.bounds.replay_only;
+    if (!replay && !all.failure.ok() && (!all.tolerant() || EndsWalk(all.failure))) break;
     if (all.bounds.stop.stop_requested()) break;
     int i = all.next++;
-    if (!all.counts(i)) continue;
+    if (!all.counts(i)) {  // given up by what was decided; what it had done is undone, if that was not finished
+      if (!HasCompensations()) continue;
+      Variables inner(&all.variables);
+      Bounds again = all.bounds;
+      again.replay_only = true;
+      std::string path = absl::StrCat(all.path, "/", all.step.branches(i).id());
+      (void)co_await RunBlock(all.step.branches(i).steps(), path, inner, again);
+      absl::Status undone = co_await Compensate(path, all.bounds);
+      if (!undone.ok()) all.failure = undone;
+      continue;
+    }
     bool ended = co_await HedgeBranch(all, i);
     if (EndsWalk(all.failure)) break;
     if (!ended) {
-      if (!all.tolerant()) all.stop.request_stop();
-      if (all.tolerant() && !all.bounds.stop.stop_requested()) {
+      if (!all.tolerant() && !replay) all.stop.request_stop();
+      if (all.tolerant() && !all.outer.stop_requested()) {
         std::string path = absl::StrCat(all.path, "/", all.step.branches(i).id());
         absl::Status undone = co_await Compensate(path, all.bounds);
         if (!undone.ok()) all.failure = undone;
@@ -141,7 +157,7 @@ Task<bool> Interpreter::RunBranches(Branches& all) {
     if (!decided.ok() || !*decided || all.decided) continue;
     all.decided = Ref(all.ended_ids());
     std::function<Task<Result>()> say = [&all]() -> Task<Result> { co_return all.decided; };
-    auto recorded = co_await Record(all.path + "/decided", "fusion", "", std::move(say));
+    auto recorded = co_await Record(all.path + "/fusion-decided", "fusion", "", std::move(say), all.bounds.replay_only);
     if (!recorded.ok()) all.failure = recorded.status();
     all.stop.request_stop();
   }
@@ -165,7 +181,7 @@ Task<bool> Interpreter::CutStragglers(Branches& all) {
   if (!waited.ok() || all.decided || deps_.clock.Now() < cut) co_return false;
   all.decided = Ref(all.ended_ids());
   std::function<Task<Result>()> say = [&all]() -> Task<Result> { co_return all.decided; };
-  auto recorded = co_await Record(all.path + "/decided", "stragglers", "", std::move(say));
+  auto recorded = co_await Record(all.path + "/fusion-decided", "stragglers", "", std::move(say));
   if (!recorded.ok()) all.failure = recorded.status();
   all.stop.request_stop();
   co_return true;
@@ -175,9 +191,11 @@ Task<Interpreter::Result> Interpreter::RunParallel(const tutti::workflow::v1::Pa
                                                    const Variables& variables, Bounds bounds) {
   Branches all(step, variables, path);
   all.bounds = bounds;
+  all.outer = bounds.stop;
   all.bounds.stop = all.stop.get_token();
   std::stop_callback outer(bounds.stop, [&all] { all.stop.request_stop(); });
-  if (const StepHistory* known = history_.Find(path + "/decided"); known && known->result) all.decided = known->result;
+  if (const StepHistory* known = history_.Find(path + "/fusion-decided"); known && known->result)
+    all.decided = known->result;
   all.walkers =
       step.max_concurrency() == 0 ? step.branches_size() : std::min(step.max_concurrency(), step.branches_size());
   std::vector<Task<bool>> tasks;
@@ -221,7 +239,7 @@ Task<Interpreter::Result> Interpreter::Fuse(const tutti::workflow::v1::ParallelS
     (*fuse.mutable_agent()->mutable_input()->mutable_struct_value()->mutable_fields())["outputs"].set_string_value(
         "${ .outputs }");
   }
-  auto result = co_await RunStep(fuse, absl::StrCat(path, "/fusion"), inner, bounds);
+  auto result = co_await RunStep(fuse, absl::StrCat(path, "/fusion-agent"), inner, bounds);
   co_return result;
 }
 

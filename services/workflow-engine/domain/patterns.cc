@@ -17,8 +17,9 @@ constexpr int kDefaultLessons = 5;
 }  // namespace
 
 Task<Interpreter::Result> Interpreter::Record(std::string path, std::string kind, std::string target,
-                                              std::function<Task<Result>()> effect) {
+                                              std::function<Task<Result>()> effect, bool replaying) {
   if (const StepHistory* known = history_.Find(path); known && known->result) co_return known->result;
+  if (replaying) co_return absl::CancelledError("not done before");
   TUTTI_CO_ASSIGN_OR_RETURN(JsonRef result, co_await effect());
   auto entry = NewEntry();
   auto* completed = entry.mutable_step_completed();
@@ -163,7 +164,8 @@ Task<Interpreter::Result> Interpreter::RecallLessons(const tutti::workflow::v1::
     if (!lessons.ok()) co_return Ref(Json::array());  // memory helps; a run does not fail without it
     co_return Ref(Json(*lessons));
   };
-  auto result = co_await Record(absl::StrCat(path, "/lessons"), "lessons", step.lessons().agent(), std::move(effect));
+  auto result = co_await Record(absl::StrCat(path, "/lessons"), "lessons", step.lessons().agent(), std::move(effect),
+                                bounds.replay_only);
   co_return result;
 }
 
@@ -180,7 +182,7 @@ Task<absl::Status> Interpreter::LearnLesson(const tutti::workflow::v1::ReflectSt
                                                              std::clamp(1 - score / 2, 0.1, 1.0));
     co_return Ref(Json{{"lesson", lesson}, {"kept", kept.ok()}});
   };
-  auto learned = co_await Record(learn_path, "lessons", step.lessons().agent(), std::move(effect));
+  auto learned = co_await Record(learn_path, "lessons", step.lessons().agent(), std::move(effect), bounds.replay_only);
   co_return learned.status();
 }
 

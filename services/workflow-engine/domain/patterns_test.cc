@@ -124,7 +124,7 @@ steps:
   };
   auto out = Walk(spec);
   ASSERT_THAT(out, IsOk());
-  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/p/only/s/1", "run1/p/only/hedge/s/1"}));
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/p/only/s/1", "run1/p/only/hedge-copy/s/1"}));
   world_.calls.clear();
   ASSERT_THAT(Walk(spec), IsOk());
   EXPECT_TRUE(world_.calls.empty());
@@ -331,6 +331,28 @@ TEST(AdmissionTest, OneTenantsFloodDoesNotStarveAnotherAndPriorityGoesFirst) {
   }
   EXPECT_EQ(order, (std::vector<std::string>{"flood0", "flood0", "flood9", "small0", "flood0", "flood0", "flood0"}));
   EXPECT_EQ(admission.under_way(), 0);
+  EXPECT_EQ(admission.waiting(), 0u);
+}
+
+TEST(AdmissionTest, ManyWhoGaveUpLeaveNothingBehind) {
+  ManualExecutor executor;
+  Admission admission(executor, {.total = 1});
+  std::vector<std::string> order;
+  std::vector<Admission::Permit> permits;
+  Scope scope;
+  std::stop_source gone;
+  for (int i = 0; i < 200; ++i) {
+    Admission::Caller caller;
+    caller.tenant = "t";
+    scope.Spawn(executor,
+                TakeInto(admission, caller, order, permits, i == 0 || i == 199 ? std::stop_token() : gone.get_token()));
+  }
+  executor.RunUntilIdle();
+  gone.request_stop();
+  executor.RunUntilIdle();
+  permits.clear();
+  executor.RunUntilIdle();
+  EXPECT_EQ(order.size(), 2u);
   EXPECT_EQ(admission.waiting(), 0u);
 }
 

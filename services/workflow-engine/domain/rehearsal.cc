@@ -252,7 +252,7 @@ std::vector<std::string> PlaceOf(const std::string& path) {
   std::vector<std::string> out;
   for (absl::string_view part : absl::StrSplit(path, '/')) {
     bool again = absl::StartsWith(part, "attempt-") || absl::StartsWith(part, "visit-") ||
-                 absl::StartsWith(part, "round-") || part == "hedge";
+                 absl::StartsWith(part, "round-") || absl::StartsWith(part, "gated-") || part == "hedge-copy";
     if (!again) out.emplace_back(part);
   }
   return out;

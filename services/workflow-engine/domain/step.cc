@@ -154,7 +154,7 @@ Task<Interpreter::Result> Interpreter::RunGuarded(const Step& step, std::string 
   Body body = [this, &step, bounds](std::string attempt_path, Variables& inner) {
     return RunAttempts(step, std::move(attempt_path), inner, bounds);
   };
-  auto gated = co_await RunGated(step.gate(), path, variables, bounds, Ref(nullptr), std::move(body));
+  auto gated = co_await RunGated(step.gate(), path, variables, bounds, Ref(nullptr), std::move(body), "gated");
   if (!gated.ok()) {
     if (Catches(step) && !EndsWalk(gated.status()) && !bounds.stop.stop_requested()) {
       TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(path, bounds));
@@ -179,6 +179,10 @@ Task<absl::Status> Interpreter::RecordFailure(const Step& step, std::string path
                                               absl::Time retry_time) {
   auto entry = NewEntry();
   auto* failed = entry.mutable_step_failed();
+  if (auto taken = taken_.find(path); taken != taken_.end()) {
+    failed->set_signal_seq(taken->second);
+    taken_.erase(taken);
+  }
   failed->set_path(path);
   failed->set_kind(KindOf(step));
   failed->set_attempt(attempt);
@@ -192,28 +196,33 @@ Task<absl::Status> Interpreter::RecordFailure(const Step& step, std::string path
 Task<Interpreter::Result> Interpreter::RunAttempts(const Step& step, std::string path, const Variables& variables,
                                                    Bounds bounds) {
   const StepHistory* known = history_.Find(path);
-  if (known && bounds.budget) bounds.budget->Use(known->usage);
+  if (known && bounds.budget) {
+    bounds.budget->Use(known->usage);
+    int calls = IsCall(step) ? known->failed_attempts + (known->result && !known->skipped ? 1 : 0) : 0;
+    for (int i = 0; i < calls; ++i) bounds.budget->Call();
+  }
   if (known && known->result && RecordsResult(step)) {
     progress_.Complete(step);
-    if (has_compensations_ && IsBlock(step)) {
-      Bounds again = bounds;
-      again.replay_only = true;
-      (void)co_await RunAttempt(step, path, known->failed_attempts + 1, variables, again);
+    if (IsBlock(step) && HasCompensations()) {
+      (void)co_await Rewalk(step, path, known->failed_attempts + 1, variables, bounds);
     }
     Completed(step, path, known->result, variables, known->order);
     co_return known->result;
   }
   if (known && known->failed_for_good()) {
     // What it had completed before it failed is still to be undone by whoever catches the failure.
-    if (has_compensations_ && IsBlock(step) && !Catches(step)) {
-      Bounds again = bounds;
-      again.replay_only = true;
-      (void)co_await RunAttempt(step, path, known->failed_attempts, variables, again);
+    if (IsBlock(step) && HasCompensations() && !Catches(step)) {
+      (void)co_await Rewalk(step, path, known->failed_attempts, variables, bounds);
     }
     co_return known->last_error;
   }
   if (bounds.replay_only && !IsBlock(step)) co_return absl::CancelledError("not done before");
   if (absl::Status interrupted = Interrupted(bounds); !interrupted.ok() && !bounds.replay_only) {
+    // A block that was begun: what it has completed is still to be undone. One that has ended well has ended well.
+    if (known && IsBlock(step)) {
+      auto before = co_await Rewalk(step, path, known->failed_attempts + 1, variables, bounds);
+      if (known->result) co_return before;
+    }
     if (bounds.stop.stop_requested()) co_return interrupted;
     // Time is over before the step began. Recorded, or a replay, whose time begins anew, would go another way.
     TUTTI_CO_RETURN_IF_ERROR(co_await RecordFailure(step, path, known ? known->failed_attempts + 1 : 1, interrupted,
@@ -244,6 +253,16 @@ Task<Interpreter::Result> Interpreter::RunAttempts(const Step& step, std::string
   }
 }
 
+// Walks what is known of an attempt once more and begins nothing: what was completed in it can be undone afterwards.
+Task<Interpreter::Result> Interpreter::Rewalk(const Step& step, std::string path, int attempt,
+                                              const Variables& variables, Bounds bounds) {
+  bounds.replay_only = true;
+  bounds.stop = {};
+  bounds.deadline = absl::InfiniteFuture();
+  auto result = co_await RunAttempt(step, std::move(path), attempt, variables, bounds);
+  co_return result;
+}
+
 absl::StatusOr<std::string> Interpreter::CacheKey(const Step& step, const Variables& variables) {
   Json given;
   if (!step.cache().key().empty()) {
@@ -257,7 +276,7 @@ absl::StatusOr<std::string> Interpreter::CacheKey(const Step& step, const Variab
     given.erase("run");
   }
   // The definition belongs to the key: another version of the step asks something else.
-  return absl::StrCat(spec_.name(), "/", step.id(), "/", HexDigest(step.SerializeAsString()), "/",
+  return absl::StrCat(spec_.name(), "/", step.id(), "/", HexDigest(DumpJson(MessageToJson(step))), "/",
                       HexDigest(DumpJson(given)));
 }
 
@@ -267,16 +286,17 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   std::string inner_path = !IsBlock(step) || attempt == 1 ? path : absl::StrCat(path, "/attempt-", attempt);
   auto entry = NewEntry();
   if (bounds.replay_only) {
-    auto result = co_await RunKind(step, inner_path, "", variables, bounds, *entry.mutable_step_completed());
+    auto result = co_await RunKind(step, inner_path, "", attempt, variables, bounds, *entry.mutable_step_completed());
     co_return result;
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await HoldWhilePaused(bounds));
   const absl::Time begin = deps_.clock.Now();
   if (step.has_timeout()) {
     absl::Time start = deps_.clock.Now();
-    if (const StepHistory* before = history_.Find(path);
-        before && IsBlock(step) && attempt == before->failed_attempts + 1) {
-      start = std::min(start, before->start_time);  // another engine began it; its time goes on
+    bool waits = step.has_sleep() || step.has_wait_for_signal() || step.has_sub_workflow();
+    const StepHistory* before = history_.Find(path);
+    if (before && (IsBlock(step) || waits) && attempt == before->failed_attempts + 1) {
+      start = std::min(start, before->attempt_time);  // another engine began it; its time goes on
     }
     bounds.deadline = std::min(bounds.deadline, start + FromProto(step.timeout()));
   } else if (IsCall(step)) {
@@ -305,7 +325,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   }
   if (!completed.cached()) {
     std::string key = absl::StrCat(subject_.run_id, "/", path, "/", attempt);
-    result = co_await RunKind(step, inner_path, std::move(key), variables, bounds, completed);
+    result = co_await RunKind(step, inner_path, std::move(key), attempt, variables, bounds, completed);
   }
   std::string where = IsBlock(step) ? "" : absl::StrCat("step ", path, ": ");
   if (!result.ok()) {
@@ -348,12 +368,19 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   co_return result;
 }
 
-Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string path, std::string key,
+// What is known of an attempt's wait; null: it has not begun.
+const StepHistory* Interpreter::WaitOf(const std::string& path, int attempt) const {
+  const StepHistory* known = history_.Find(path);
+  return known && known->waiting && attempt == known->failed_attempts + 1 ? known : nullptr;
+}
+
+Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string path, std::string key, int attempt,
                                                const Variables& variables, Bounds bounds,
                                                tutti::state::v1::StepCompleted& record) {
   Task<Result> task;
   Usage usage;
   int64_t signal_seq = 0;
+  const std::string taken_path = step.has_wait_for_signal() ? path : "";
   switch (step.kind_case()) {
     case Step::kTransform: {
       TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Expand(ToJson(step.transform().value()), variables));
@@ -391,13 +418,13 @@ Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string pat
       task = RunWhile(step.while_(), std::move(path), variables, bounds);
       break;
     case Step::kSubWorkflow:
-      task = RunSubWorkflow(step.sub_workflow(), std::move(path), std::move(key), variables, bounds);
+      task = RunSubWorkflow(step.sub_workflow(), path, std::move(key), variables, bounds, WaitOf(path, attempt));
       break;
     case Step::kSleep:
-      task = RunSleep(step.sleep(), std::move(path), variables, bounds);
+      task = RunSleep(step.sleep(), path, variables, bounds, WaitOf(path, attempt));
       break;
     case Step::kWaitForSignal:
-      task = RunWaitForSignal(step.wait_for_signal(), std::move(path), variables, bounds, signal_seq);
+      task = RunWaitForSignal(step.wait_for_signal(), path, variables, bounds, WaitOf(path, attempt), signal_seq);
       break;
     case Step::kSupervisor:
       task = RunSupervisor(step.supervisor(), std::move(path), variables, bounds);
@@ -411,6 +438,7 @@ Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string pat
   auto result = co_await std::move(task);
   for (auto& item : usage) *record.add_usage() = std::move(item);
   record.set_signal_seq(signal_seq);
+  if (signal_seq > 0) taken_[taken_path] = signal_seq;
   co_return result;
 }
 

@@ -344,6 +344,64 @@ TEST_F(InterpreterTest, ACancelCompensatesAndCannotStopHalfwayThrough) {
   EXPECT_EQ(CompletedPaths(), (std::vector<std::string>{"one", "one/compensate/undo"}));
 }
 
+// A run that was parked is cancelled: what its blocks had completed is undone too, by an engine that walks them anew.
+TEST_F(InterpreterTest, ACancelAfterARecoveryUndoesWhatBlocksDid) {
+  park_after_ = absl::Seconds(10);
+  auto spec = Spec(R"(
+steps:
+- {id: one, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}
+- id: both
+  parallel:
+    branches:
+    - {id: left, steps: [{id: two, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}]}
+    - {id: right, steps: [{id: three, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}]}
+- {id: wait, wait_for_signal: {signal: go}}
+)");
+  EXPECT_TRUE(EndsWalk(Walk(spec).status()));
+  stop_.request_stop();
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kCancelled));
+  std::vector<std::string> undone;
+  for (const auto& path : CompletedPaths()) {
+    if (absl::EndsWith(path, "/compensate/undo")) undone.push_back(path);
+  }
+  EXPECT_EQ(undone, (std::vector<std::string>{"both/right/three/compensate/undo", "both/left/two/compensate/undo",
+                                              "one/compensate/undo"}));
+}
+
+TEST_F(InterpreterTest, NobodysErrorCanPretendToEndTheWalk) {
+  auto out = Walk(Spec("steps:\n- {id: no, fail: {code: ABORTED, reason: LEASE_LOST, message: x}}\n"));
+  EXPECT_FALSE(EndsWalk(out.status()));
+  EXPECT_TRUE(world_.journal.back().has_step_failed());
+}
+
+TEST_F(InterpreterTest, AnotherAttemptStartsAnotherChild) {
+  auto spec = Spec("steps:\n- {id: child, sub_workflow: {workflow: other}, retry: {max_attempts: 2}}\n");
+  park_after_ = absl::Seconds(10);
+  EXPECT_TRUE(EndsWalk(Walk(spec).status()));
+  world_.children_ended.emplace("child-run1/child/1", absl::UnavailableError("away"));
+  world_.children_ended.emplace("child-run1/child/2", Json("second"));
+  auto out = Walk(spec, Json::object(), absl::Seconds(1));
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("second"));
+}
+
+TEST_F(InterpreterTest, ASignalThatAFailedWaitTookIsGone) {
+  auto spec = Spec(R"(
+steps:
+- id: ask
+  wait_for_signal: {signal: go}
+  postconditions: [{expression: .output == 2}]
+  on_error: [{steps: [{id: again, wait_for_signal: {signal: go}}]}]
+)");
+  park_after_ = absl::Seconds(10);
+  SendSignal("go", 1);
+  EXPECT_TRUE(EndsWalk(Walk(spec).status()));
+  SendSignal("go", 3);
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json(3));
+}
+
 TEST_F(InterpreterTest, ACaughtFailureUndoesOnlyWhatTheFailedStepDid) {
   auto spec = Spec(R"(
 steps:
@@ -405,7 +463,7 @@ TEST_F(InterpreterTest, AGateOnAnyStepSendsItBackWithFeedback) {
   auto out = Walk(spec);
   ASSERT_THAT(out, IsOk());
   EXPECT_EQ(*out, Json("this does not hold: .output != null"));
-  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/text/1", "run1/text/attempt-2/1"}));
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/text/1", "run1/text/gated-2/1"}));
 }
 
 TEST_F(InterpreterTest, APipelineGoesBackToANamedStage) {

@@ -55,7 +55,7 @@ struct Interpreter::Team {
   Semaphore permits;
   std::map<std::string, SpecialistRecord> records;
   std::string path;
-  int depth = 0;
+  int depth = 1;
   Json task, feedback;
   Bounds bounds;
   std::deque<Subtask> subtasks;
@@ -115,7 +115,7 @@ Task<absl::Status> Interpreter::Decompose(Team& team, Json task, std::string pat
     }
     subtask.compound = strategy == "hierarchical" && depth < kMostLevels && item.is_object() &&
                        item.contains("compound") && item["compound"] == Json(true);
-    subtask.path = absl::StrCat(team.path, "/", subtask.id);
+    subtask.path = absl::StrCat(team.path, "/task-", subtask.id);
     if (strategy == "sequential") {
       if (team.subtasks.size() > 1) subtask.depends_on = {team.subtasks[team.subtasks.size() - 2].id};
     } else if (item.is_object() && item.contains("depends_on") && item["depends_on"].is_array()) {
@@ -193,7 +193,8 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
           std::string chosen = ranked[0].agent;
           co_return Ref(Json{{"agent", chosen}, {"candidates", std::move(candidates)}});
         };
-        auto route = co_await Record(absl::StrCat(try_path, "/route"), "route", ranked[0].agent, std::move(choose));
+        auto route = co_await Record(absl::StrCat(try_path, "/route"), "route", ranked[0].agent, std::move(choose),
+                                     team.bounds.replay_only);
         if (!route.ok()) {
           team.failure = route.status();
           ok = false;
@@ -261,7 +262,7 @@ Task<Interpreter::Result> Interpreter::RunSupervisor(const tutti::workflow::v1::
           co_await Decompose(team, team.task, absl::StrCat(round_path, "/decompose"), 1, Json(nullptr)));
     }
     for (Subtask& subtask : team.subtasks) {
-      subtask.path = absl::StrCat(round_path, "/", subtask.id);
+      subtask.path = absl::StrCat(round_path, "/task-", subtask.id);
       // A Turn serves once; a new round needs new ones.
       std::destroy_at(&subtask.ready);
       std::construct_at(&subtask.ready);

@@ -44,6 +44,12 @@ bool IsStepId(const std::string& id) {
   return true;
 }
 
+bool IsReason(const std::string& reason) {
+  return reason.size() <= 63 && isupper(static_cast<unsigned char>(reason[0])) &&
+         std::all_of(reason.begin(), reason.end(),
+                     [](unsigned char c) { return isupper(c) || isdigit(c) || c == '_'; });
+}
+
 class Check {
  public:
   Check(const WorkflowSpec& spec, const KnownNames& known, Evaluator& evaluator)
@@ -106,7 +112,7 @@ class Check {
 
   void Id(const std::string& id, const std::string& path, std::set<std::string>& ids) {
     static const std::set<std::string> kReserved = {"input", "run",      "output", "error", "feedback",
-                                                    "draft", "critique", "round",  "gate"};
+                                                    "draft", "critique", "round",  "gate",  "compensate"};
     if (!IsStepId(id)) {
       Fail(path, absl::StrCat("\"", id, "\" must match ^[a-z][a-z0-9_]{0,62}$"));
     } else if (kReserved.count(id) > 0) {
@@ -278,6 +284,9 @@ class Check {
         return;
       case Step::kFail:
         if (!step.fail().code().empty()) Code(step.fail().code(), path + ".fail.code");
+        if (!step.fail().reason().empty() && !IsReason(step.fail().reason())) {
+          Fail(path + ".fail.reason", "must match ^[A-Z][A-Z0-9_]{0,62}$");
+        }
         if (step.fail().message().empty()) Fail(path + ".fail.message", "must be set");
         return Template(Json(step.fail().message()), path + ".fail.message");
       case Step::kSupervisor:

@@ -105,7 +105,7 @@ Task<absl::Status> Interpreter::Wait(absl::Time until, bool for_news, Bounds bou
     LookForIdleness();
     Woken why = co_await waiter->shot.Wait(deps_.executor);
     if (why == Woken::kParked) {
-      co_return Error(absl::StatusCode::kAborted, "RUN_PARKED", "the run only waits and has left memory");
+      co_return WalkEnd(Error(absl::StatusCode::kAborted, "RUN_PARKED", "the run only waits and has left memory"));
     }
     if (why == Woken::kNews) co_return absl::OkStatus();
     // The clock may lag behind the timer: never early.
@@ -113,7 +113,7 @@ Task<absl::Status> Interpreter::Wait(absl::Time until, bool for_news, Bounds bou
 }
 
 Task<absl::Status> Interpreter::HoldWhilePaused(Bounds bounds) {
-  while (paused_) {
+  while (paused_ && !cancel_.stop_requested()) {
     TUTTI_CO_RETURN_IF_ERROR(co_await Wait(absl::InfiniteFuture(), /*for_news=*/true, bounds));
     if (paused_) TUTTI_CO_RETURN_IF_ERROR(Interrupted(bounds));
   }
@@ -179,10 +179,9 @@ Task<void> Interpreter::Park(absl::Time wake_time) {
 }
 
 Task<Interpreter::Result> Interpreter::RunSleep(const tutti::workflow::v1::SleepStep& step, std::string path,
-                                                const Variables& variables, Bounds bounds) {
-  const StepHistory* known = history_.Find(path);
+                                                const Variables& variables, Bounds bounds, const StepHistory* known) {
   absl::Time until = absl::InfinitePast();
-  if (known && known->waiting) {
+  if (known) {
     until = known->wake_time;
   } else {
     if (!step.until().empty()) {
@@ -210,14 +209,18 @@ Task<Interpreter::Result> Interpreter::RunSleep(const tutti::workflow::v1::Sleep
 
 Task<Interpreter::Result> Interpreter::RunWaitForSignal(const tutti::workflow::v1::WaitForSignalStep& step,
                                                         std::string path, const Variables& variables, Bounds bounds,
-                                                        int64_t& signal_seq) {
-  const StepHistory* known = history_.Find(path);
-  absl::Time until = known && known->waiting ? known->wake_time
-                     : step.has_timeout()    ? deps_.clock.Now() + FromProto(step.timeout())
-                                             : absl::InfiniteFuture();
+                                                        const StepHistory* known, int64_t& signal_seq) {
+  absl::Time until = known                ? known->wake_time
+                     : step.has_timeout() ? deps_.clock.Now() + FromProto(step.timeout())
+                                          : absl::InfiniteFuture();
   auto take = [&]() -> JsonRef {
     for (Signal& signal : signals_) {
       if (signal.taken || signal.name != step.signal()) continue;
+      // Also what was accepted for another wait of that name must be right for this one.
+      const auto& approvers = step.approval().approvers();
+      bool may = approvers.empty() || std::find(approvers.begin(), approvers.end(), signal.sender) != approvers.end();
+      if (!may) continue;
+      if (step.has_schema() && !ValidateJson(ToJson(step.schema()), *signal.payload, "payload").ok()) continue;
       signal.taken = true;
       signal_seq = signal.seq;
       return signal.payload;
@@ -225,7 +228,7 @@ Task<Interpreter::Result> Interpreter::RunWaitForSignal(const tutti::workflow::v
     return nullptr;
   };
   JsonRef payload = take();
-  if (!payload && !(known && known->waiting)) {
+  if (!payload && !known) {
     auto entry = NewEntry();
     auto* waiting = entry.mutable_step_waiting();
     waiting->set_path(path);
@@ -259,9 +262,8 @@ Task<Interpreter::Result> Interpreter::RunWaitForSignal(const tutti::workflow::v
 
 Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow::v1::SubWorkflowStep& step,
                                                           std::string path, std::string key, const Variables& variables,
-                                                          Bounds bounds) {
-  const StepHistory* known = history_.Find(path);
-  if (known && known->waiting && !known->child_run_id.empty()) co_return known->child_run_id;
+                                                          Bounds bounds, const StepHistory* known) {
+  if (known && !known->child_run_id.empty()) co_return known->child_run_id;
   ChildPort::Start start{step.workflow(), step.version(), Json()};
   if (step.has_input()) {
     TUTTI_CO_ASSIGN_OR_RETURN(start.input, deps_.evaluator.Expand(ToJson(step.input()), variables));
@@ -289,8 +291,8 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
 
 Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step,
                                                       std::string path, std::string key, const Variables& variables,
-                                                      Bounds bounds) {
-  TUTTI_CO_ASSIGN_OR_RETURN(std::string child, co_await StartChild(step, path, key, variables, bounds));
+                                                      Bounds bounds, const StepHistory* known) {
+  TUTTI_CO_ASSIGN_OR_RETURN(std::string child, co_await StartChild(step, path, key, variables, bounds, known));
   for (;;) {
     CallContext call = NewCall(bounds);
     auto looked = co_await deps_.effects.children.LookAtChild(call, child);

@@ -23,7 +23,8 @@ prometheus::Gauge& NewGauge(prometheus::Registry& registry, const char* name, co
 }  // namespace
 
 RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
-                 Evaluator& evaluator, Validate validate, const std::shared_ptr<grpc::Channel>& state_channel)
+                 Evaluator& evaluator, Validate validate, Refresh refresh,
+                 const std::shared_ptr<grpc::Channel>& state_channel)
     : options_(std::move(options)),
       serving_(serving),
       state_(state),
@@ -31,6 +32,7 @@ RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, Ag
       tools_(tools),
       evaluator_(evaluator),
       validate_(std::move(validate)),
+      refresh_(std::move(refresh)),
       journal_(state_channel, serving.runtime().local_methods, serving.loop(), serving.runtime().timers,
                serving.tracer(), serving.runtime().rng, serving.log()),
       admission_(serving.loop(), options_.admission),
@@ -98,6 +100,9 @@ void RunHost::DropAll() {
 Task<void> RunHost::LeaseLoop() {
   while (!stop_.stop_requested()) {
     CallContext call = NewCall();
+    CallContext quick = call;
+    quick.deadline = serving_.runtime().clock.Now() + options_.lease_duration / 4;
+    (void)co_await refresh_(quick);
     if (!registered_) {
       state::RegisterInstanceRequest request;
       *request.mutable_instance() = instance_;

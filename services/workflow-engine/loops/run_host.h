@@ -35,8 +35,11 @@ class RunHost {
     Admission::Limits admission;
   };
   using Validate = std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)>;
+  // Called before runs are claimed and with each heartbeat: brings what Validate knows up to date.
+  using Refresh = std::function<Task<absl::Status>(CallContext&)>;
   RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
-          Evaluator& evaluator, Validate validate, const std::shared_ptr<grpc::Channel>& state_channel);
+          Evaluator& evaluator, Validate validate, Refresh refresh,
+          const std::shared_ptr<grpc::Channel>& state_channel);
   ~RunHost();
 
   void Start();
@@ -89,6 +92,7 @@ class RunHost {
   ToolPort& tools_;
   Evaluator& evaluator_;
   const Validate validate_;
+  const Refresh refresh_;
   JournalClient journal_;
   Admission admission_;
   state::InstanceRef instance_;

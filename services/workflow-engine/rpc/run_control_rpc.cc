@@ -95,6 +95,9 @@ TUTTI_RUN_METHOD(SignalRun) {
   signal.mutable_signal()->set_request_id(request.request_id());
   signal.mutable_signal()->set_sender(request.sender());
   ToPayload(ToJson(request.payload()), signal.mutable_signal()->mutable_payload());
+  if (JsonDepth(signal.signal().payload().data()) > kMaxJsonDepth) {
+    co_return Invalid("payload", "is nested deeper than 30 levels");
+  }
   if (static_cast<int64_t>(signal.signal().payload().data().size()) > max_input_bytes_) {
     co_return Error(absl::StatusCode::kResourceExhausted, "PAYLOAD_TOO_LARGE",
                     absl::StrCat("the payload has more than ", max_input_bytes_, " bytes"));

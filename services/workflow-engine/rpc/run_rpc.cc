@@ -60,6 +60,7 @@ grpc::ServerWriteReactor<v1::WatchRunResponse>* RunRpc::WatchRun(grpc::CallbackS
 absl::Status RunRpc::CheckInput(const v1::WorkflowSpec& spec, const Json& input, state::StoredRun* run) const {
   if (spec.has_input_schema()) TUTTI_RETURN_IF_ERROR(ValidateJson(ToJson(spec.input_schema()), input, "input"));
   ToPayload(input, run->mutable_input());
+  if (JsonDepth(run->input().data()) > kMaxJsonDepth) return Invalid("input", "is nested deeper than 30 levels");
   if (static_cast<int64_t>(run->input().data().size()) > max_input_bytes_) {
     return Error(absl::StatusCode::kResourceExhausted, "INPUT_TOO_LARGE",
                  absl::StrCat("the input has ", run->input().data().size(), " bytes, the limit is ", max_input_bytes_,

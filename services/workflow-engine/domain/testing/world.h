@@ -188,7 +188,7 @@ class FakeJournal final : public JournalPort {
     co_return status;
   }
   Task<absl::Status> Commit(JournalEntry entry) override {
-    if (world_.commits_until_crash == 0) co_return Error(absl::StatusCode::kAborted, "LEASE_LOST", "crashed");
+    if (world_.commits_until_crash == 0) co_return WalkEnd(Error(absl::StatusCode::kAborted, "LEASE_LOST", "crashed"));
     if (world_.commits_until_crash > 0) --world_.commits_until_crash;
     for (auto& posted : posted_) world_.Write(std::move(posted));
     posted_.clear();
