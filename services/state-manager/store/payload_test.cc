@@ -186,13 +186,25 @@ TEST(CondenseTest, KeepsWhatRecoveryNeeds) {
     auto& failed = *add().mutable_step_failed();
     failed.set_path("open");
     failed.set_attempt(attempt);
+    failed.mutable_retry_time()->set_seconds(attempt);
   }
   add().mutable_run_started()->set_lease_epoch(2);
   add().mutable_cancel_requested();
   add().mutable_step_started()->set_path("last");
+  // A failure for good that the run was reopened from: it says what was forgiven, whatever came later.
+  for (int attempt = 1; attempt <= 3; ++attempt) {
+    auto& started = *add().mutable_step_started();
+    started.set_path("reopened");
+    started.set_attempt(attempt);
+    if (attempt == 3) break;
+    auto& failed = *add().mutable_step_failed();
+    failed.set_path("reopened");
+    failed.set_attempt(attempt);
+    if (attempt == 2) failed.mutable_retry_time()->set_seconds(attempt);
+  }
   std::string kept;
   for (const auto& entry : Condense(entries)) absl::StrAppend(&kept, entry.seq(), " ");
-  EXPECT_EQ(kept, "4 8 9 10 11 12 ");
+  EXPECT_EQ(kept, "4 8 9 10 11 12 14 16 17 ");
 }
 
 // Encryption.
