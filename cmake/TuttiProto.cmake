@@ -23,7 +23,6 @@ function(tutti_protos)
       list(APPEND stubs ${out}/${base}.grpc.pb.cc)
     endif()
   endforeach()
-  # Generated code is big and not hot in our hands: -O1 halves its share of a cold build.
   add_library(tutti_proto STATIC ${messages})
   target_include_directories(tutti_proto SYSTEM PUBLIC ${out})
   target_link_libraries(tutti_proto PUBLIC protobuf::libprotobuf)

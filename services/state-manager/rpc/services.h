@@ -34,14 +34,8 @@ struct RpcDeps {
 
 class JournalRpc final : public v1::JournalService::CallbackService {
  public:
-  JournalRpc(const RpcDeps& deps, StateStore& store)
-      : env_(deps.env),
-        shards_(deps.shards),
-        hub_(deps.hub),
-        journal_(store.journal),
-        runs_(store.runs),
-        ledger_(store.ledger),
-        slowest_reader_(deps.slowest_reader) {}
+  JournalRpc(const RpcDeps& deps, StateStore& store);
+  ~JournalRpc() override;
   grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* Append(grpc::CallbackServerContext* context) override;
   grpc::ServerWriteReactor<v1::ReadJournalResponse>* ReadJournal(grpc::CallbackServerContext* context,
                                                                  const v1::ReadJournalRequest* request) override;
@@ -49,10 +43,7 @@ class JournalRpc final : public v1::JournalService::CallbackService {
                                                                    const v1::WatchJournalRequest* request) override;
 
   // For callers in this process: Append as a unary method, for what a stream saves is the transport's.
-  void Offer(LocalMethods& local) {
-    local_router_ = std::make_shared<AppendRouter>(shards_, journal_, ledger_);
-    local.Add(env_, "tutti.state.v1.JournalService/Append", *this, &JournalRpc::HandleLocalAppend);
-  }
+  void Offer(LocalMethods& local);
 
  private:
   Task<absl::Status> HandleLocalAppend(CallContext& call, const v1::AppendRequest& request,
@@ -79,14 +70,8 @@ class JournalRpc final : public v1::JournalService::CallbackService {
 
 class RunStoreRpc final : public v1::RunStoreService::CallbackService {
  public:
-  RunStoreRpc(const RpcDeps& deps, StateStore& store)
-      : env_(deps.env),
-        shards_(deps.shards),
-        runs_(store.runs),
-        control_(store.control),
-        journal_(store.journal),
-        audit_(deps.audit),
-        outbox_(store.outbox) {}
+  RunStoreRpc(const RpcDeps& deps, StateStore& store);
+  ~RunStoreRpc() override;
   TUTTI_STORE_METHOD(CreateRun);
   TUTTI_STORE_METHOD(GetRun);
   TUTTI_STORE_METHOD(ListRuns);
@@ -100,17 +85,7 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
 
  public:
   // For callers in this process.
-  void Offer(LocalMethods& local) {
-    local.Add(env_, "tutti.state.v1.RunStoreService/CreateRun", *this, &RunStoreRpc::HandleCreateRun);
-    local.Add(env_, "tutti.state.v1.RunStoreService/GetRun", *this, &RunStoreRpc::HandleGetRun);
-    local.Add(env_, "tutti.state.v1.RunStoreService/ListRuns", *this, &RunStoreRpc::HandleListRuns);
-    local.Add(env_, "tutti.state.v1.RunStoreService/RequestCancel", *this, &RunStoreRpc::HandleRequestCancel);
-    local.Add(env_, "tutti.state.v1.RunStoreService/TerminateRun", *this, &RunStoreRpc::HandleTerminateRun);
-    local.Add(env_, "tutti.state.v1.RunStoreService/SignalRun", *this, &RunStoreRpc::HandleSignalRun);
-    local.Add(env_, "tutti.state.v1.RunStoreService/SetRunPaused", *this, &RunStoreRpc::HandleSetRunPaused);
-    local.Add(env_, "tutti.state.v1.RunStoreService/ReopenRun", *this, &RunStoreRpc::HandleReopenRun);
-    local.Add(env_, "tutti.state.v1.RunStoreService/ForkRun", *this, &RunStoreRpc::HandleForkRun);
-  }
+  void Offer(LocalMethods& local);
 
  private:
   // What a caller does to a run, with the record of it.
@@ -131,19 +106,15 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
 
 class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService {
  public:
-  WorkflowStoreRpc(const RpcDeps& deps, const Workflows& workflows)
-      : env_(deps.env), access_(deps.access), area_(workflows), audit_(deps.audit) {}
+  WorkflowStoreRpc(const RpcDeps& deps, const Workflows& workflows);
+  ~WorkflowStoreRpc() override;
   TUTTI_STORE_METHOD(PutWorkflow);
   TUTTI_STORE_METHOD(GetWorkflow);
   TUTTI_STORE_METHOD(ListWorkflows);
 
  public:
   // For callers in this process.
-  void Offer(LocalMethods& local) {
-    local.Add(env_, "tutti.state.v1.WorkflowStoreService/PutWorkflow", *this, &WorkflowStoreRpc::HandlePutWorkflow);
-    local.Add(env_, "tutti.state.v1.WorkflowStoreService/GetWorkflow", *this, &WorkflowStoreRpc::HandleGetWorkflow);
-    local.Add(env_, "tutti.state.v1.WorkflowStoreService/ListWorkflows", *this, &WorkflowStoreRpc::HandleListWorkflows);
-  }
+  void Offer(LocalMethods& local);
 
  private:
   ServerEnv& env_;
@@ -154,8 +125,8 @@ class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService 
 
 class LeaseRpc final : public v1::LeaseService::CallbackService {
  public:
-  LeaseRpc(const RpcDeps& deps, StateStore& store)
-      : env_(deps.env), shards_(deps.shards), hub_(deps.hub), leases_(store.leases), journal_(store.journal) {}
+  LeaseRpc(const RpcDeps& deps, StateStore& store);
+  ~LeaseRpc() override;
   grpc::ServerWriteReactor<v1::WatchInstanceResponse>* WatchInstance(grpc::CallbackServerContext* context,
                                                                      const v1::WatchInstanceRequest* request) override;
   TUTTI_STORE_METHOD(RegisterInstance);
@@ -165,12 +136,7 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
 
  public:
   // For callers in this process.
-  void Offer(LocalMethods& local) {
-    local.Add(env_, "tutti.state.v1.LeaseService/RegisterInstance", *this, &LeaseRpc::HandleRegisterInstance);
-    local.Add(env_, "tutti.state.v1.LeaseService/Heartbeat", *this, &LeaseRpc::HandleHeartbeat);
-    local.Add(env_, "tutti.state.v1.LeaseService/ClaimRuns", *this, &LeaseRpc::HandleClaimRuns);
-    local.Add(env_, "tutti.state.v1.LeaseService/ReleaseInstance", *this, &LeaseRpc::HandleReleaseInstance);
-  }
+  void Offer(LocalMethods& local);
 
  private:
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchInstanceRequest& request,
@@ -189,13 +155,8 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
 
 class ContextRpc final : public v1::ContextService::CallbackService {
  public:
-  ContextRpc(const RpcDeps& deps, const Contexts& contexts)
-      : env_(deps.env),
-        access_(deps.access),
-        hub_(deps.hub),
-        area_(contexts),
-        audit_(deps.audit),
-        slowest_reader_(deps.slowest_reader) {}
+  ContextRpc(const RpcDeps& deps, const Contexts& contexts);
+  ~ContextRpc() override;
   grpc::ServerWriteReactor<v1::WatchContextResponse>* WatchContext(grpc::CallbackServerContext* context,
                                                                    const v1::WatchContextRequest* request) override;
   TUTTI_STORE_METHOD(CreateContext);
@@ -221,8 +182,8 @@ class ContextRpc final : public v1::ContextService::CallbackService {
 class MemoryRpc final : public v1::MemoryService::CallbackService {
  public:
   // Without an embedder, the store's own is used.
-  MemoryRpc(const RpcDeps& deps, const Memories& memories, RemoteEmbedder* embedder)
-      : env_(deps.env), access_(deps.access), area_(memories), audit_(deps.audit), embedder_(embedder) {}
+  MemoryRpc(const RpcDeps& deps, const Memories& memories, RemoteEmbedder* embedder);
+  ~MemoryRpc() override;
   TUTTI_STORE_METHOD(StoreMemory);
   TUTTI_STORE_METHOD(GetMemory);
   TUTTI_STORE_METHOD(ListMemories);
@@ -240,8 +201,8 @@ class MemoryRpc final : public v1::MemoryService::CallbackService {
 
 class ConversationRpc final : public v1::ConversationService::CallbackService {
  public:
-  ConversationRpc(const RpcDeps& deps, const Conversations& conversations)
-      : env_(deps.env), access_(deps.access), area_(conversations), audit_(deps.audit) {}
+  ConversationRpc(const RpcDeps& deps, const Conversations& conversations);
+  ~ConversationRpc() override;
   TUTTI_STORE_METHOD(CreateConversation);
   TUTTI_STORE_METHOD(GetConversation);
   TUTTI_STORE_METHOD(ListConversations);
@@ -260,16 +221,14 @@ class ConversationRpc final : public v1::ConversationService::CallbackService {
 
 class CacheRpc final : public v1::CacheService::CallbackService {
  public:
-  CacheRpc(const RpcDeps& deps, const StepCache& cache) : env_(deps.env), access_(deps.access), area_(cache) {}
+  CacheRpc(const RpcDeps& deps, const StepCache& cache);
+  ~CacheRpc() override;
   TUTTI_STORE_METHOD(GetCacheEntry);
   TUTTI_STORE_METHOD(PutCacheEntry);
 
  public:
   // For callers in this process.
-  void Offer(LocalMethods& local) {
-    local.Add(env_, "tutti.state.v1.CacheService/GetCacheEntry", *this, &CacheRpc::HandleGetCacheEntry);
-    local.Add(env_, "tutti.state.v1.CacheService/PutCacheEntry", *this, &CacheRpc::HandlePutCacheEntry);
-  }
+  void Offer(LocalMethods& local);
 
  private:
   ServerEnv& env_;
@@ -279,8 +238,8 @@ class CacheRpc final : public v1::CacheService::CallbackService {
 
 class SessionRpc final : public v1::SessionService::CallbackService {
  public:
-  SessionRpc(const RpcDeps& deps, const Sessions& sessions)
-      : env_(deps.env), access_(deps.access), area_(sessions), audit_(deps.audit) {}
+  SessionRpc(const RpcDeps& deps, const Sessions& sessions);
+  ~SessionRpc() override;
   TUTTI_STORE_METHOD(CreateSession);
   TUTTI_STORE_METHOD(AuthenticateSession);
   TUTTI_STORE_METHOD(ListSessions);
@@ -295,7 +254,8 @@ class SessionRpc final : public v1::SessionService::CallbackService {
 
 class AuditRpc final : public v1::AuditService::CallbackService {
  public:
-  AuditRpc(const RpcDeps& deps, const AuditLog& audit) : env_(deps.env), access_(deps.access), area_(audit) {}
+  AuditRpc(const RpcDeps& deps, const AuditLog& audit);
+  ~AuditRpc() override;
   TUTTI_STORE_METHOD(AppendAuditRecord);
   TUTTI_STORE_METHOD(ListAuditRecords);
   TUTTI_STORE_METHOD(VerifyAuditLog);
@@ -308,8 +268,8 @@ class AuditRpc final : public v1::AuditService::CallbackService {
 
 class BudgetRpc final : public v1::BudgetService::CallbackService {
  public:
-  BudgetRpc(const RpcDeps& deps, const Ledger& ledger)
-      : env_(deps.env), access_(deps.access), area_(ledger), audit_(deps.audit) {}
+  BudgetRpc(const RpcDeps& deps, const Ledger& ledger);
+  ~BudgetRpc() override;
   TUTTI_STORE_METHOD(SetBudget);
   TUTTI_STORE_METHOD(GetBudget);
   TUTTI_STORE_METHOD(ListBudgets);

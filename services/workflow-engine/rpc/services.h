@@ -52,7 +52,8 @@ class SpecChecker {
 
 class WorkflowRpc final : public v1::WorkflowService::CallbackService {
  public:
-  WorkflowRpc(ServerEnv& env, StateClient& state, SpecChecker& checker) : env_(env), state_(state), checker_(checker) {}
+  WorkflowRpc(ServerEnv& env, StateClient& state, SpecChecker& checker);
+  ~WorkflowRpc() override;
   grpc::ServerUnaryReactor* CreateWorkflow(grpc::CallbackServerContext* context,
                                            const v1::CreateWorkflowRequest* request,
                                            v1::CreateWorkflowResponse* response) override;
@@ -84,14 +85,8 @@ class WorkflowRpc final : public v1::WorkflowService::CallbackService {
 class RunRpc final : public v1::RunService::CallbackService {
  public:
   RunRpc(ServerEnv& env, StateClient& state, SpecChecker& checker, RunHost& host, SpecLibrary& library, IdSource& ids,
-         int64_t max_input_bytes)
-      : env_(env),
-        state_(state),
-        checker_(checker),
-        host_(host),
-        library_(library),
-        ids_(ids),
-        max_input_bytes_(max_input_bytes) {}
+         int64_t max_input_bytes);
+  ~RunRpc() override;
   grpc::ServerUnaryReactor* StartRun(grpc::CallbackServerContext* context, const v1::StartRunRequest* request,
                                      v1::StartRunResponse* response) override;
   grpc::ServerUnaryReactor* GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest* request,
@@ -116,13 +111,7 @@ class RunRpc final : public v1::RunService::CallbackService {
                                                            const v1::WatchRunRequest* request) override;
 
   // For callers in this process.
-  void Offer(LocalMethods& local) {
-    local.Add(env_, "tutti.workflow.v1.RunService/StartRun", *this, &RunRpc::HandleStart);
-    local.Add(env_, "tutti.workflow.v1.RunService/GetRun", *this, &RunRpc::HandleGet);
-    local.Add(env_, "tutti.workflow.v1.RunService/ListRuns", *this, &RunRpc::HandleList);
-    local.Add(env_, "tutti.workflow.v1.RunService/CancelRun", *this, &RunRpc::HandleCancel);
-    local.Add(env_, "tutti.workflow.v1.RunService/SignalRun", *this, &RunRpc::HandleSignalRun);
-  }
+  void Offer(LocalMethods& local);
 
  private:
   Task<absl::Status> HandleStart(CallContext& call, const v1::StartRunRequest& request, v1::StartRunResponse& response);
