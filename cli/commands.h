@@ -2,11 +2,13 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "cli/client.h"
 #include "cli/output.h"
+#include "runtime/json/json.h"
 
 namespace tutti::cli {
 
@@ -21,6 +23,10 @@ struct RunOptions {
   bool watch = false;
 };
 
+// What --input, --input-json and --documents make together.
+absl::StatusOr<Json> BuildInput(const RunOptions& options);
+// Of a flag that takes key=value.
+absl::StatusOr<std::pair<std::string, std::string>> KeyValue(const std::string& text, const char* flag);
 int RunWorkflow(Client& client, const RunOptions& options, Format format);
 int ListRuns(Client& client, const std::string& filter, int page_size, const std::string& page_token, Format format);
 int GetRun(Client& client, const std::string& run_id, Format format);
@@ -64,6 +70,25 @@ struct BudgetOptions {
 int ListBudgets(Client& client, const std::string& scope, Format format);
 int SetBudget(Client& client, const BudgetOptions& options, Format format);
 int Spending(Client& client, const std::string& scope, int level, const std::string& label, Format format);
+struct ScheduleOptions {
+  std::string name, workflow, description, time_zone, overlap, note, etag, request_id, from;
+  int64_t version = 0;
+  std::vector<std::string> cron;
+  std::string every, offset, jitter, catchup, start, end;  // durations as 90s, 15m, 36h
+  RunOptions run;                                          // input and labels
+  bool pause_on_failure = false, paused = false;
+  int count = 10;
+};
+int CreateSchedule(Client& client, const ScheduleOptions& options, Format format);
+int UpdateSchedule(Client& client, const ScheduleOptions& options, Format format);
+int ListSchedules(Client& client, Format format);
+int GetSchedule(Client& client, const std::string& name, Format format);
+int DeleteSchedule(Client& client, const std::string& name, Format format);
+int PauseSchedule(Client& client, const std::string& name, const std::string& note, Format format);
+int ResumeSchedule(Client& client, const std::string& name, const std::string& note, Format format);
+int TriggerSchedule(Client& client, const std::string& name, const std::string& request_id, Format format);
+// The next times of a stored schedule, or of the calendar that the options make.
+int ScheduleTimes(Client& client, const ScheduleOptions& options, Format format);
 struct TestOptions {
   std::vector<std::string> files;
   std::string junit;

@@ -41,8 +41,6 @@ Json Value(const std::string& text) {
   return json.ok() ? *json : Json(text);
 }
 
-std::string Leaf(const std::string& path) { return path.substr(path.rfind('/') + 1); }
-
 // One node of the graph of a run: a step, or a place in a path that has steps below it.
 struct Node {
   const v1::StepRecord* record = nullptr;

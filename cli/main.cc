@@ -26,6 +26,7 @@ struct Options {
   BudgetOptions budget;
   SignalOptions signal;
   TestOptions test;
+  ScheduleOptions schedule;
   std::string known, label;
   int level = 1;
 };
@@ -152,6 +153,69 @@ int Main(int argc, char** argv) {
   test->add_option("--seed", o.test.seed, "of what is random, for example waits between retries")
       ->capture_default_str();
   test->callback([&o, &code] { code = TestWorkflows(o.test); });
+
+  auto* schedules = app.add_subcommand(
+      "schedules", "runs by the calendar: create, update, list, get, times, pause, resume, trigger, delete");
+  schedules->require_subcommand(1);
+  auto calendar = [&o](CLI::App* command) {
+    command->add_option("--cron", o.schedule.cron,
+                        "a crontab line, for example \"0 9 * * MON-FRI\"; may be given again");
+    command->add_option("--every", o.schedule.every, "an interval, for example 15m");
+    command->add_option("--offset", o.schedule.offset, "of the interval");
+    command->add_option("--time-zone", o.schedule.time_zone, "of the crontab lines, for example Europe/Berlin");
+    command->add_option("--jitter", o.schedule.jitter, "each time later by up to this");
+    command->add_option("--start", o.schedule.start, "no time before, as 2026-12-24T18:00:00Z");
+    command->add_option("--end", o.schedule.end, "no time from here on");
+  };
+  auto definition = [&](CLI::App* command) {
+    command->add_option("name", o.schedule.name)->required();
+    command->add_option("--workflow", o.schedule.workflow, "a stored workflow's name")->required();
+    command->add_option("--version", o.schedule.version, "the workflow's; the latest at each time unless given");
+    calendar(command);
+    command->add_option("--overlap", o.schedule.overlap,
+                        "skip (default), buffer-one, buffer-all, cancel-other, terminate-other, allow-all");
+    command->add_option("--catchup", o.schedule.catchup, "how long a time that could not be kept is made up for (1h)");
+    command->add_option("--input", o.schedule.run.inputs, "key=value; the value may be JSON");
+    command->add_option("--input-json", o.schedule.run.input_json, "the whole input as JSON, or @FILE");
+    command->add_option("--label", o.schedule.run.labels, "key=value, of the runs");
+    command->add_option("--description", o.schedule.description);
+    command->add_option("--note", o.schedule.note);
+    command->add_flag("--pause-on-failure", o.schedule.pause_on_failure, "when a run of it fails");
+    command->add_flag("--paused", o.schedule.paused);
+  };
+  auto* schedules_create = schedules->add_subcommand("create", "store a schedule");
+  definition(schedules_create);
+  schedules_create->callback(with([&o](Client& c, Format f) { return CreateSchedule(c, o.schedule, f); }));
+  auto* schedules_update = schedules->add_subcommand("update", "replace a schedule; what it has done stays");
+  definition(schedules_update);
+  schedules_update->add_option("--etag", o.schedule.etag, "refuse when it has changed since");
+  schedules_update->callback(with([&o](Client& c, Format f) { return UpdateSchedule(c, o.schedule, f); }));
+  schedules->add_subcommand("list", "by name")->callback(with([](Client& c, Format f) { return ListSchedules(c, f); }));
+  auto* schedules_times = schedules->add_subcommand("times", "when a schedule, or a calendar given here, comes next");
+  schedules_times->add_option("name", o.schedule.name, "a stored schedule; without: the calendar of the options");
+  calendar(schedules_times);
+  schedules_times->add_option("--count", o.schedule.count)->capture_default_str();
+  schedules_times->add_option("--from", o.schedule.from, "instead of now");
+  schedules_times->callback(with([&o](Client& c, Format f) { return ScheduleTimes(c, o.schedule, f); }));
+  auto named = [&](const char* verb, const char* what, auto command) {
+    auto* sub = schedules->add_subcommand(verb, what);
+    sub->add_option("name", o.id)->required();
+    sub->callback(with([&o, command](Client& c, Format f) { return command(c, o, f); }));
+    return sub;
+  };
+  named("get", "a schedule with its next times and latest runs",
+        [](Client& c, const Options& at, Format f) { return GetSchedule(c, at.id, f); });
+  named("delete", "remove a schedule; its runs go on",
+        [](Client& c, const Options& at, Format f) { return DeleteSchedule(c, at.id, f); });
+  named("pause", "let its times pass", [](Client& c, const Options& at, Format f) {
+    return PauseSchedule(c, at.id, at.schedule.note, f);
+  })->add_option("--note", o.schedule.note);
+  named("resume", "go on with the times to come", [](Client& c, const Options& at, Format f) {
+    return ResumeSchedule(c, at.id, at.schedule.note, f);
+  })->add_option("--note", o.schedule.note);
+  named("trigger", "start a run now", [](Client& c, const Options& at, Format f) {
+    return TriggerSchedule(c, at.id, at.schedule.request_id, f);
+  })->add_option("--request-id", o.schedule.request_id, "the same id starts nothing twice");
 
   auto* agents = app.add_subcommand("agents", "list, invoke");
   agents->require_subcommand(1);

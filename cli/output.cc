@@ -64,6 +64,10 @@ int PrintError(const absl::Status& status, const std::string& file, const Source
     }
   } else {
     std::cerr << "error: " << status.message() << "\n";
+    // The message has the first.
+    for (size_t i = 1; i < violations.size(); ++i) {
+      std::cerr << "error: " << violations[i].field << ": " << violations[i].description << "\n";
+    }
   }
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:

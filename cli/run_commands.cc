@@ -24,44 +24,6 @@ bool IsFile(const std::string& what) {
   return stat(what.c_str(), &info) == 0 && S_ISREG(info.st_mode);
 }
 
-absl::StatusOr<std::pair<std::string, std::string>> KeyValue(const std::string& text, const char* flag) {
-  size_t equals = text.find('=');
-  if (equals == 0 || equals == std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, " takes key=value, not \"", text, "\""));
-  }
-  return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
-}
-
-absl::StatusOr<Json> BuildInput(const RunOptions& options) {
-  Json input = Json::object();
-  if (!options.input_json.empty()) {
-    std::string text = options.input_json;
-    if (text[0] == '@') {
-      TUTTI_ASSIGN_OR_RETURN(text, ReadSpecFile(text.substr(1)));
-    }
-    auto parsed = ParseJson(text);
-    if (!parsed.ok()) return Prefix(parsed.status(), "--input-json: ");
-    input = *parsed;
-  }
-  if (!input.is_object() && (!options.inputs.empty() || !options.documents.empty())) {
-    return absl::InvalidArgumentError("--input-json: must be an object when --input or --documents add to it");
-  }
-  for (const auto& entry : options.inputs) {
-    TUTTI_ASSIGN_OR_RETURN(auto pair, KeyValue(entry, "--input"));
-    auto json = ParseJson(pair.second);
-    input[pair.first] = json.ok() && !json->is_string() ? *json : Json(pair.second);
-  }
-  if (!options.documents.empty()) {
-    std::error_code error;
-    auto path = std::filesystem::canonical(options.documents, error);
-    if (error || !std::filesystem::is_directory(path)) {
-      return absl::InvalidArgumentError(absl::StrCat("--documents: ", options.documents, " is no folder"));
-    }
-    input["documents"] = path.string();
-  }
-  return input;
-}
-
 int CodeOf(v1::RunState state) {
   switch (state) {
     case v1::RUN_STATE_SUCCEEDED:
@@ -140,6 +102,44 @@ int FinishRun(Client& client, const std::string& run_id, const RunOptions& optio
 }
 
 }  // namespace
+
+absl::StatusOr<std::pair<std::string, std::string>> KeyValue(const std::string& text, const char* flag) {
+  size_t equals = text.find('=');
+  if (equals == 0 || equals == std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, " takes key=value, not \"", text, "\""));
+  }
+  return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
+}
+
+absl::StatusOr<Json> BuildInput(const RunOptions& options) {
+  Json input = Json::object();
+  if (!options.input_json.empty()) {
+    std::string text = options.input_json;
+    if (text[0] == '@') {
+      TUTTI_ASSIGN_OR_RETURN(text, ReadSpecFile(text.substr(1)));
+    }
+    auto parsed = ParseJson(text);
+    if (!parsed.ok()) return Prefix(parsed.status(), "--input-json: ");
+    input = *parsed;
+  }
+  if (!input.is_object() && (!options.inputs.empty() || !options.documents.empty())) {
+    return absl::InvalidArgumentError("--input-json: must be an object when --input or --documents add to it");
+  }
+  for (const auto& entry : options.inputs) {
+    TUTTI_ASSIGN_OR_RETURN(auto pair, KeyValue(entry, "--input"));
+    auto json = ParseJson(pair.second);
+    input[pair.first] = json.ok() && !json->is_string() ? *json : Json(pair.second);
+  }
+  if (!options.documents.empty()) {
+    std::error_code error;
+    auto path = std::filesystem::canonical(options.documents, error);
+    if (error || !std::filesystem::is_directory(path)) {
+      return absl::InvalidArgumentError(absl::StrCat("--documents: ", options.documents, " is no folder"));
+    }
+    input["documents"] = path.string();
+  }
+  return input;
+}
 
 absl::StatusOr<std::string> ReadSpecFile(const std::string& file) {
   std::ifstream in(file, std::ios::binary);

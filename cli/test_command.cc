@@ -11,8 +11,8 @@
 #include "runtime/json/json.h"
 #include "runtime/status/error.h"
 #include "runtime/status/mapping.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/rehearsal.h"
-#include "services/workflow-engine/domain/retry.h"
 #include "services/workflow-engine/domain/spec_search.h"
 #include "tutti/workflow/v1/workflow_test_file.pb.h"
 
@@ -71,7 +71,7 @@ void AddParts(const google::protobuf::Map<std::string, v1::PlayedPart>& parts, c
       } else {
         answer.output = ToJson(played.output());
       }
-      if (played.has_takes()) answer.takes = engine::FromProto(played.takes());
+      if (played.has_takes()) answer.takes = FromProto(played.takes());
       answers.push_back(std::move(answer));
     }
   }
@@ -84,9 +84,9 @@ engine::Script ScriptOf(const v1::WorkflowTest& test) {
   AddParts(test.workflows(), "workflow", &script);
   for (const auto& signal : test.signals()) {
     script.signals.push_back({signal.signal(), ToJson(signal.payload()),
-                              signal.has_after() ? engine::FromProto(signal.after()) : absl::ZeroDuration()});
+                              signal.has_after() ? FromProto(signal.after()) : absl::ZeroDuration()});
   }
-  if (test.has_cancel_after()) script.cancel_after = engine::FromProto(test.cancel_after());
+  if (test.has_cancel_after()) script.cancel_after = FromProto(test.cancel_after());
   return script;
 }
 
@@ -128,7 +128,7 @@ std::vector<std::string> Judge(const v1::Expectation& expect, const Rehearsed& d
   for (const auto& path : expect.never()) {
     if (begun.count(path) > 0) say(absl::StrCat("step ", path, " was begun"));
   }
-  if (expect.has_within() && done.took > engine::FromProto(expect.within())) {
+  if (expect.has_within() && done.took > FromProto(expect.within())) {
     say(absl::StrCat("took ", absl::FormatDuration(done.took)));
   }
   engine::Evaluator evaluator;

@@ -8,6 +8,7 @@
 #include "runtime/http/curl_http_client.h"
 #include "runtime/process/service_server.h"
 #include "runtime/status/macros.h"
+#include "runtime/time/proto_time.h"
 #include "services/state-manager/adapters/open_database.h"
 #include "services/state-manager/adapters/openai_embedder.h"
 #include "services/state-manager/loops/courier.h"
@@ -18,10 +19,6 @@
 
 namespace tutti::state_manager {
 namespace {
-
-absl::Duration ToDuration(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
 
 class StateManager final : public Module {
  public:
@@ -44,11 +41,12 @@ class StateManager final : public Module {
     store.memory.evict = options.memory().at_limit() == "evict";
     store_ = std::make_unique<StateStore>(std::move(store), runtime.ids);
     TUTTI_RETURN_IF_ERROR(OpenShards());
-    RpcDeps deps{serving_.env(), shards_->home(), *shards_, hub_, store_->audit, ToDuration(options.slowest_reader())};
+    RpcDeps deps{serving_.env(), shards_->home(), *shards_, hub_, store_->audit, FromProto(options.slowest_reader())};
     journal_ = std::make_unique<JournalRpc>(deps, *store_);
     runs_ = std::make_unique<RunStoreRpc>(deps, *store_);
     workflows_ = std::make_unique<WorkflowStoreRpc>(deps, store_->workflows);
     leases_ = std::make_unique<LeaseRpc>(deps, *store_);
+    schedules_ = std::make_unique<ScheduleStoreRpc>(deps, store_->schedules);
     cache_ = std::make_unique<CacheRpc>(deps, store_->step_cache);
     contexts_ = std::make_unique<ContextRpc>(deps, store_->contexts);
     if (const auto& embedder = options.memory().embedder(); !embedder.base_url().empty()) {
@@ -70,6 +68,7 @@ class StateManager final : public Module {
     workflows_->Offer(local);
     leases_->Offer(local);
     cache_->Offer(local);
+    schedules_->Offer(local);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--state-manager.grpc-port";
@@ -77,19 +76,19 @@ class StateManager final : public Module {
     server.max_message_bytes = static_cast<int>(2 * config_.process().max_message_bytes());
     server.services = {journal_.get(),  runs_.get(),     workflows_.get(),     leases_.get(),
                        contexts_.get(), memories_.get(), conversations_.get(), sessions_.get(),
-                       audit_.get(),    budgets_.get(),  cache_.get()};
-    for (const char* name :
-         {"JournalService", "RunStoreService", "WorkflowStoreService", "LeaseService", "ContextService",
-          "MemoryService", "ConversationService", "SessionService", "AuditService", "BudgetService", "CacheService"}) {
+                       audit_.get(),    budgets_.get(),  cache_.get(),         schedules_.get()};
+    for (const char* name : {"JournalService", "RunStoreService", "WorkflowStoreService", "LeaseService",
+                             "ContextService", "MemoryService", "ConversationService", "SessionService", "AuditService",
+                             "BudgetService", "CacheService", "ScheduleStoreService"}) {
       server.reflected.push_back(absl::StrCat("tutti.state.v1.", name));
     }
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
     const auto& keep = options.retention();
     Janitor::Options janitor;
-    janitor.keep_succeeded = ToDuration(keep.succeeded());
-    janitor.keep_failed = ToDuration(keep.failed());
-    janitor.keep_cancelled = ToDuration(keep.cancelled());
-    janitor.keep_reservations = ToDuration(keep.reservations());
+    janitor.keep_succeeded = FromProto(keep.succeeded());
+    janitor.keep_failed = FromProto(keep.failed());
+    janitor.keep_cancelled = FromProto(keep.cancelled());
+    janitor.keep_reservations = FromProto(keep.reservations());
     janitor.reencrypt = options.encryption().reencrypt();
     if (!options.encryption().key_dir().empty()) janitor.load_keys = [this] { return ReadKeys(); };
     for (size_t i = 0; i < shards_->size(); ++i) {
@@ -184,6 +183,7 @@ class StateManager final : public Module {
   std::unique_ptr<WorkflowStoreRpc> workflows_;
   std::unique_ptr<LeaseRpc> leases_;
   std::unique_ptr<CacheRpc> cache_;
+  std::unique_ptr<ScheduleStoreRpc> schedules_;
   std::unique_ptr<ContextRpc> contexts_;
   std::unique_ptr<MemoryRpc> memories_;
   std::unique_ptr<ConversationRpc> conversations_;

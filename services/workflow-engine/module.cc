@@ -3,7 +3,10 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/process/service_server.h"
 #include "runtime/status/macros.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/retry.h"
+#include "services/workflow-engine/loops/scheduler.h"
+#include "services/workflow-engine/rpc/schedule_rpc.h"
 #include "services/workflow-engine/rpc/services.h"
 
 namespace tutti::engine {
@@ -49,18 +52,31 @@ class WorkflowEngine final : public Module {
     run_rpc_ = std::make_unique<RunRpc>(serving_.env(), *state_, *checker_, *host_, *library_, runtime.ids,
                                         options.max_input_bytes());
     run_rpc_->Offer(runtime.local_methods);
+    schedules_ = std::make_unique<ScheduleClient>(*state_);
+    auto start = [this](CallContext& call, const tutti::workflow::v1::StartRunRequest& request) {
+      return run_rpc_->Create(call, request);
+    };
+    schedule_rpc_ =
+        std::make_unique<ScheduleRpc>(serving_.env(), *schedules_, start,
+                                      [this](CallContext& call, const tutti::workflow::v1::StartRunRequest& request) {
+                                        return run_rpc_->CheckStart(call, request);
+                                      });
+    scheduler_ = std::make_unique<Scheduler>(serving_, *state_, *schedules_, start);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--workflow-engine.grpc-port";
     server.max_message_bytes = static_cast<int>(config_.process().max_message_bytes());
-    server.services = {workflow_rpc_.get(), run_rpc_.get()};
-    server.reflected = {"tutti.workflow.v1.WorkflowService", "tutti.workflow.v1.RunService"};
+    server.services = {workflow_rpc_.get(), run_rpc_.get(), schedule_rpc_.get()};
+    server.reflected = {"tutti.workflow.v1.WorkflowService", "tutti.workflow.v1.RunService",
+                        "tutti.workflow.v1.ScheduleService"};
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
     host_->Start();
+    scheduler_->Start();
     return absl::OkStatus();
   }
   std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
   void Drain(absl::Time deadline) override {
+    if (scheduler_) scheduler_->Stop();
     serving_.Drain(deadline);
     if (host_) host_->Drain();
   }
@@ -79,6 +95,9 @@ class WorkflowEngine final : public Module {
   std::unique_ptr<SpecLibrary> library_;
   std::unique_ptr<WorkflowRpc> workflow_rpc_;
   std::unique_ptr<RunRpc> run_rpc_;
+  std::unique_ptr<ScheduleClient> schedules_;
+  std::unique_ptr<ScheduleRpc> schedule_rpc_;
+  std::unique_ptr<Scheduler> scheduler_;
 };
 
 }  // namespace

@@ -240,8 +240,11 @@ steps:
   EXPECT_TRUE(Becomes(run->run_id(), v1::RUN_STATE_FAILED)) << "the input is as it was";
   v1::Run again = Get(run->run_id());
   for (const auto& step : again.steps()) {
-    if (step.path() == "two") EXPECT_EQ(step.attempt(), 2);
-    if (step.path() == "one") EXPECT_EQ(step.attempt(), 1);
+    if (step.path() == "two") {
+      EXPECT_EQ(step.attempt(), 2);
+    } else if (step.path() == "one") {
+      EXPECT_EQ(step.attempt(), 1);
+    }
   }
   v1::ForkRunRequest fork = For<v1::ForkRunRequest>(run->run_id());
   fork.set_from_step("two");

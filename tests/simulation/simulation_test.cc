@@ -21,6 +21,7 @@
 #include "runtime/rpc/channel.h"
 #include "runtime/status/error.h"
 #include "runtime/status/mapping.h"
+#include "runtime/time/proto_time.h"
 #include "runtime/time/testing/manual_time.h"
 #include "services/workflow-engine/adapters/journal_client.h"
 #include "services/workflow-engine/domain/interpreter.h"
@@ -125,7 +126,7 @@ struct Sim {
 
 void SimStore::Write(StoredRun& run, JournalEntry entry) {
   entry.set_seq(static_cast<int64_t>(run.journal.size()) + 1);
-  if (entry.has_step_waiting() || !entry.has_time()) SetTime(sim_.time.Now(), entry.mutable_time());
+  if (entry.has_step_waiting() || !entry.has_time()) ToProto(sim_.time.Now(), entry.mutable_time());
   if (entry.has_step_completed() && !entry.step_completed().result().data().empty()) {
     for (const auto& before : run.journal) {
       bool block = IsBlockKind(entry.step_completed().kind());

@@ -157,6 +157,10 @@ void SuiteProcess::Kill9() {
   children_.clear();
 }
 
+void SuiteProcess::Signal(int signal) {
+  for (auto& child : children_) child->Signal(signal);
+}
+
 void SuiteProcess::Replace(size_t process) {
   children_[process]->Signal(SIGKILL);
   children_[process]->Wait(10);

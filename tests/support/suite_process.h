@@ -58,6 +58,8 @@ class SuiteProcess {
   // Starts the processes and waits until all services serve. False, with the logs on standard error, when they do not.
   bool Start();
   void Kill9();
+  // To all processes.
+  void Signal(int signal);
   // kill -9 of one process and its start anew, without waiting for it. In six processes: 0 gateway, 1 workflow-engine,
   // 2 agent-manager, 3 tool-service, 4 state-manager, 5 monitoring.
   void Replace(size_t process);

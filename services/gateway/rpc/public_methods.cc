@@ -13,6 +13,7 @@
 #include "tutti/state/v1/memory_service.pb.h"
 #include "tutti/tool/v1/tool_service.pb.h"
 #include "tutti/workflow/v1/run_service.pb.h"
+#include "tutti/workflow/v1/schedule_service.pb.h"
 #include "tutti/workflow/v1/workflow_service.pb.h"
 
 namespace tutti::gateway {
@@ -22,6 +23,7 @@ PublicMethods::PublicMethods(const PeerChannels& peers) {
   const std::vector<std::pair<const google::protobuf::FileDescriptor*, std::shared_ptr<grpc::Channel>>> table = {
       {tutti::workflow::v1::CreateWorkflowRequest::descriptor()->file(), peers.workflow_engine},
       {tutti::workflow::v1::StartRunRequest::descriptor()->file(), peers.workflow_engine},
+      {tutti::workflow::v1::CreateScheduleRequest::descriptor()->file(), peers.workflow_engine},
       {tutti::agent::v1::InvokeAgentRequest::descriptor()->file(), peers.agent_manager},
       {tutti::tool::v1::CallToolRequest::descriptor()->file(), peers.tool_service},
       {tutti::monitoring::v1::GetHealthRequest::descriptor()->file(), peers.monitoring},

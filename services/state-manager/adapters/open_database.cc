@@ -5,17 +5,12 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/time/proto_time.h"
 #include "services/state-manager/adapters/postgres_database.h"
 #include "services/state-manager/adapters/sqlite_database.h"
 
 namespace tutti::state_manager {
-namespace {
-
-absl::Duration ToDuration(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
-
-}  // namespace
+namespace {}  // namespace
 
 PostgresOptions ToPostgresOptions(const tutti::config::v1::StateManager& config) {
   const auto& postgres = config.postgres();
@@ -28,8 +23,8 @@ PostgresOptions ToPostgresOptions(const tutti::config::v1::StateManager& config)
   out.max_batch = static_cast<size_t>(std::max(1, config.max_batch()));
   out.max_queue = static_cast<size_t>(std::max(1, config.max_queue()));
   out.prepared_statements = postgres.prepared_statements();
-  out.statement_timeout = ToDuration(postgres.statement_timeout());
-  out.pool_wait = ToDuration(postgres.pool_wait());
+  out.statement_timeout = FromProto(postgres.statement_timeout());
+  out.pool_wait = FromProto(postgres.pool_wait());
   return out;
 }
 

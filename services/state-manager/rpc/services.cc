@@ -87,6 +87,19 @@ void CacheRpc::Offer(LocalMethods& local) {
   local.Add(env_, "tutti.state.v1.CacheService/PutCacheEntry", *this, &CacheRpc::HandlePutCacheEntry);
 }
 
+ScheduleStoreRpc::ScheduleStoreRpc(const RpcDeps& deps, const Schedules& schedules)
+    : env_(deps.env), access_(deps.access), area_(schedules), audit_(deps.audit) {}
+ScheduleStoreRpc::~ScheduleStoreRpc() = default;
+
+void ScheduleStoreRpc::Offer(LocalMethods& local) {
+  local.Add(env_, "tutti.state.v1.ScheduleStoreService/PutSchedule", *this, &ScheduleStoreRpc::HandlePutSchedule);
+  local.Add(env_, "tutti.state.v1.ScheduleStoreService/GetSchedule", *this, &ScheduleStoreRpc::HandleGetSchedule);
+  local.Add(env_, "tutti.state.v1.ScheduleStoreService/ListSchedules", *this, &ScheduleStoreRpc::HandleListSchedules);
+  local.Add(env_, "tutti.state.v1.ScheduleStoreService/DeleteSchedule", *this, &ScheduleStoreRpc::HandleDeleteSchedule);
+  local.Add(env_, "tutti.state.v1.ScheduleStoreService/ClaimDueSchedules", *this,
+            &ScheduleStoreRpc::HandleClaimDueSchedules);
+}
+
 SessionRpc::SessionRpc(const RpcDeps& deps, const Sessions& sessions)
     : env_(deps.env), access_(deps.access), area_(sessions), audit_(deps.audit) {}
 SessionRpc::~SessionRpc() = default;

@@ -17,6 +17,7 @@
 #include "tutti/state/v1/lease_service.grpc.pb.h"
 #include "tutti/state/v1/memory_service.grpc.pb.h"
 #include "tutti/state/v1/run_store_service.grpc.pb.h"
+#include "tutti/state/v1/schedule_store_service.grpc.pb.h"
 #include "tutti/state/v1/session_service.grpc.pb.h"
 #include "tutti/state/v1/workflow_store_service.grpc.pb.h"
 
@@ -234,6 +235,27 @@ class CacheRpc final : public v1::CacheService::CallbackService {
   ServerEnv& env_;
   Access& access_;
   const StepCache& area_;
+};
+
+class ScheduleStoreRpc final : public v1::ScheduleStoreService::CallbackService {
+ public:
+  ScheduleStoreRpc(const RpcDeps& deps, const Schedules& schedules);
+  ~ScheduleStoreRpc() override;
+  TUTTI_STORE_METHOD(PutSchedule);
+  TUTTI_STORE_METHOD(GetSchedule);
+  TUTTI_STORE_METHOD(ListSchedules);
+  TUTTI_STORE_METHOD(DeleteSchedule);
+  TUTTI_STORE_METHOD(ClaimDueSchedules);
+
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local);
+
+ private:
+  ServerEnv& env_;
+  Access& access_;
+  const Schedules& area_;
+  const AuditLog& audit_;
 };
 
 class SessionRpc final : public v1::SessionService::CallbackService {

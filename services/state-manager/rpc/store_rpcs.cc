@@ -35,6 +35,50 @@ TUTTI_WRITE_METHOD(ConversationRpc, ConversationService, SummarizeMessages, requ
 TUTTI_READ_METHOD(CacheRpc, CacheService, GetCacheEntry, false)
 TUTTI_WRITE_METHOD(CacheRpc, CacheService, PutCacheEntry, absl::StrCat("step_cache/", request.key()))
 
+TUTTI_READ_METHOD(ScheduleStoreRpc, ScheduleStoreService, GetSchedule, false)
+TUTTI_READ_METHOD(ScheduleStoreRpc, ScheduleStoreService, ListSchedules, true)
+TUTTI_AUDITED_METHOD(ScheduleStoreRpc, ScheduleStoreService, DeleteSchedule, request.name(), "schedules.delete",
+                     "schedules/", request.name())
+
+TUTTI_STORE_ENTRY_(ScheduleStoreRpc, ScheduleStoreService, PutSchedule) {
+  v1::AppendAuditRecordRequest note =
+      AuditNote(call, request.audit_action(), absl::StrCat("schedules/", request.schedule().name()));
+  auto body = [&area = area_, &audit = audit_, request, note](Transaction& tx, v1::PutScheduleResponse& out) {
+    absl::Status done = area.PutSchedule(tx, request, out);
+    v1::AppendAuditRecordResponse noted;
+    return done.ok() && !request.audit_action().empty() ? audit.AppendAuditRecord(tx, note, noted) : done;
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      response, co_await access_.Write<v1::PutScheduleResponse>(*call.executor, call.deadline,
+                                                                LaneOf(request.schedule().name()), std::move(body)));
+  co_return absl::OkStatus();
+}
+
+// Asked for all the time, and rarely with something to write.
+TUTTI_STORE_ENTRY_(ScheduleStoreRpc, ScheduleStoreService, ClaimDueSchedules) {
+  struct Ahead {
+    v1::ClaimDueSchedulesResponse response;
+    bool due = false;
+  };
+  auto look = [&area = area_](Transaction& tx, Ahead& out) {
+    auto due = area.LookAhead(tx, out.response);
+    if (due.ok()) out.due = *due;
+    return due.status();
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(Ahead ahead, co_await access_.Read<Ahead>(*call.executor, call.deadline,
+                                                                      /*allow_stale=*/false, std::move(look)));
+  if (!ahead.due) {
+    response = std::move(ahead.response);
+    co_return absl::OkStatus();
+  }
+  auto body = [&area = area_, request](Transaction& tx, v1::ClaimDueSchedulesResponse& out) {
+    return area.ClaimDueSchedules(tx, request, out);
+  };
+  TUTTI_CO_ASSIGN_OR_RETURN(response, co_await access_.Write<v1::ClaimDueSchedulesResponse>(
+                                          *call.executor, call.deadline, LaneOf("schedules"), std::move(body)));
+  co_return absl::OkStatus();
+}
+
 TUTTI_AUDITED_METHOD(SessionRpc, SessionService, CreateSession, request.session().user_id(), "sessions.create",
                      "users/", request.session().user_id())
 TUTTI_WRITE_METHOD(SessionRpc, SessionService, AuthenticateSession, request.token())

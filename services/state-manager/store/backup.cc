@@ -15,7 +15,7 @@ constexpr const char* kTables[] = {"meta",      "workflows",      "runs",       
                                    "usage",     "payloads",       "payload_refs",  "contexts",     "context_versions",
                                    "memories",  "memory_tenants", "conversations", "messages",     "sessions",
                                    "audit_log", "audit_head",     "budgets",       "reservations", "outbox",
-                                   "inbox",     "run_requests",   "step_cache"};
+                                   "inbox",     "run_requests",   "step_cache",    "schedules"};
 constexpr int kFetch = 500;
 constexpr size_t kChunkBytes = size_t{1} << 20;
 

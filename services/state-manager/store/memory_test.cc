@@ -221,7 +221,10 @@ TEST(VectorIndexTest, TheGraphFindsWhatAScanFinds) {
   auto random = [&] {
     std::vector<float> v(32);
     float norm = 0;
-    for (float& x : v) norm += (x = static_cast<float>(rng.Unit() - 0.5)) * x;
+    for (float& x : v) {
+      x = static_cast<float>(rng.Unit() - 0.5);
+      norm += x * x;
+    }
     for (float& x : v) x /= std::sqrt(norm);
     return v;
   };

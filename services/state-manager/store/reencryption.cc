@@ -46,6 +46,7 @@ const std::vector<Reencryption::Column>& Reencryption::Columns() {
       {"journal", {{"run_id", kText}, {"seq", kInt}}, "entry", "'runs/' || run_id || '/journal/' || seq"},
       {"snapshots", {{"run_id", kText}}, "entries", "'snapshots/' || run_id"},
       {"step_cache", {{"tenant", kText}, {"key", kText}}, "value", "'step_cache/' || tenant || '/' || key || '/value'"},
+      {"schedules", {{"name", kText}}, "definition", "'schedules/' || name || '/definition'"},
       {"payloads", {{"hash", kBytes}}, "data", "'payloads/' || hex(hash)"},
       {"context_versions",
        {{"context_id", kText}, {"version", kInt}},

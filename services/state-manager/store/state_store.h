@@ -17,6 +17,7 @@
 #include "services/state-manager/store/reencryption.h"
 #include "services/state-manager/store/run_control.h"
 #include "services/state-manager/store/runs.h"
+#include "services/state-manager/store/schedules.h"
 #include "services/state-manager/store/sessions.h"
 #include "services/state-manager/store/step_cache.h"
 #include "services/state-manager/store/workflows.h"
@@ -51,6 +52,7 @@ struct StateStore {
   Leases leases{runs};
   StepCache step_cache{payloads};
   Workflows workflows{payloads};
+  Schedules schedules{payloads};
   Contexts contexts;
   NgramEmbedder embedder;
   Memories memories;

@@ -11,6 +11,7 @@
 #include "tutti/state/v1/lease_service.grpc.pb.h"
 #include "tutti/state/v1/memory_service.grpc.pb.h"
 #include "tutti/state/v1/run_store_service.grpc.pb.h"
+#include "tutti/state/v1/schedule_store_service.grpc.pb.h"
 #include "tutti/state/v1/workflow_store_service.grpc.pb.h"
 
 namespace tutti::engine {
@@ -26,7 +27,8 @@ class StateClient {
         leases_(state::LeaseService::NewStub(channel)),
         journal_(state::JournalService::NewStub(channel)),
         cache_(state::CacheService::NewStub(channel)),
-        memories_(state::MemoryService::NewStub(channel)) {}
+        memories_(state::MemoryService::NewStub(channel)),
+        schedules_(state::ScheduleStoreService::NewStub(channel)) {}
 
 #define TUTTI_STATE_CALL(Service, stub, Name)                                                                         \
   Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {                 \
@@ -58,6 +60,11 @@ class StateClient {
   TUTTI_STATE_CALL(LeaseService, leases_, Heartbeat)
   TUTTI_STATE_CALL(LeaseService, leases_, ClaimRuns)
   TUTTI_STATE_CALL(LeaseService, leases_, ReleaseInstance)
+  TUTTI_STATE_CALL(ScheduleStoreService, schedules_, PutSchedule)
+  TUTTI_STATE_CALL(ScheduleStoreService, schedules_, GetSchedule)
+  TUTTI_STATE_CALL(ScheduleStoreService, schedules_, ListSchedules)
+  TUTTI_STATE_CALL(ScheduleStoreService, schedules_, DeleteSchedule)
+  TUTTI_STATE_CALL(ScheduleStoreService, schedules_, ClaimDueSchedules)
 #undef TUTTI_STATE_CALL
 
   state::JournalService::StubInterface& journal() { return *journal_; }
@@ -71,6 +78,7 @@ class StateClient {
   std::unique_ptr<state::JournalService::StubInterface> journal_;
   std::unique_ptr<state::CacheService::StubInterface> cache_;
   std::unique_ptr<state::MemoryService::StubInterface> memories_;
+  std::unique_ptr<state::ScheduleStoreService::StubInterface> schedules_;
 };
 
 }  // namespace tutti::engine

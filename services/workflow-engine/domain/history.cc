@@ -5,16 +5,9 @@
 #include "absl/strings/match.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
+#include "runtime/time/proto_time.h"
 
 namespace tutti::engine {
-namespace {
-
-absl::Time ToTime(const google::protobuf::Timestamp& time) {
-  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
-}
-
-}  // namespace
-
 bool IsBlockKind(const std::string& kind) {
   static const std::set<std::string> kBlocks = {"switch",   "parallel", "pipeline",   "reflect",
                                                 "for_each", "while",    "supervisor", "adaptive"};
@@ -30,9 +23,9 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       const auto& started = entry.step_started();
       StepHistory& step = steps_[started.path()];
       step.started = true;
-      step.start_time = std::min(step.start_time, ToTime(entry.time()));
+      step.start_time = std::min(step.start_time, FromProto(entry.time()));
       if (started.attempt() > step.failed_attempts)
-        step.attempt_time = std::min(step.attempt_time, ToTime(entry.time()));
+        step.attempt_time = std::min(step.attempt_time, FromProto(entry.time()));
       compensated_ |= absl::StrContains(started.path(), "/compensate/");
       break;
     }
@@ -54,7 +47,7 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       StepHistory& step = steps_[failed.path()];
       step.failed_attempts = std::max(step.failed_attempts, failed.attempt());
       step.last_error = FromRpcStatus(failed.error());
-      step.retry_time = failed.has_retry_time() ? ToTime(failed.retry_time()) : absl::InfiniteFuture();
+      step.retry_time = failed.has_retry_time() ? FromProto(failed.retry_time()) : absl::InfiniteFuture();
       step.waiting = false;
       step.attempt_time = absl::InfiniteFuture();
       if (failed.signal_seq() > 0) {
@@ -67,7 +60,7 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       const auto& waiting = entry.step_waiting();
       StepHistory& step = steps_[waiting.path()];
       step.waiting = true;
-      step.wake_time = waiting.has_wake_time() ? ToTime(waiting.wake_time()) : absl::InfiniteFuture();
+      step.wake_time = waiting.has_wake_time() ? FromProto(waiting.wake_time()) : absl::InfiniteFuture();
       step.child_run_id = waiting.child_run_id();
       break;
     }

@@ -1,5 +1,6 @@
 // The walk: its beginning and end, blocks and graphs.
 #include "services/workflow-engine/domain/interpreter.h"
+#include "runtime/time/proto_time.h"
 
 #include <algorithm>
 #include <functional>
@@ -23,13 +24,6 @@ absl::Status WalkEnd(const absl::Status& status) {
   absl::Status out = status;
   out.SetPayload(kWalkEnd, absl::Cord("1"));
   return out;
-}
-
-void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
-  int64_t nanos = absl::ToUnixNanos(time);
-  int64_t seconds = nanos / 1000000000;
-  out->set_seconds(seconds);
-  out->set_nanos(static_cast<int32_t>(nanos - seconds * 1000000000));
 }
 
 const std::string& KindOf(const tutti::workflow::v1::Step& step) {

@@ -303,7 +303,6 @@ absl::StatusOr<double> ScoreOf(const Json& answer, const std::string& path,
                                const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Criterion>& rubric = {});
 // What a judge said, as text.
 std::string FeedbackOf(const Json& answer);
-void SetTime(absl::Time time, google::protobuf::Timestamp* out);
 inline JsonRef Ref(Json value) { return std::make_shared<const Json>(std::move(value)); }
 
 }  // namespace tutti::engine

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/fusion.h"
 #include "services/workflow-engine/domain/interpreter.h"
 #include "services/workflow-engine/domain/retry.h"

@@ -12,6 +12,7 @@
 #include "runtime/async/sleep.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/interpreter.h"
 
 namespace tutti::engine {
@@ -185,7 +186,7 @@ class Stage final : public AgentPort,
       return;
     }
     JournalEntry entry;
-    SetTime(time_.Now() + next->after, entry.mutable_time());
+    ToProto(time_.Now() + next->after, entry.mutable_time());
     entry.mutable_signal_received()->set_name(name);
     ToPayload(next->payload, entry.mutable_signal_received()->mutable_payload());
     time_.After(next->after, [this, entry] {

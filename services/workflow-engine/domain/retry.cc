@@ -4,12 +4,9 @@
 #include <cmath>
 
 #include "runtime/status/error.h"
+#include "runtime/time/proto_time.h"
 
 namespace tutti::engine {
-
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
 
 bool RetryDecision::ShouldRetry(const absl::Status& error, int attempt) const {
   const auto& retry = step_.retry();

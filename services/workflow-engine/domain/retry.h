@@ -21,6 +21,4 @@ class RetryDecision {
   Rng& rng_;
 };
 
-absl::Duration FromProto(const google::protobuf::Duration& duration);
-
 }  // namespace tutti::engine

@@ -7,6 +7,7 @@
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/text/digest.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/interpreter.h"
 #include "services/workflow-engine/domain/retry.h"
 
@@ -58,7 +59,7 @@ absl::Status CheckResult(const Json& result, tutti::type::v1::Payload* out) {
 
 tutti::state::v1::JournalEntry Interpreter::NewEntry() const {
   tutti::state::v1::JournalEntry entry;
-  SetTime(deps_.clock.Now(), entry.mutable_time());
+  ToProto(deps_.clock.Now(), entry.mutable_time());
   entry.set_progress_percent(progress_percent());
   return entry;
 }
@@ -188,7 +189,7 @@ Task<absl::Status> Interpreter::RecordFailure(const Step& step, std::string path
   failed->set_attempt(attempt);
   failed->set_target(TargetOf(step));
   *failed->mutable_error() = ToRpcStatus(error);
-  if (retry_time < absl::InfiniteFuture()) SetTime(retry_time, failed->mutable_retry_time());
+  if (retry_time < absl::InfiniteFuture()) ToProto(retry_time, failed->mutable_retry_time());
   absl::Status written = co_await deps_.effects.journal.Commit(std::move(entry));
   co_return written;
 }
@@ -361,7 +362,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
     bool quick = deps_.effects.journal.Retract([&](const tutti::state::v1::JournalEntry& posted) {
       return posted.step_started().path() == path && posted.step_started().attempt() == attempt;
     });
-    if (quick) SetTime(begin, entry.mutable_step_completed()->mutable_start_time());
+    if (quick) ToProto(begin, entry.mutable_step_completed()->mutable_start_time());
     deps_.effects.journal.Post(std::move(entry));
   }
   Completed(step, path, *result, variables, known && known->result ? known->order : ++order_);

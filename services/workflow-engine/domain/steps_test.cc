@@ -1,4 +1,5 @@
 // The steps beyond the walking suite's, and what any step may have.
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/testing/world.h"
 
 namespace tutti::engine::testing {
@@ -89,7 +90,7 @@ TEST_F(InterpreterTest, SleepNeverEndsEarlyAndGoesOnWhereItWasAfterACrash) {
   halt_ = std::stop_source();
   JournalEntry waiting;
   waiting.mutable_step_waiting()->set_path("nap");
-  SetTime(start + absl::Hours(1), waiting.mutable_step_waiting()->mutable_wake_time());
+  ToProto(start + absl::Hours(1), waiting.mutable_step_waiting()->mutable_wake_time());
   world_.Write(waiting);
   hung_ = false;
   auto out = Walk(spec, Json::object(), absl::Minutes(1));

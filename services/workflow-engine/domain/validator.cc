@@ -27,15 +27,6 @@ constexpr int kMaxSteps = 1000;
 constexpr int kMaxDepth = 12;  // three messages a level, and protobuf reads at most 100
 constexpr size_t kMaxViolations = 20;
 
-bool IsResourceId(const std::string& name) {
-  if (name.empty() || name.size() > 63 || !islower(static_cast<unsigned char>(name[0])) || name.back() == '-')
-    return false;
-  for (unsigned char c : name) {
-    if (!islower(c) && !isdigit(c) && c != '-') return false;
-  }
-  return true;
-}
-
 bool IsStepId(const std::string& id) {
   if (id.empty() || id.size() > 63 || !islower(static_cast<unsigned char>(id[0]))) return false;
   for (unsigned char c : id) {
@@ -529,6 +520,15 @@ class Check {
 };
 
 }  // namespace
+
+bool IsResourceId(const std::string& name) {
+  if (name.empty() || name.size() > 63 || !islower(static_cast<unsigned char>(name[0])) || name.back() == '-')
+    return false;
+  for (unsigned char c : name) {
+    if (!islower(c) && !isdigit(c) && c != '-') return false;
+  }
+  return true;
+}
 
 bool IsSignalName(const std::string& name) {
   if (name.empty() || name.size() > 63 || !islower(static_cast<unsigned char>(name[0]))) return false;

@@ -16,6 +16,8 @@ struct KnownNames {
 };
 
 bool IsSignalName(const std::string& name);
+// ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$
+bool IsResourceId(const std::string& name);
 
 // INVALID_ARGUMENT with one BadRequest violation a wrong field; paths are relative to the spec
 // (`steps[2].agent.agent`).

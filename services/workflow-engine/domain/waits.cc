@@ -5,6 +5,7 @@
 #include "runtime/async/when_all.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/interpreter.h"
 #include "services/workflow-engine/domain/retry.h"
 
@@ -169,7 +170,7 @@ void Interpreter::ParkIfIdle() {
 Task<void> Interpreter::Park(absl::Time wake_time) {
   auto entry = NewEntry();
   entry.mutable_run_parked()->set_inbox_seen(inbox_);
-  if (wake_time < absl::InfiniteFuture()) SetTime(wake_time, entry.mutable_run_parked()->mutable_wake_time());
+  if (wake_time < absl::InfiniteFuture()) ToProto(wake_time, entry.mutable_run_parked()->mutable_wake_time());
   // Whatever the answer, the walk ends here: given back, or somebody else's.
   absl::Status written = co_await deps_.effects.journal.Commit(std::move(entry));
   (void)written;
@@ -199,7 +200,7 @@ Task<Interpreter::Result> Interpreter::RunSleep(const tutti::workflow::v1::Sleep
     auto* waiting = entry.mutable_step_waiting();
     waiting->set_path(path);
     waiting->set_kind("sleep");
-    SetTime(until, waiting->mutable_wake_time());
+    ToProto(until, waiting->mutable_wake_time());
     deps_.effects.journal.Post(std::move(entry));
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await Wait(until, /*for_news=*/false, bounds));
@@ -234,7 +235,7 @@ Task<Interpreter::Result> Interpreter::RunWaitForSignal(const tutti::workflow::v
     waiting->set_path(path);
     waiting->set_kind("wait_for_signal");
     waiting->set_signal(step.signal());
-    if (until < absl::InfiniteFuture()) SetTime(until, waiting->mutable_wake_time());
+    if (until < absl::InfiniteFuture()) ToProto(until, waiting->mutable_wake_time());
     if (step.has_schema()) ToPayload(ToJson(step.schema()), waiting->mutable_schema());
     if (step.has_approval()) {
       TUTTI_CO_ASSIGN_OR_RETURN(Json title, deps_.evaluator.Expand(Json(step.approval().title()), variables));

@@ -10,6 +10,7 @@
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/adapters/grpc_children.h"
 #include "services/workflow-engine/loops/run_host.h"
 
@@ -18,10 +19,6 @@ namespace {
 
 constexpr absl::Duration kRetryPause = absl::Milliseconds(500);
 constexpr int kAnnounceTries = 5;
-
-absl::Time ToTime(const google::protobuf::Timestamp& time) {
-  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
-}
 
 bool ForGood(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsDataLoss(status) || absl::IsNotFound(status);
@@ -206,7 +203,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   subject.run_id = run.run_id();
   subject.tenant = run.tenant();
   subject.input = *std::move(input);
-  if (run.has_start_time()) subject.start_time = ToTime(run.start_time());
+  if (run.has_start_time()) subject.start_time = FromProto(run.start_time());
   subject.inbox = run.inbox();
   subject.priority = run.priority();
   subject.trace = span.context();
@@ -215,7 +212,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   active.interpreter = &interpreter;
   auto now = [&] {
     state::JournalEntry entry;
-    SetTime(serving_.runtime().clock.Now(), entry.mutable_time());
+    ToProto(serving_.runtime().clock.Now(), entry.mutable_time());
     entry.set_progress_percent(interpreter.progress_percent());
     return entry;
   };

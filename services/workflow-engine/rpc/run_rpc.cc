@@ -2,6 +2,7 @@
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/text/page_token.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/retry.h"
 #include "services/workflow-engine/domain/run_view.h"
 #include "services/workflow-engine/rpc/services.h"
@@ -70,6 +71,7 @@ absl::Status RunRpc::CheckInput(const v1::WorkflowSpec& spec, const Json& input,
   return absl::OkStatus();
 }
 
+// The latest definition, unless the request names a version; checked when it is the request's own.
 Task<absl::StatusOr<state::CreateRunResponse>> RunRpc::Create(CallContext& call, const v1::StartRunRequest& request) {
   Json input = request.has_input() ? ToJson(request.input()) : Json::object();
   state::CreateRunRequest create;
@@ -102,6 +104,14 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunRpc::Create(CallContext& call,
     if (fresh || ReasonOf(created.status()) != "WORKFLOW_CHANGED") co_return created;
   }
   co_return absl::InternalError("unreachable");
+}
+
+Task<absl::Status> RunRpc::CheckStart(CallContext& call, const v1::StartRunRequest& request) {
+  TUTTI_CO_ASSIGN_OR_RETURN(auto definition, co_await library_.Get(call, request.workflow(), request.workflow_version(),
+                                                                   /*fresh=*/true));
+  Json input = request.has_input() ? ToJson(request.input()) : Json::object();
+  state::StoredRun ignored;
+  co_return CheckInput(definition->spec, input, &ignored);
 }
 
 Task<absl::Status> RunRpc::HandleStart(CallContext& call, const v1::StartRunRequest& request,

@@ -113,6 +113,11 @@ class RunRpc final : public v1::RunService::CallbackService {
   // For callers in this process.
   void Offer(LocalMethods& local);
 
+  // As StartRun, without waiting. On the service's loop.
+  Task<absl::StatusOr<state::CreateRunResponse>> Create(CallContext& call, const v1::StartRunRequest& request);
+  // Whether Create would take a request of a stored workflow.
+  Task<absl::Status> CheckStart(CallContext& call, const v1::StartRunRequest& request);
+
  private:
   Task<absl::Status> HandleStart(CallContext& call, const v1::StartRunRequest& request, v1::StartRunResponse& response);
   Task<absl::Status> HandleGet(CallContext& call, const v1::GetRunRequest& request, v1::GetRunResponse& response);
@@ -132,8 +137,6 @@ class RunRpc final : public v1::RunService::CallbackService {
   Task<absl::Status> HandleForkRun(CallContext& call, const v1::ForkRunRequest& request, v1::ForkRunResponse& response);
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchRunRequest& request,
                                  StreamWriter<v1::WatchRunResponse>& writer);
-  // Creates the run under the definition that the request names, checked when it is the request's own.
-  Task<absl::StatusOr<state::CreateRunResponse>> Create(CallContext& call, const v1::StartRunRequest& request);
   absl::Status CheckInput(const v1::WorkflowSpec& spec, const Json& input, state::StoredRun* run) const;
   // The run's row, with what it was started with.
   Task<absl::StatusOr<state::StoredRun>> Load(CallContext& call, std::string run_id);

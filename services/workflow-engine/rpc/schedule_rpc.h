@@ -1,0 +1,52 @@
+// The public service of schedules.
+#pragma once
+
+#include <functional>
+
+#include "runtime/random/random.h"
+#include "runtime/rpc/local_methods.h"
+#include "services/workflow-engine/adapters/schedule_client.h"
+#include "tutti/workflow/v1/run_service.pb.h"
+#include "tutti/workflow/v1/schedule_service.grpc.pb.h"
+
+namespace tutti::engine {
+
+class ScheduleRpc final : public tutti::workflow::v1::ScheduleService::CallbackService {
+ public:
+  using StartRun = std::function<Task<absl::StatusOr<state::CreateRunResponse>>(
+      CallContext& call, const tutti::workflow::v1::StartRunRequest& request)>;
+  // Whether StartRun would take the request.
+  using CheckStart =
+      std::function<Task<absl::Status>(CallContext& call, const tutti::workflow::v1::StartRunRequest& request)>;
+  ScheduleRpc(ServerEnv& env, ScheduleClient& schedules, StartRun start, CheckStart check);
+  ~ScheduleRpc() override;
+
+#define TUTTI_SCHEDULE_METHOD(Name)                                                                     \
+ public:                                                                                                \
+  grpc::ServerUnaryReactor* Name(grpc::CallbackServerContext* context,                                  \
+                                 const tutti::workflow::v1::Name##Request* request,                     \
+                                 tutti::workflow::v1::Name##Response* response) override;               \
+                                                                                                        \
+ private:                                                                                               \
+  Task<absl::Status> Handle##Name(CallContext& call, const tutti::workflow::v1::Name##Request& request, \
+                                  tutti::workflow::v1::Name##Response& response)
+
+  TUTTI_SCHEDULE_METHOD(CreateSchedule);
+  TUTTI_SCHEDULE_METHOD(GetSchedule);
+  TUTTI_SCHEDULE_METHOD(ListSchedules);
+  TUTTI_SCHEDULE_METHOD(UpdateSchedule);
+  TUTTI_SCHEDULE_METHOD(DeleteSchedule);
+  TUTTI_SCHEDULE_METHOD(PauseSchedule);
+  TUTTI_SCHEDULE_METHOD(ResumeSchedule);
+  TUTTI_SCHEDULE_METHOD(TriggerSchedule);
+  TUTTI_SCHEDULE_METHOD(ListScheduleTimes);
+#undef TUTTI_SCHEDULE_METHOD
+
+ private:
+  ServerEnv& env_;
+  ScheduleClient& schedules_;
+  const StartRun start_;
+  const CheckStart check_;
+};
+
+}  // namespace tutti::engine
