@@ -235,7 +235,7 @@ struct Engine {
         incarnation(++sim.next_incarnation),
         agents(sim),
         journal(ConnectTo("127.0.0.1:1", 1 << 20), sim.local, sim.executor, sim.time, sim.tracer, sim.rng, sim.log),
-        admission(sim.executor, {.total = 3}) {}
+        admission(sim.executor, sim.time, {.total = 3}) {}
   Sim& sim;
   const int incarnation;
   SimAgents agents;

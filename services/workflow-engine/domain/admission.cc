@@ -38,7 +38,7 @@ void Admission::Count(const Caller& caller, int by) {
   Add(runs_, caller.run_id, by);
 }
 
-Task<absl::StatusOr<Admission::Permit>> Admission::Enter(Caller caller, std::stop_token stop) {
+Task<absl::StatusOr<Admission::Permit>> Admission::Enter(Caller caller, Patience patience) {
   // Who comes now does not overtake who waits for the same: with nobody waiting there is nobody to overtake.
   if (waiting_count_ == 0 && HasRoom(caller)) {
     Count(caller, 1);
@@ -54,12 +54,24 @@ Task<absl::StatusOr<Admission::Permit>> Admission::Enter(Caller caller, std::sto
   waiting_[waiter->caller.priority][waiter->caller.tenant].push_back(waiter);
   ++waiting_count_;
   AdmitWaiting();
-  std::stop_callback on_stop(stop, [this, waiter] { executor_.Post([waiter] { waiter->turn.Set(false); }); });
-  bool admitted = co_await waiter->turn.Wait(executor_);
-  if (admitted) co_return Permit(*this, std::move(waiter->caller));
+  uint64_t timer = 0;
+  if (patience.at_most < absl::InfiniteDuration()) {
+    timer = timers_.After(std::max(patience.at_most, absl::ZeroDuration()),
+                          [this, waiter] { executor_.Post([waiter] { waiter->turn.Set(Turn::kLate); }); });
+  }
+  std::stop_callback on_stop(patience.stop,
+                             [this, waiter] { executor_.Post([waiter] { waiter->turn.Set(Turn::kStopped); }); });
+  const Turn turn = co_await waiter->turn.Wait(executor_);
+  if (timer != 0) timers_.Cancel(timer);
+  if (turn == Turn::kCome) co_return Permit(*this, std::move(waiter->caller));
   if (!waiter->settled) {
     waiter->settled = true;
     --waiting_count_;  // its place in the lane is skipped later
+  }
+  if (turn == Turn::kLate) {
+    co_return Error(absl::StatusCode::kDeadlineExceeded, "NO_TURN",
+                    absl::StrCat("its time was over before its turn came: ", waiter->caller.target, " or its run, ",
+                                 "workflow, tenant or engine is at its limit of concurrent steps"));
   }
   co_return absl::CancelledError("the run was asked to stop");
 }
@@ -95,7 +107,7 @@ void Admission::AdmitWaiting() {
         waiter->settled = true;
         --waiting_count_;
         Count(waiter->caller, 1);
-        if (!waiter->turn.Set(true)) Count(waiter->caller, -1);  // it has just been stopped
+        if (!waiter->turn.Set(Turn::kCome)) Count(waiter->caller, -1);  // it has just given up
         progress = true;
         break;
       }

@@ -13,6 +13,7 @@
 #include "runtime/async/executor.h"
 #include "runtime/async/one_shot.h"
 #include "runtime/async/task.h"
+#include "runtime/time/clock.h"
 
 namespace tutti::engine {
 
@@ -49,17 +50,25 @@ class Admission {
     Caller caller_;
   };
 
-  Admission(Executor& executor, Limits limits) : executor_(executor), limits_(limits) {}
+  Admission(Executor& executor, TimerService& timers, Limits limits)
+      : executor_(executor), timers_(timers), limits_(limits) {}
 
-  // All calls on the executor. RESOURCE_EXHAUSTED with RetryInfo: too many wait. CANCELLED: `stop` came first.
-  Task<absl::StatusOr<Permit>> Enter(Caller caller, std::stop_token stop);
+  // How long a caller waits for its turn.
+  struct Patience {
+    std::stop_token stop;
+    absl::Duration at_most = absl::InfiniteDuration();
+  };
+  // All calls on the executor. RESOURCE_EXHAUSTED with RetryInfo: too many wait. CANCELLED: asked to stop first.
+  // DEADLINE_EXCEEDED: its time was over first.
+  Task<absl::StatusOr<Permit>> Enter(Caller caller, Patience patience);
   size_t waiting() const { return waiting_count_; }
   int under_way() const { return total_; }
 
  private:
+  enum class Turn { kCome, kStopped, kLate };
   struct Waiter {
     Caller caller;
-    OneShot<bool> turn;
+    OneShot<Turn> turn;
     bool settled = false;
   };
   using Lane = std::map<std::string, std::list<std::shared_ptr<Waiter>>>;  // by tenant
@@ -70,6 +79,7 @@ class Admission {
   void AdmitWaiting();
 
   Executor& executor_;
+  TimerService& timers_;
   const Limits limits_;
   int total_ = 0;
   std::map<std::string, int> tenants_, workflows_, targets_, runs_;

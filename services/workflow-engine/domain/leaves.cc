@@ -36,7 +36,8 @@ Task<absl::StatusOr<Admission::Permit>> Interpreter::Enter(std::string target, c
   caller.target = std::move(target);
   caller.priority = bounds.priority;
   caller.run_limit = spec_.max_concurrent_steps();
-  auto permit = co_await deps_.admission.Enter(std::move(caller), bounds.stop);
+  Admission::Patience patience{bounds.stop, bounds.deadline - deps_.clock.Now()};
+  auto permit = co_await deps_.admission.Enter(std::move(caller), patience);
   co_return permit;
 }
 

@@ -292,7 +292,8 @@ TEST(RouteTest, ScoresByTheGivenWeights) {
 Task<bool> Take(Admission& admission, Admission::Caller caller, std::vector<std::string>& order,
                 std::vector<Admission::Permit>& permits, std::stop_token stop) {
   std::string name = absl::StrCat(caller.tenant, caller.priority);
-  auto permit = co_await admission.Enter(std::move(caller), stop);
+  Admission::Patience patience{stop};
+  auto permit = co_await admission.Enter(std::move(caller), patience);
   if (!permit.ok()) co_return false;
   order.push_back(name);
   permits.push_back(*std::move(permit));
@@ -306,7 +307,8 @@ Task<void> TakeInto(Admission& admission, Admission::Caller caller, std::vector<
 
 TEST(AdmissionTest, OneTenantsFloodDoesNotStarveAnotherAndPriorityGoesFirst) {
   ManualExecutor executor;
-  Admission admission(executor, {.total = 2});
+  ManualTime time;
+  Admission admission(executor, time, {.total = 2});
   std::vector<std::string> order;
   std::vector<Admission::Permit> permits;
   Scope scope;
@@ -336,7 +338,8 @@ TEST(AdmissionTest, OneTenantsFloodDoesNotStarveAnotherAndPriorityGoesFirst) {
 
 TEST(AdmissionTest, ManyWhoGaveUpLeaveNothingBehind) {
   ManualExecutor executor;
-  Admission admission(executor, {.total = 1});
+  ManualTime time;
+  Admission admission(executor, time, {.total = 1});
   std::vector<std::string> order;
   std::vector<Admission::Permit> permits;
   Scope scope;
@@ -356,9 +359,41 @@ TEST(AdmissionTest, ManyWhoGaveUpLeaveNothingBehind) {
   EXPECT_EQ(admission.waiting(), 0u);
 }
 
+TEST(AdmissionTest, WhoseTimeIsOverWhileItWaitsIsToldSo) {
+  ManualExecutor executor;
+  ManualTime time;
+  Admission admission(executor, time, {.total = 1});
+  auto enter = [](Admission& at, absl::Duration at_most,
+                  std::optional<absl::StatusOr<Admission::Permit>>& out) -> Task<void> {
+    Admission::Caller caller;
+    caller.target = "slow";
+    Admission::Patience patience{{}, at_most};
+    out.emplace(co_await at.Enter(std::move(caller), patience));
+  };
+  std::optional<absl::StatusOr<Admission::Permit>> first, second, third;
+  Scope scope;
+  scope.Spawn(executor, enter(admission, absl::Seconds(5), first));
+  scope.Spawn(executor, enter(admission, absl::Seconds(5), second));
+  scope.Spawn(executor, enter(admission, absl::Seconds(50), third));
+  executor.RunUntilIdle();
+  ASSERT_TRUE(first && first->ok());
+  time.Advance(absl::Seconds(5));
+  executor.RunUntilIdle();
+  ASSERT_TRUE(second.has_value());
+  EXPECT_THAT(*second, HasCodeAndText(absl::StatusCode::kDeadlineExceeded, "before its turn came: slow"));
+  EXPECT_FALSE(third.has_value());
+  EXPECT_EQ(admission.waiting(), 1u);
+  first.reset();
+  executor.RunUntilIdle();
+  ASSERT_TRUE(third && third->ok());
+  EXPECT_EQ(admission.waiting(), 0u);
+  EXPECT_EQ(time.pending(), 0u) << "no timer is left behind";
+}
+
 TEST(AdmissionTest, ARunAtItsOwnLimitDoesNotBlockOthers) {
   ManualExecutor executor;
-  Admission admission(executor, {.total = 10, .per_run = 1, .max_waiting = 1});
+  ManualTime time;
+  Admission admission(executor, time, {.total = 10, .per_run = 1, .max_waiting = 1});
   std::vector<std::string> order;
   std::vector<Admission::Permit> permits;
   Scope scope;

@@ -80,7 +80,7 @@ class Stage final : public AgentPort,
 
   Rehearsed Play(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input) {
     const absl::Time begin = time_.Now();
-    Admission admission(queue_, {});
+    Admission admission(queue_, time_, {});
     InterpreterDeps deps{queue_,
                          time_,
                          time_,

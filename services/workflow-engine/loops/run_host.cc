@@ -35,7 +35,7 @@ RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, Ag
       refresh_(std::move(refresh)),
       journal_(state_channel, serving.runtime().local_methods, serving.loop(), serving.runtime().timers,
                serving.tracer(), serving.runtime().rng, serving.log()),
-      admission_(serving.loop(), options_.admission),
+      admission_(serving.loop(), serving.runtime().timers, options_.admission),
       claim_wanted_(serving.loop(), 1),
       active_gauge_(NewGauge(*serving.runtime().metrics, "tutti_engine_active_runs", "Runs this engine works on.")),
       waiting_gauge_(

@@ -232,7 +232,7 @@ class InterpreterTest : public ::testing::Test {
     FakeLessons lessons(world_);
     FakeCache cache(world_);
     FakeJournal journal(world_);
-    Admission admission(world_.executor, limits_);
+    Admission admission(world_.executor, world_.time, limits_);
     InterpreterDeps deps{
         world_.executor,
         world_.time,
