@@ -63,6 +63,8 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
     if (entry.step_completed().signal_seq() > 0) taken.insert(entry.step_completed().signal_seq());
   }
   std::vector<JournalEntry> out;
+  // Of failures that are left out: told by the entry of the same step that is kept.
+  std::unordered_map<std::string, google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>> usages;
   for (size_t i = 0; i < entries.size(); ++i) {
     JournalEntry& entry = entries[i];
     bool keep = true;
@@ -76,7 +78,20 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
       const Step& step = steps[entry.step_failed().path()];
       bool for_good = !entry.step_failed().has_retry_time();  // forgiven since, when there are later ones
       keep = !step.completed && (for_good || entry.step_failed().attempt() >= step.last_attempt - 1);
-      entry.mutable_step_failed()->clear_usage();
+      auto* usage = entry.mutable_step_failed()->mutable_usage();
+      auto& earlier = usages[entry.step_failed().path()];
+      if (keep) {
+        usage->MergeFrom(earlier);
+        earlier.Clear();
+      } else {
+        earlier.MergeFrom(*usage);
+      }
+    }
+    if (entry.has_step_completed()) {
+      if (auto earlier = usages.find(entry.step_completed().path()); earlier != usages.end()) {
+        entry.mutable_step_completed()->mutable_usage()->MergeFrom(earlier->second);
+        usages.erase(earlier);
+      }
     }
     if (entry.has_loop_checkpoint()) {
       keep = entry.loop_checkpoint().iteration() == loops[entry.loop_checkpoint().path()] &&

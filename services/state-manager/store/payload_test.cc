@@ -177,7 +177,9 @@ TEST(CondenseTest, KeepsWhatRecoveryNeeds) {
   add().mutable_run_started()->set_lease_epoch(1);
   add().mutable_step_started()->set_path("done");
   add().mutable_step_failed()->set_path("done");
+  entries.back().mutable_step_failed()->add_usage()->set_input_tokens(7);
   add().mutable_step_completed()->set_path("done");
+  entries.back().mutable_step_completed()->add_usage()->set_input_tokens(5);
   for (int attempt = 1; attempt <= 3; ++attempt) {
     auto& started = *add().mutable_step_started();
     started.set_path("open");
@@ -203,7 +205,10 @@ TEST(CondenseTest, KeepsWhatRecoveryNeeds) {
     if (attempt == 2) failed.mutable_retry_time()->set_seconds(attempt);
   }
   std::string kept;
-  for (const auto& entry : Condense(entries)) absl::StrAppend(&kept, entry.seq(), " ");
+  std::vector<v1::JournalEntry> condensed = Condense(entries);
+  for (const auto& entry : condensed) absl::StrAppend(&kept, entry.seq(), " ");
+  ASSERT_EQ(condensed[0].step_completed().usage_size(), 2) << "what the failed attempt consumed is not forgotten";
+  EXPECT_EQ(condensed[0].step_completed().usage(1).input_tokens(), 7);
   EXPECT_EQ(kept, "4 8 9 10 11 12 14 16 17 ");
 }
 

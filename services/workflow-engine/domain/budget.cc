@@ -15,23 +15,23 @@ absl::Status Budget::Check() const {
         .Metadata("step", path_)
         .Quota(path_, what);
   };
-  if (limits_.calls() > 0 && calls_ >= limits_.calls()) return over("calls", calls_, limits_.calls());
-  if (limits_.tokens() > 0 && tokens_ >= limits_.tokens()) return over("tokens", tokens_, limits_.tokens());
-  if (limits_.cost_nano_units() > 0 && cost_nano_units_ >= limits_.cost_nano_units()) {
-    return over("nano-units", cost_nano_units_, limits_.cost_nano_units());
+  if (limits_.calls() > 0 && spent_.calls >= limits_.calls()) return over("calls", spent_.calls, limits_.calls());
+  if (limits_.tokens() > 0 && spent_.tokens >= limits_.tokens()) return over("tokens", spent_.tokens, limits_.tokens());
+  if (limits_.cost_nano_units() > 0 && spent_.cost_nano_units >= limits_.cost_nano_units()) {
+    return over("nano-units", spent_.cost_nano_units, limits_.cost_nano_units());
   }
   return outer_ ? outer_->Check() : absl::OkStatus();
 }
 
 void Budget::Call() {
-  ++calls_;
+  ++spent_.calls;
   if (outer_) outer_->Call();
 }
 
 void Budget::Use(const std::vector<tutti::type::v1::ModelUsage>& usage) {
   for (const auto& item : usage) {
-    tokens_ += item.input_tokens() + item.output_tokens();
-    cost_nano_units_ += item.cost_nano_units();
+    spent_.tokens += item.input_tokens() + item.output_tokens();
+    spent_.cost_nano_units += item.cost_nano_units();
   }
   if (outer_) outer_->Use(usage);
 }

@@ -11,22 +11,36 @@
 
 namespace tutti::engine {
 
+// What was consumed.
+struct Spent {
+  int64_t tokens = 0, cost_nano_units = 0;
+  int64_t calls = 0;  // of agents, tools and HTTP APIs, whatever came of them
+  void Add(const Spent& other) {
+    tokens += other.tokens;
+    cost_nano_units += other.cost_nano_units;
+    calls += other.calls;
+  }
+};
+
 class Budget {
  public:
-  Budget(const tutti::workflow::v1::StepBudget& limits, std::string path, std::shared_ptr<Budget> outer)
-      : limits_(limits), path_(std::move(path)), outer_(std::move(outer)) {}
+  // `spent`: what the step, and what is inside it, has consumed before, as the history says (History::SpentBelow); the
+  // budgets around it know that already.
+  Budget(const tutti::workflow::v1::StepBudget& limits, std::string path, std::shared_ptr<Budget> outer, Spent spent)
+      : limits_(limits), path_(std::move(path)), outer_(std::move(outer)), spent_(spent) {}
 
   // RESOURCE_EXHAUSTED, BUDGET_EXCEEDED: another call would go beyond a bound, here or around.
   absl::Status Check() const;
   // A call begins: counted here and around.
   void Call();
   void Use(const std::vector<tutti::type::v1::ModelUsage>& usage);
+  const Spent& spent() const { return spent_; }
 
  private:
   const tutti::workflow::v1::StepBudget& limits_;
   const std::string path_;
   const std::shared_ptr<Budget> outer_;
-  int64_t tokens_ = 0, cost_nano_units_ = 0, calls_ = 0;
+  Spent spent_;
 };
 
 }  // namespace tutti::engine

@@ -105,7 +105,6 @@ Task<absl::StatusOr<Interpreter::Verdict>> Interpreter::RunGate(const tutti::wor
   int attempt = 1;
   if (recorded) {
     answer = *known->result;
-    if (bounds.budget) bounds.budget->Use(known->usage);
   } else {
     if (known && known->failed_for_good()) co_return known->last_error;
     if (bounds.replay_only) co_return absl::CancelledError("not done before");

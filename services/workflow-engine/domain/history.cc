@@ -3,11 +3,29 @@
 #include <algorithm>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/time/proto_time.h"
 
 namespace tutti::engine {
+namespace {
+
+bool IsCall(const std::string& kind, const std::string& target) {
+  return kind == "agent" || kind == "tool" || kind == "http" || (kind == "gate" && !target.empty());
+}
+
+Spent SpentBy(const google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>& usage) {
+  Spent out;
+  for (const auto& item : usage) {
+    out.tokens += item.input_tokens() + item.output_tokens();
+    out.cost_nano_units += item.cost_nano_units();
+  }
+  return out;
+}
+
+}  // namespace
+
 bool IsBlockKind(const std::string& kind) {
   static const std::set<std::string> kBlocks = {"switch",   "parallel", "pipeline",   "reflect",
                                                 "for_each", "while",    "supervisor", "adaptive"};
@@ -34,7 +52,11 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       StepHistory& step = steps_[completed.path()];
       step.skipped = completed.skipped();
       step.order = entry.seq();
-      step.usage.assign(completed.usage().begin(), completed.usage().end());
+      step.spent.Add(SpentBy(completed.usage()));
+      // Also of the attempts whose failures a snapshot has left out.
+      if (IsCall(completed.kind(), completed.target()) && !completed.skipped()) {
+        step.spent.calls = std::max<int64_t>(step.spent.calls, completed.attempt());
+      }
       TUTTI_ASSIGN_OR_RETURN(Json result, FromPayload(completed.result()));
       step.result = std::make_shared<const Json>(std::move(result));
       for (Signal& signal : signals_) signal.taken |= signal.seq == completed.signal_seq();
@@ -50,6 +72,10 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       step.retry_time = failed.has_retry_time() ? FromProto(failed.retry_time()) : absl::InfiniteFuture();
       step.waiting = false;
       step.attempt_time = absl::InfiniteFuture();
+      step.spent.Add(SpentBy(failed.usage()));
+      if (IsCall(failed.kind(), failed.target())) {
+        step.spent.calls = std::max<int64_t>(step.spent.calls, failed.attempt());
+      }
       if (failed.signal_seq() > 0) {
         for (Signal& signal : signals_) signal.taken |= signal.seq == failed.signal_seq();
       }
@@ -73,8 +99,10 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
     }
     case JournalEntry::kLoopCheckpoint: {
       TUTTI_ASSIGN_OR_RETURN(Json last, FromPayload(entry.loop_checkpoint().last()));
-      loops_[entry.loop_checkpoint().path()] = {entry.loop_checkpoint().iteration(),
-                                                std::make_shared<const Json>(std::move(last))};
+      const auto& spent = entry.loop_checkpoint().spent();
+      loops_[entry.loop_checkpoint().path()] = {
+          entry.loop_checkpoint().iteration(), std::make_shared<const Json>(std::move(last)),
+          Spent{spent.input_tokens() + spent.output_tokens(), spent.cost_nano_units(), spent.calls()}};
       break;
     }
     case JournalEntry::kCancelRequested:
@@ -124,6 +152,33 @@ void History::Reopen() {
     }
   }
   kinds_.clear();
+}
+
+bool History::IsBehind(const std::string& path) const {
+  for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    const LoopHistory* loop = FindLoop(path.substr(0, slash));
+    int64_t iteration = 0;
+    if (loop && absl::SimpleAtoi(path.substr(slash + 1, path.find('/', slash + 1) - slash - 1), &iteration) &&
+        iteration < loop->iteration) {
+      return true;
+    }
+  }
+  return false;
+}
+
+Spent History::SpentBelow(const std::string& path) const {
+  Spent out;
+  auto inside = [&](const std::string& other) {
+    return (other.size() == path.size() || other[path.size()] == '/') && !absl::StrContains(other, "/compensate/") &&
+           (loops_.empty() || !IsBehind(other));
+  };
+  for (auto it = steps_.lower_bound(path); it != steps_.end() && absl::StartsWith(it->first, path); ++it) {
+    if (inside(it->first)) out.Add(it->second.spent);
+  }
+  for (auto it = loops_.lower_bound(path); it != loops_.end() && absl::StartsWith(it->first, path); ++it) {
+    if (inside(it->first)) out.Add(it->second.spent);
+  }
+  return out;
 }
 
 const StepHistory* History::Find(const std::string& path) const {

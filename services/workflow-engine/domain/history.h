@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "services/workflow-engine/domain/budget.h"
 #include "services/workflow-engine/domain/expression.h"
 #include "tutti/state/v1/journal.pb.h"
 
@@ -17,7 +18,7 @@ struct StepHistory {
   JsonRef result;  // set when the step has completed
   bool skipped = false;
   int64_t order = 0;  // of its completion among the run's entries
-  std::vector<tutti::type::v1::ModelUsage> usage;
+  Spent spent;        // by all its attempts
   int failed_attempts = 0;
   int forgiven_attempts = 0;                       // failed before the run was reopened
   absl::Status last_error;                         // of the last failed attempt
@@ -42,6 +43,7 @@ struct Signal {
 struct LoopHistory {
   int64_t iteration = 0;
   JsonRef last;
+  Spent spent;  // by the iterations before
 };
 
 class History {
@@ -52,6 +54,8 @@ class History {
   const StepHistory* Find(const std::string& path) const;
   // Null when the loop has no checkpoint.
   const LoopHistory* FindLoop(const std::string& path) const;
+  // What the step of that path, and what is inside it, has consumed; without compensations, which have no budget.
+  Spent SpentBelow(const std::string& path) const;
   // In the order they came.
   const std::vector<Signal>& signals() const { return signals_; }
   // The seq of the last entry of others: signals, pauses, resumes, cancels.
@@ -68,6 +72,8 @@ class History {
 
  private:
   void Reopen();
+  // Below an iteration of a loop that a checkpoint has passed.
+  bool IsBehind(const std::string& path) const;
   // The step of that path has ended well.
   void Caught(const std::string& path);
 

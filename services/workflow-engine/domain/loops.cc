@@ -104,6 +104,11 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
                                                 const Variables& variables, Bounds bounds) {
   const int most = step.max_iterations() == 0 ? kDefaultIterations : step.max_iterations();
   const bool checkpoints = !HoldsField(step, "compensation");
+  if (checkpoints) {
+    // Not to bound it: what lies behind a checkpoint is known by the checkpoint alone, also to the budgets around.
+    bounds.budget = std::make_shared<Budget>(tutti::workflow::v1::StepBudget::default_instance(), path,
+                                             std::move(bounds.budget), history_.SpentBelow(path));
+  }
   int64_t iteration = 0;
   JsonRef last = Ref(nullptr);
   if (const LoopHistory* known = history_.FindLoop(path)) {
@@ -126,6 +131,11 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
     auto entry = NewEntry();
     entry.mutable_loop_checkpoint()->set_path(path);
     entry.mutable_loop_checkpoint()->set_iteration(iteration + 1);
+    const Spent& spent = bounds.budget->spent();
+    auto* totals = entry.mutable_loop_checkpoint()->mutable_spent();
+    totals->set_input_tokens(spent.tokens);
+    totals->set_cost_nano_units(spent.cost_nano_units);
+    totals->set_calls(spent.calls);
     if (CheckResult(*last, entry.mutable_loop_checkpoint()->mutable_last()).ok()) {
       deps_.effects.journal.Post(std::move(entry));
     }

@@ -105,7 +105,7 @@ Task<Interpreter::Result> Interpreter::RunStep(const Step& step, std::string pat
   }
   if (step.priority() != 0) bounds.priority = step.priority();
   if (step.has_budget()) {
-    bounds.budget = std::make_shared<Budget>(step.budget(), path, std::move(bounds.budget));
+    bounds.budget = std::make_shared<Budget>(step.budget(), path, std::move(bounds.budget), history_.SpentBelow(path));
     if (step.budget().has_time()) {
       absl::Time start = known ? std::min(known->start_time, deps_.clock.Now()) : deps_.clock.Now();
       bounds.deadline = std::min(bounds.deadline, start + FromProto(step.budget().time()));
@@ -197,11 +197,6 @@ Task<absl::Status> Interpreter::RecordFailure(const Step& step, std::string path
 Task<Interpreter::Result> Interpreter::RunAttempts(const Step& step, std::string path, const Variables& variables,
                                                    Bounds bounds) {
   const StepHistory* known = history_.Find(path);
-  if (known && bounds.budget) {
-    bounds.budget->Use(known->usage);
-    int calls = IsCall(step) ? known->failed_attempts + (known->result && !known->skipped ? 1 : 0) : 0;
-    for (int i = 0; i < calls; ++i) bounds.budget->Call();
-  }
   if (known && known->result && RecordsResult(step)) {
     progress_.Complete(step);
     if (IsBlock(step) && HasCompensations()) {

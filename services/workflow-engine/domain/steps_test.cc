@@ -456,6 +456,50 @@ steps:
   EXPECT_EQ(world_.calls.size(), 4u) << "three, and one that the crash made repeat";
 }
 
+// Whatever was consumed before a crash counts: by failed attempts, by a block's earlier attempts, behind a loop's
+// checkpoint.
+TEST_F(InterpreterTest, ABudgetKnowsAllThatWasConsumedWhereverItCrashes) {
+  auto spec = Spec(R"(
+steps:
+- id: all
+  budget: {calls: 160}
+  retry: {max_attempts: 4, initial_backoff: 1s}
+  pipeline:
+    stages:
+    - {id: flaky, steps: [{id: ask, agent: {agent: b}, retry: {max_attempts: 2, initial_backoff: 1s}}]}
+    - id: loop
+      steps:
+      - {id: turns, while: {condition: '(.last // 0) < 130', max_iterations: 1000, steps: [{id: ask, agent: {agent: a, input: '${ .iteration + 1 }'}}]}}
+    - {id: more, steps: [{id: again, while: {condition: 'true', max_iterations: 1000, steps: [{id: ask, agent: {agent: a}}]}}]}
+)");
+  int b = 0;
+  auto answer = [&b](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    if (target == "b" && ++b < 4) return absl::UnavailableError("away");
+    return input;
+  };
+  auto walk = [&](int crash_after) {
+    world_.journal.clear();
+    world_.calls.clear();
+    world_.next_seq = 1;
+    b = 0;
+    world_.answer = answer;
+    world_.commits_until_crash = crash_after;
+    absl::StatusOr<Json> out = Walk(spec, Json::object(), absl::Seconds(5));
+    for (int i = 0; i < 3 && ReasonOf(out.status()) == "LEASE_LOST"; ++i) {
+      // Another crash, then to the end.
+      world_.commits_until_crash = i == 0 ? 20 : -1;
+      out = Walk(spec, Json::object(), absl::Seconds(5));
+    }
+    EXPECT_THAT(out, HasCodeAndText(absl::StatusCode::kResourceExhausted, "its budget of 160 calls")) << crash_after;
+    return world_.calls.size();
+  };
+  ASSERT_EQ(walk(-1), 160u);
+  for (int crash_after = 1; crash_after < 170; crash_after += 7) {
+    // Each crash repeats at most the one call whose end it lost.
+    EXPECT_LE(walk(crash_after), 162u) << crash_after;
+  }
+}
+
 TEST_F(InterpreterTest, AGateOnAnyStepSendsItBackWithFeedback) {
   auto spec = Spec(
       "steps:\n- {id: text, agent: {agent: a, input: '${ .feedback }'}, gate: {expression: '.output != null', "
