@@ -135,7 +135,7 @@ void BM_InterpreterStep(benchmark::State& state) {
   NoTools tools;
   NoJournal journal;
   NoOthers others;
-  engine::Admission admission(loop, {});
+  engine::Admission admission(loop, timers, {});
   engine::InterpreterDeps deps{loop,   clock,     timers,    rng,
                                tracer, evaluator, admission, {agents, tools, others, others, others, journal}};
   for (auto _ : state) {

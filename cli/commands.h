@@ -74,7 +74,7 @@ struct ScheduleOptions {
   std::string name, workflow, description, time_zone, overlap, note, etag, request_id, from;
   int64_t version = 0;
   std::vector<std::string> cron;
-  std::string every, offset, jitter, catchup, start, end;  // durations as 90s, 15m, 36h
+  std::string every, offset, jitter, catchup, start, end;  // durations as 90s, 15m, 7d
   RunOptions run;                                          // input and labels
   bool pause_on_failure = false, paused = false;
   int count = 10;

@@ -158,8 +158,9 @@ int Main(int argc, char** argv) {
       "schedules", "runs by the calendar: create, update, list, get, times, pause, resume, trigger, delete");
   schedules->require_subcommand(1);
   auto calendar = [&o](CLI::App* command) {
-    command->add_option("--cron", o.schedule.cron,
-                        "a crontab line, for example \"0 9 * * MON-FRI\"; may be given again");
+    command
+        ->add_option("--cron", o.schedule.cron, "a crontab line, for example \"0 9 * * MON-FRI\"; may be given again")
+        ->allow_extra_args(false);
     command->add_option("--every", o.schedule.every, "an interval, for example 15m");
     command->add_option("--offset", o.schedule.offset, "of the interval");
     command->add_option("--time-zone", o.schedule.time_zone, "of the crontab lines, for example Europe/Berlin");
@@ -175,9 +176,9 @@ int Main(int argc, char** argv) {
     command->add_option("--overlap", o.schedule.overlap,
                         "skip (default), buffer-one, buffer-all, cancel-other, terminate-other, allow-all");
     command->add_option("--catchup", o.schedule.catchup, "how long a time that could not be kept is made up for (1h)");
-    command->add_option("--input", o.schedule.run.inputs, "key=value; the value may be JSON");
+    command->add_option("--input", o.schedule.run.inputs, "key=value; the value may be JSON")->allow_extra_args(false);
     command->add_option("--input-json", o.schedule.run.input_json, "the whole input as JSON, or @FILE");
-    command->add_option("--label", o.schedule.run.labels, "key=value, of the runs");
+    command->add_option("--label", o.schedule.run.labels, "key=value, of the runs")->allow_extra_args(false);
     command->add_option("--description", o.schedule.description);
     command->add_option("--note", o.schedule.note);
     command->add_flag("--pause-on-failure", o.schedule.pause_on_failure, "when a run of it fails");

@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "runtime/json/json.h"
 #include "runtime/status/macros.h"
+#include "runtime/time/duration_text.h"
 #include "runtime/time/proto_time.h"
 #include "tutti/workflow/v1/schedule_service.grpc.pb.h"
 
@@ -17,9 +18,9 @@ using Stub = v1::ScheduleService::Stub;
 
 absl::Status SetDuration(const std::string& text, const char* flag, google::protobuf::Duration* out) {
   absl::Duration duration;
-  if (!absl::ParseDuration(text, &duration)) {
+  if (!ParseDurationText(text, &duration)) {
     return absl::InvalidArgumentError(
-        absl::StrCat(flag, " takes a duration such as 90s, 15m or 36h, not \"", text, "\""));
+        absl::StrCat(flag, " takes a duration such as 90s, 15m, 36h or 7d, not \"", text, "\""));
   }
   ToProto(duration, out);
   return absl::OkStatus();

@@ -22,6 +22,7 @@
 #include "runtime/status/error.h"
 #include "runtime/text/nearest_name.h"
 #include "runtime/text/utf8.h"
+#include "runtime/time/duration_text.h"
 #include "tutti/options/v1/options.pb.h"
 
 namespace tutti {
@@ -202,10 +203,10 @@ class Decoder {
   void DecodeDuration(const YAML::Node& node, const std::string& path, google::protobuf::Duration* out) {
     out->Clear();
     absl::Duration duration;
-    // A unit must be there; protobuf's own form (`1.5s`) is one of absl's.
-    if (!node.IsScalar() || !absl::ParseDuration(node.Scalar(), &duration) || duration < absl::ZeroDuration() ||
-        duration > absl::Hours(24 * 366 * 100)) {
-      return Fail(node, path, absl::StrCat("must be a duration such as 1.5s, 200ms, 5m or 24h, not ", KindName(node)));
+    // A unit must be there; protobuf's own form (`1.5s`) is one of these.
+    if (!node.IsScalar() || !ParseDurationText(node.Scalar(), &duration) || duration > absl::Hours(24 * 366 * 100)) {
+      return Fail(node, path,
+                  absl::StrCat("must be a duration such as 1.5s, 200ms, 5m, 24h or 30d, not ", KindName(node)));
     }
     out->set_seconds(absl::ToInt64Seconds(duration));
     out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration % absl::Seconds(1))));

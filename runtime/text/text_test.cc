@@ -7,6 +7,7 @@
 #include "runtime/text/page_token.h"
 #include "runtime/text/sentences.h"
 #include "runtime/text/utf8.h"
+#include "runtime/time/duration_text.h"
 #include "runtime/time/testing/manual_time.h"
 
 namespace tutti {
@@ -24,6 +25,21 @@ TEST(Utf8Test, FindsTheFirstBadByte) {
 TEST(Utf8Test, PrefixNeverCutsACharacter) {
   EXPECT_EQ(Utf8Prefix("añb", 2), "a");
   EXPECT_EQ(Utf8Prefix("añb", 3), "añ");
+}
+
+TEST(DurationTextTest, KnowsDaysAndWeeks) {
+  auto parse = [](absl::string_view text) {
+    absl::Duration out = -absl::InfiniteDuration();
+    return ParseDurationText(text, &out) ? out : -absl::InfiniteDuration();
+  };
+  EXPECT_EQ(parse("30d"), absl::Hours(720));
+  EXPECT_EQ(parse("1w2d3h"), absl::Hours(9 * 24 + 3));
+  EXPECT_EQ(parse("1.5d"), absl::Hours(36));
+  EXPECT_EQ(parse("90s"), absl::Seconds(90));
+  EXPECT_EQ(parse("0"), absl::ZeroDuration());
+  for (const char* wrong : {"", "d", "5", "1x", "-1d", "-5s", "1d-2h", "1d5", "1.2.3d", "d5"}) {
+    EXPECT_EQ(parse(wrong), -absl::InfiniteDuration()) << wrong;
+  }
 }
 
 TEST(NearestNameTest, OffersWhatIsNearAndNothingElse) {

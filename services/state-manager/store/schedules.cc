@@ -14,6 +14,10 @@ namespace {
 
 namespace v1 = tutti::state::v1;
 
+// Of definitions in one answer, which may go over one more.
+constexpr size_t kMostBytes = size_t{2} << 20;
+constexpr int64_t kUnreadable = int64_t{60} * 1000000;
+
 #define TUTTI_SCHEDULE_COLUMNS \
   "SELECT name, workflow, paused, next_time, version, create_time, definition FROM schedules "
 
@@ -27,16 +31,20 @@ absl::Status NotFound(const std::string& name) {
 
 }  // namespace
 
-absl::Status Schedules::FromRow(Transaction& tx, const Statement& row, v1::StoredSchedule* out) const {
+void Schedules::FromRow(const Statement& row, v1::StoredSchedule* out, std::string* cell) {
   out->set_name(row.Text(0));
   out->set_workflow(row.Text(1));
   out->set_paused(row.Int(2) != 0);
   if (row.Int(3) > 0) SetMicros(row.Int(3), out->mutable_next_time());
   out->set_version(row.Int(4));
   SetMicros(row.Int(5), out->mutable_create_time());
+  *cell = row.Bytes(6);
+}
+
+absl::Status Schedules::LoadDefinition(Transaction& tx, absl::string_view cell, v1::StoredSchedule* out) const {
   out->mutable_definition()->set_media_type("application/x-protobuf");
   TUTTI_ASSIGN_OR_RETURN(*out->mutable_definition()->mutable_data(),
-                         payloads_.Get(tx, OwnerOf(out->name()), "definition", row.Bytes(6)));
+                         payloads_.Get(tx, OwnerOf(out->name()), "definition", cell));
   return absl::OkStatus();
 }
 
@@ -56,9 +64,10 @@ absl::Status Schedules::PutSchedule(Transaction& tx, const v1::PutScheduleReques
     TUTTI_RETURN_IF_ERROR(exists.status());
     if (!there) {
       TUTTI_ASSIGN_OR_RETURN(std::string cell, payloads_.Put(tx, owner, "definition", given.definition().data()));
+      // Versions begin at the time, so that a schedule of the same name that is made anew has none of the old ones.
       Statement insert = tx.Prepare(
           "INSERT INTO schedules (name, workflow, paused, next_time, claim_time, version, create_time, definition) "
-          "VALUES ($1, $2, $3, $4, 0, 1, $5, $6) ON CONFLICT DO NOTHING");
+          "VALUES ($1, $2, $3, $4, 0, $5, $5, $6) ON CONFLICT DO NOTHING");
       TUTTI_RETURN_IF_ERROR(
           insert.BindAll(given.name(), given.workflow(), given.paused() ? 1 : 0, next_time, now, SqlArg::Bytes(cell))
               .Run());
@@ -77,9 +86,11 @@ absl::Status Schedules::PutSchedule(Transaction& tx, const v1::PutScheduleReques
       TUTTI_RETURN_IF_ERROR(Payloads::Forget(tx, owner));
       TUTTI_ASSIGN_OR_RETURN(std::string cell, payloads_.Put(tx, owner, "definition", given.definition().data()));
       TUTTI_RETURN_IF_ERROR(
-          tx.Prepare("UPDATE schedules SET workflow = $2, paused = $3, next_time = $4, claim_time = 0, version = "
-                     "version + 1, definition = $5 WHERE name = $1")
-              .BindAll(given.name(), given.workflow(), given.paused() ? 1 : 0, next_time, SqlArg::Bytes(cell))
+          tx.Prepare("UPDATE schedules SET workflow = $2, paused = $3, next_time = $4, claim_time = CASE WHEN "
+                     "$6::bigint = 1 "
+                     "THEN claim_time ELSE 0 END, version = version + 1, definition = $5 WHERE name = $1")
+              .BindAll(given.name(), given.workflow(), given.paused() ? 1 : 0, next_time, SqlArg::Bytes(cell),
+                       request.audit_action().empty() ? 0 : 1)
               .Run());
     }
   }
@@ -99,29 +110,47 @@ absl::Status Schedules::PutSchedule(Transaction& tx, const v1::PutScheduleReques
 
 absl::Status Schedules::GetSchedule(Transaction& tx, const v1::GetScheduleRequest& request,
                                     v1::GetScheduleResponse& response) const {
-  Statement row = tx.Prepare(TUTTI_SCHEDULE_COLUMNS "WHERE name = $1");
-  row.Bind(request.name());
-  if (!row.Step()) {
-    TUTTI_RETURN_IF_ERROR(row.status());
-    return NotFound(request.name());
+  std::string cell;
+  {
+    Statement row = tx.Prepare(TUTTI_SCHEDULE_COLUMNS "WHERE name = $1");
+    row.Bind(request.name());
+    if (!row.Step()) {
+      TUTTI_RETURN_IF_ERROR(row.status());
+      return NotFound(request.name());
+    }
+    FromRow(row, response.mutable_schedule(), &cell);
   }
   SetMicros(tx.NowMicros(), response.mutable_now());
-  return FromRow(tx, row, response.mutable_schedule());
+  return LoadDefinition(tx, cell, response.mutable_schedule());
 }
 
 absl::Status Schedules::ListSchedules(Transaction& tx, const v1::ListSchedulesRequest& request,
                                       v1::ListSchedulesResponse& response) const {
-  Statement rows = tx.Prepare(TUTTI_SCHEDULE_COLUMNS "WHERE name > $1 ORDER BY name LIMIT $2");
-  rows.BindAll(request.after_name(), request.page_size() + 1);
-  while (rows.Step()) {
-    if (response.schedules_size() == request.page_size()) {
+  std::vector<std::string> cells;
+  {
+    Statement rows = tx.Prepare(TUTTI_SCHEDULE_COLUMNS "WHERE name > $1 ORDER BY name LIMIT $2");
+    rows.BindAll(request.after_name(), request.page_size() + 1);
+    while (rows.Step()) {
+      if (response.schedules_size() == request.page_size()) {
+        response.set_has_more(true);
+        break;
+      }
+      FromRow(rows, response.add_schedules(), &cells.emplace_back());
+    }
+    TUTTI_RETURN_IF_ERROR(rows.status());
+  }
+  SetMicros(tx.NowMicros(), response.mutable_now());
+  size_t bytes = 0;
+  for (int i = 0; i < response.schedules_size(); ++i) {
+    if (i > 0 && bytes > kMostBytes) {  // the next page goes on there
+      response.mutable_schedules()->DeleteSubrange(i, response.schedules_size() - i);
       response.set_has_more(true);
       break;
     }
-    TUTTI_RETURN_IF_ERROR(FromRow(tx, rows, response.add_schedules()));
+    TUTTI_RETURN_IF_ERROR(LoadDefinition(tx, cells[static_cast<size_t>(i)], response.mutable_schedules(i)));
+    bytes += response.schedules(i).definition().data().size();
   }
-  SetMicros(tx.NowMicros(), response.mutable_now());
-  return rows.status();
+  return absl::OkStatus();
 }
 
 absl::Status Schedules::DeleteSchedule(Transaction& tx, const v1::DeleteScheduleRequest& request,
@@ -135,18 +164,24 @@ absl::Status Schedules::DeleteSchedule(Transaction& tx, const v1::DeleteSchedule
 absl::StatusOr<bool> Schedules::LookAhead(Transaction& tx, v1::ClaimDueSchedulesResponse& response) const {
   const int64_t now = tx.NowMicros();
   SetMicros(now, response.mutable_now());
-  // Not before another's claim is over, where there is one.
-  Statement row = tx.Prepare(
-      "SELECT min(CASE WHEN claim_time > next_time THEN claim_time ELSE next_time END) FROM schedules WHERE next_time "
-      "> "
-      "0");
-  const bool there = row.Step() && !row.IsNull(0);
-  TUTTI_RETURN_IF_ERROR(row.status());
-  if (!there) return false;
-  const int64_t in = std::max<int64_t>(0, row.Int(0) - now);
+  auto first = [&](const char* sql) -> absl::StatusOr<int64_t> {
+    Statement row = tx.Prepare(sql);
+    row.Bind(now);
+    const int64_t out = row.Step() && !row.IsNull(0) ? row.Int(0) : 0;
+    TUTTI_RETURN_IF_ERROR(row.status());
+    return out;
+  };
+  TUTTI_ASSIGN_OR_RETURN(int64_t due,
+                         first("SELECT next_time FROM schedules WHERE next_time > 0 AND next_time <= $1 AND "
+                               "claim_time <= $1 LIMIT 1"));
+  // Those that others have claimed are found when their claims are over.
+  TUTTI_ASSIGN_OR_RETURN(int64_t next,
+                         first("SELECT min(next_time) FROM schedules WHERE next_time > 0 AND next_time > $1"));
+  if (due == 0 && next == 0) return false;
+  const int64_t in = due > 0 ? 0 : next - now;
   response.mutable_next_in()->set_seconds(in / 1000000);
   response.mutable_next_in()->set_nanos(static_cast<int32_t>(in % 1000000) * 1000);
-  return in == 0;
+  return due > 0;
 }
 
 absl::Status Schedules::ClaimDueSchedules(Transaction& tx, const v1::ClaimDueSchedulesRequest& request,
@@ -154,7 +189,7 @@ absl::Status Schedules::ClaimDueSchedules(Transaction& tx, const v1::ClaimDueSch
   if (request.limit() < 1 || request.limit() > 100) return Invalid("limit", "must be 1 to 100");
   TUTTI_RETURN_IF_ERROR(CheckDuration("claim_duration", request.claim_duration(), 1, 600));
   const int64_t now = tx.NowMicros();
-  std::vector<std::string> names;
+  std::vector<std::pair<v1::StoredSchedule, std::string>> due;
   {
     Statement rows =
         tx.Prepare(TUTTI_SCHEDULE_COLUMNS
@@ -162,16 +197,22 @@ absl::Status Schedules::ClaimDueSchedules(Transaction& tx, const v1::ClaimDueSch
                    "FOR UPDATE SKIP LOCKED");
     rows.BindAll(now, request.limit());
     while (rows.Step()) {
-      auto* schedule = response.add_schedules();
-      TUTTI_RETURN_IF_ERROR(FromRow(tx, rows, schedule));
-      names.push_back(schedule->name());
+      auto& [schedule, cell] = due.emplace_back();
+      FromRow(rows, &schedule, &cell);
     }
     TUTTI_RETURN_IF_ERROR(rows.status());
   }
-  for (const auto& name : names) {
-    TUTTI_RETURN_IF_ERROR(tx.Prepare("UPDATE schedules SET claim_time = $2 WHERE name = $1")
-                              .BindAll(name, now + ToMicros(request.claim_duration()))
-                              .Run());
+  size_t bytes = 0;
+  for (auto& [schedule, cell] : due) {
+    if (bytes > kMostBytes) break;  // the rest comes with the next claim
+    // One that cannot be read (a key is missing, say) does not keep the others from their work; it is looked at again.
+    const bool readable = LoadDefinition(tx, cell, &schedule).ok();
+    const int64_t until = now + (readable ? ToMicros(request.claim_duration()) : kUnreadable);
+    TUTTI_RETURN_IF_ERROR(
+        tx.Prepare("UPDATE schedules SET claim_time = $2 WHERE name = $1").BindAll(schedule.name(), until).Run());
+    if (!readable) continue;
+    bytes += schedule.definition().data().size();
+    *response.add_schedules() = std::move(schedule);
   }
   return LookAhead(tx, response).status();
 }

@@ -25,7 +25,9 @@ class Schedules {
   absl::StatusOr<bool> LookAhead(Transaction& tx, tutti::state::v1::ClaimDueSchedulesResponse& response) const;
 
  private:
-  absl::Status FromRow(Transaction& tx, const Statement& row, tutti::state::v1::StoredSchedule* out) const;
+  // Without its definition; `cell` is what that is kept as.
+  static void FromRow(const Statement& row, tutti::state::v1::StoredSchedule* out, std::string* cell);
+  absl::Status LoadDefinition(Transaction& tx, absl::string_view cell, tutti::state::v1::StoredSchedule* out) const;
   const Payloads& payloads_;
 };
 

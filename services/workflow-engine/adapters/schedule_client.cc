@@ -58,7 +58,7 @@ Task<absl::StatusOr<StoredSchedule>> ScheduleClient::Put(CallContext& call, Stor
   if (stored.version == 0) {
     // At once: its times are reckoned from the moment it is stored, by the store's clock.
     if (!schedule.paused()) row.mutable_next_time()->set_seconds(1);
-  } else {
+  } else if (!schedule.paused()) {  // whatever has become of its calendar, it can be paused
     TUTTI_CO_ASSIGN_OR_RETURN(CalendarTimes times, TimesOf(schedule));
     const absl::Time next = NextLook(schedule, times, stored.now);
     if (next != absl::InfiniteFuture()) ToProto(next, row.mutable_next_time());

@@ -51,22 +51,30 @@ Task<absl::StatusOr<Admission::Permit>> Admission::Enter(Caller caller, Patience
   }
   auto waiter = std::make_shared<Waiter>();
   waiter->caller = std::move(caller);
-  waiting_[waiter->caller.priority][waiter->caller.tenant].push_back(waiter);
+  auto& queue = waiting_[waiter->caller.priority][waiter->caller.tenant];
+  waiter->place = queue.insert(queue.end(), waiter);
   ++waiting_count_;
   AdmitWaiting();
   uint64_t timer = 0;
   if (patience.at_most < absl::InfiniteDuration()) {
-    timer = timers_.After(std::max(patience.at_most, absl::ZeroDuration()),
-                          [this, waiter] { executor_.Post([waiter] { waiter->turn.Set(Turn::kLate); }); });
+    timer = timers_.After(std::max(patience.at_most, absl::ZeroDuration()), [&executor = executor_, waiter] {
+      executor.Post([waiter] { waiter->turn.Set(Turn::kLate); });
+    });
   }
-  std::stop_callback on_stop(patience.stop,
-                             [this, waiter] { executor_.Post([waiter] { waiter->turn.Set(Turn::kStopped); }); });
+  std::stop_callback on_stop(patience.stop, [&executor = executor_, waiter] {
+    executor.Post([waiter] { waiter->turn.Set(Turn::kStopped); });
+  });
   const Turn turn = co_await waiter->turn.Wait(executor_);
   if (timer != 0) timers_.Cancel(timer);
   if (turn == Turn::kCome) co_return Permit(*this, std::move(waiter->caller));
   if (!waiter->settled) {
     waiter->settled = true;
-    --waiting_count_;  // its place in the lane is skipped later
+    --waiting_count_;
+    auto lane = waiting_.find(waiter->caller.priority);
+    auto queue = lane->second.find(waiter->caller.tenant);
+    queue->second.erase(waiter->place);
+    if (queue->second.empty()) lane->second.erase(queue);
+    if (lane->second.empty()) waiting_.erase(lane);
   }
   if (turn == Turn::kLate) {
     co_return Error(absl::StatusCode::kDeadlineExceeded, "NO_TURN",
@@ -94,13 +102,8 @@ void Admission::AdmitWaiting() {
         auto& queue = lane->second[tenant];
         auto next = queue.begin();
         // What is blocked by a limit of its own (a run's, a target's) does not block who stands behind it.
-        while (next != queue.end() && ((*next)->settled || !HasRoom((*next)->caller))) {
-          next = (*next)->settled ? queue.erase(next) : std::next(next);
-        }
-        if (next == queue.end()) {
-          if (queue.empty()) lane->second.erase(tenant);
-          continue;
-        }
+        while (next != queue.end() && !HasRoom((*next)->caller)) ++next;
+        if (next == queue.end()) continue;
         std::shared_ptr<Waiter> waiter = *next;
         queue.erase(next);
         if (queue.empty()) lane->second.erase(tenant);

@@ -68,6 +68,7 @@ class Admission {
   enum class Turn { kCome, kStopped, kLate };
   struct Waiter {
     Caller caller;
+    std::list<std::shared_ptr<Waiter>>::iterator place;  // in its lane, until it is settled
     OneShot<Turn> turn;
     bool settled = false;
   };

@@ -158,6 +158,14 @@ bool CronLine::MatchesDay(absl::CivilDay day) const {
   return by_day || by_weekday;
 }
 
+absl::CivilDay CronLine::FirstDay(absl::CivilDay day, int64_t last_year) const {
+  while (day.year() <= last_year && !MatchesDay(day)) {
+    const bool month = (months_ >> day.month() & 1) != 0;
+    day = month ? day + 1 : absl::CivilDay(absl::CivilMonth(day) + 1);
+  }
+  return day;
+}
+
 absl::Time CronLine::Next(absl::Time after, const absl::TimeZone& zone) const {
   return any_hour_ ? NextByTheClock(after, zone) : NextAtHours(after, zone);
 }
@@ -171,7 +179,7 @@ absl::Time CronLine::NextByTheClock(absl::Time after, const absl::TimeZone& zone
     if (civil.year() > limit) return absl::InfiniteFuture();
     if (!MatchesDay(absl::CivilDay(civil))) {
       // Where midnight is left out, the day begins at the change; where it comes twice, it may begin twice.
-      const auto midnight = zone.At(absl::CivilSecond(absl::CivilDay(civil) + 1));
+      const auto midnight = zone.At(absl::CivilSecond(FirstDay(absl::CivilDay(civil) + 1, limit)));
       const absl::Time begin = midnight.kind == absl::TimeZone::TimeInfo::SKIPPED ? midnight.trans : midnight.pre;
       at = begin > at ? begin : midnight.post;
       continue;
@@ -187,8 +195,8 @@ absl::Time CronLine::NextAtHours(absl::Time after, const absl::TimeZone& zone) c
   absl::CivilDay day = absl::ToCivilDay(after, zone);
   // What an hour left out stands for may be on the day after.
   day -= 1;
-  for (const int64_t limit = day.year() + kYears; day.year() <= limit; ++day) {
-    if (!MatchesDay(day)) continue;
+  const int64_t limit = day.year() + kYears;
+  for (day = FirstDay(day, limit); day.year() <= limit; day = FirstDay(day + 1, limit)) {
     for (int hour = 0; hour < 24; ++hour) {
       if ((hours_ >> hour & 1) == 0) continue;
       for (int minute = 0; minute < 60; ++minute) {

@@ -22,6 +22,8 @@ class CronLine {
 
  private:
   bool MatchesDay(absl::CivilDay day) const;
+  // The first that matches from `day` on; one after `last_year` when there is none until then.
+  absl::CivilDay FirstDay(absl::CivilDay day, int64_t last_year) const;
   absl::Time NextByTheClock(absl::Time after, const absl::TimeZone& zone) const;
   absl::Time NextAtHours(absl::Time after, const absl::TimeZone& zone) const;
 

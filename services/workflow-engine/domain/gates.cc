@@ -14,6 +14,10 @@ namespace {
 constexpr double kDefaultGateThreshold = 0.7;
 constexpr int kGateCallAttempts = 3;
 
+std::string GateTarget(const tutti::workflow::v1::Gate& gate) {
+  return gate.has_tool() ? gate.tool().tool() : gate.has_agent() ? gate.agent().agent() : "";
+}
+
 }  // namespace
 
 absl::StatusOr<double> ScoreOf(const Json& answer, const std::string& path,
@@ -128,6 +132,8 @@ Task<absl::StatusOr<Interpreter::Verdict>> Interpreter::RunGate(const tutti::wor
           entry.mutable_step_failed()->set_path(path);
           entry.mutable_step_failed()->set_kind("gate");
           entry.mutable_step_failed()->set_attempt(attempt);
+          entry.mutable_step_failed()->set_target(GateTarget(gate));
+          for (auto& item : usage) *entry.mutable_step_failed()->add_usage() = std::move(item);
           *entry.mutable_step_failed()->mutable_error() = ToRpcStatus(failed);
           TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Commit(std::move(entry)));
         }
@@ -149,7 +155,7 @@ Task<absl::StatusOr<Interpreter::Verdict>> Interpreter::RunGate(const tutti::wor
     completed->set_path(path);
     completed->set_kind("gate");
     completed->set_attempt(attempt);
-    completed->set_target(gate.has_tool() ? gate.tool().tool() : gate.has_agent() ? gate.agent().agent() : "");
+    completed->set_target(GateTarget(gate));
     Json recorded_answer = {{"passed", verdict.passed}, {"score", verdict.score}, {"feedback", verdict.feedback}};
     ToPayload(recorded_answer, completed->mutable_result());
     for (auto& item : usage) *completed->add_usage() = std::move(item);

@@ -54,7 +54,7 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       step.order = entry.seq();
       step.spent.Add(SpentBy(completed.usage()));
       // Also of the attempts whose failures a snapshot has left out.
-      if (IsCall(completed.kind(), completed.target()) && !completed.skipped()) {
+      if (IsCall(completed.kind(), completed.target()) && !completed.skipped() && !completed.cached()) {
         step.spent.calls = std::max<int64_t>(step.spent.calls, completed.attempt());
       }
       TUTTI_ASSIGN_OR_RETURN(Json result, FromPayload(completed.result()));
@@ -169,8 +169,8 @@ bool History::IsBehind(const std::string& path) const {
 Spent History::SpentBelow(const std::string& path) const {
   Spent out;
   auto inside = [&](const std::string& other) {
-    return (other.size() == path.size() || other[path.size()] == '/') && !absl::StrContains(other, "/compensate/") &&
-           (loops_.empty() || !IsBehind(other));
+    return (other.size() == path.size() || other[path.size()] == '/') &&
+           other.find("/compensate/", path.size()) == std::string::npos && (loops_.empty() || !IsBehind(other));
   };
   for (auto it = steps_.lower_bound(path); it != steps_.end() && absl::StartsWith(it->first, path); ++it) {
     if (inside(it->first)) out.Add(it->second.spent);

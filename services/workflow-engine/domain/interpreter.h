@@ -274,7 +274,8 @@ class Interpreter {
   OneShot<bool> park_ended_;
   bool idle_check_posted_ = false;
   std::vector<Signal> signals_;
-  std::map<std::string, int64_t> taken_;  // by steps that have not ended
+  std::map<std::string, int64_t> taken_;   // by steps that have not ended
+  std::map<std::string, Usage> consumed_;  // by attempts that have not been recorded yet
   bool paused_ = false;
   int64_t inbox_ = 0;
   int64_t delivered_seq_ = 0;

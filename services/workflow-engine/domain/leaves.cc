@@ -25,10 +25,7 @@ CallContext Interpreter::NewCall(const Bounds& bounds) {
 
 Task<absl::StatusOr<Admission::Permit>> Interpreter::Enter(std::string target, const Bounds& bounds) {
   TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Barrier());
-  if (bounds.budget) {
-    TUTTI_CO_RETURN_IF_ERROR(bounds.budget->Check());
-    bounds.budget->Call();
-  }
+  if (bounds.budget) TUTTI_CO_RETURN_IF_ERROR(bounds.budget->Check());
   Admission::Caller caller;
   caller.run_id = subject_.run_id;
   caller.workflow = spec_.name();
@@ -38,6 +35,11 @@ Task<absl::StatusOr<Admission::Permit>> Interpreter::Enter(std::string target, c
   caller.run_limit = spec_.max_concurrent_steps();
   Admission::Patience patience{bounds.stop, bounds.deadline - deps_.clock.Now()};
   auto permit = co_await deps_.admission.Enter(std::move(caller), patience);
+  if (permit.ok() && bounds.budget) {
+    // Again: while it waited, others may have spent what was left.
+    TUTTI_CO_RETURN_IF_ERROR(bounds.budget->Check());
+    bounds.budget->Call();
+  }
   co_return permit;
 }
 

@@ -11,7 +11,7 @@
 
 namespace tutti::engine {
 
-// A calendar's times. What is due is later than its time by the jitter.
+// A calendar's times; for one thread. What is due is later than its time by the jitter.
 class CalendarTimes {
  public:
   // `seed` makes the jitter: another schedule has another. INVALID_ARGUMENT names each wrong field, below `field`.
@@ -24,19 +24,31 @@ class CalendarTimes {
   };
   // The first whose time is after `after`; InfiniteFuture: there is none any more.
   Occurrence Next(absl::Time after) const;
+  // The same, without its jitter.
+  absl::Time NextTime(absl::Time after) const;
+  // A moment after which Next() is what is not due yet at `now`.
+  absl::Time PassedUntil(absl::Time now) const;
+  absl::Duration jitter() const { return jitter_; }
 
  private:
-  absl::Time NextTime(absl::Time after) const;
+  // A line and its latest answer, which is the same for whatever lies between: times are asked for in their order, and
+  // a line that comes once in years is not searched for again at each minute of another.
+  struct Line {
+    CronLine cron;
+    mutable absl::Time asked = absl::InfiniteFuture(), answer = absl::InfinitePast();
+  };
 
   std::string seed_;
   absl::TimeZone zone_ = absl::UTCTimeZone();
-  std::vector<CronLine> lines_;
+  std::vector<Line> lines_;
   absl::Duration every_, offset_, jitter_;
-  absl::Time begin_ = absl::InfinitePast(), end_ = absl::InfiniteFuture();
+  absl::Time begin_, end_;
 };
 
-// INVALID_ARGUMENT names each field of the schedule that is wrong.
-absl::Status CheckSchedule(const tutti::workflow::v1::Schedule& schedule);
+// INVALID_ARGUMENT names each field of the schedule that is wrong; also a calendar without a time after `now`.
+absl::Status CheckSchedule(const tutti::workflow::v1::Schedule& schedule, absl::Time now);
+// INVALID_ARGUMENT: it is none of the years 1 to 9999, which is all that messages can hold.
+absl::Status CheckTime(const google::protobuf::Timestamp& time, const std::string& field);
 // Of a schedule that was checked, its times.
 absl::StatusOr<CalendarTimes> TimesOf(const tutti::workflow::v1::Schedule& schedule);
 
@@ -44,9 +56,10 @@ absl::StatusOr<CalendarTimes> TimesOf(const tutti::workflow::v1::Schedule& sched
 // long ago, which it counts as missed.
 std::vector<absl::Time> TakeDue(const tutti::workflow::v1::Schedule& schedule, const CalendarTimes& times,
                                 absl::Time now, size_t limit, tutti::workflow::v1::ScheduleState* state);
-// A change of the calendar: what is due by the old one waits to be started, the new one begins at `now`.
-void ChangeCalendar(const tutti::workflow::v1::Schedule& before, absl::Time now,
-                    tutti::workflow::v1::ScheduleState* state);
+// A caller changes a schedule from `before` to `after`, whose state this is. What is due and not begun waits to be
+// started, as far as the overlap policy lets it; the rest is counted. Another calendar begins at `now`; what passes
+// while it is paused is not made up for.
+void ChangeSchedule(const tutti::workflow::v1::Schedule& before, absl::Time now, tutti::workflow::v1::Schedule* after);
 
 enum class AtTime {
   kStart,

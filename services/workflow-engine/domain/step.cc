@@ -188,6 +188,9 @@ Task<absl::Status> Interpreter::RecordFailure(const Step& step, std::string path
   failed->set_kind(KindOf(step));
   failed->set_attempt(attempt);
   failed->set_target(TargetOf(step));
+  if (auto used = consumed_.extract(path)) {
+    for (auto& item : used.mapped()) *failed->add_usage() = std::move(item);
+  }
   *failed->mutable_error() = ToRpcStatus(error);
   if (retry_time < absl::InfiniteFuture()) ToProto(retry_time, failed->mutable_retry_time());
   absl::Status written = co_await deps_.effects.journal.Commit(std::move(entry));
@@ -343,6 +346,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
     absl::Duration ttl = step.cache().has_ttl() ? FromProto(step.cache().ttl()) : kDefaultCacheTtl;
     (void)co_await deps_.effects.cache.Put(call, cache_key, **result, ttl);  // not being kept is no failure
   }
+  consumed_.erase(path);
   progress_.Complete(step);
   entry = NewEntry();
   completed.set_path(path);
@@ -377,6 +381,7 @@ Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string pat
   Usage usage;
   int64_t signal_seq = 0;
   const std::string taken_path = step.has_wait_for_signal() ? path : "";
+  const std::string used_path = step.has_agent() ? path : "";
   switch (step.kind_case()) {
     case Step::kTransform: {
       TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Expand(ToJson(step.transform().value()), variables));
@@ -432,6 +437,8 @@ Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string pat
       co_return absl::InternalError(absl::StrCat("step ", path, " has no kind"));
   }
   auto result = co_await std::move(task);
+  // Paid for, also when a condition or the size of the result makes the attempt fail.
+  if (!usage.empty()) consumed_[used_path] = usage;
   for (auto& item : usage) *record.add_usage() = std::move(item);
   record.set_signal_seq(signal_seq);
   if (signal_seq > 0) taken_[taken_path] = signal_seq;

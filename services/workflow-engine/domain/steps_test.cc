@@ -500,6 +500,51 @@ steps:
   }
 }
 
+TEST_F(InterpreterTest, ABudgetKnowsWhatLiesBehindACheckpoint) {
+  auto spec = Spec(R"(
+steps:
+- id: loop
+  budget: {calls: 1020, tokens: 1000000}
+  while: {condition: 'true', max_iterations: 5000, steps: [{id: ask, agent: {agent: a}}]}
+)");
+  world_.tokens_per_call = 1;
+  world_.commits_until_crash = 1010;
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kAborted));
+  // As a snapshot has it: what lies behind the last checkpoint is gone.
+  auto last = std::find_if(world_.journal.rbegin(), world_.journal.rend(),
+                           [](const JournalEntry& entry) { return entry.has_loop_checkpoint(); });
+  ASSERT_NE(last, world_.journal.rend());
+  EXPECT_EQ(last->loop_checkpoint().spent().calls(), 1000);
+  EXPECT_EQ(last->loop_checkpoint().spent().input_tokens(), 1000);
+  world_.journal.erase(world_.journal.begin(), last.base() - 1);
+  world_.commits_until_crash = -1;
+  EXPECT_THAT(Walk(spec), HasCodeAndText(absl::StatusCode::kResourceExhausted, "its budget of 1020 calls"));
+  EXPECT_LE(world_.calls.size(), 1021u);
+}
+
+TEST_F(InterpreterTest, ABudgetKnowsWhatFailedAttemptsConsumed) {
+  auto spec = Spec(R"(
+steps:
+- id: ask
+  budget: {tokens: 1000}
+  agent: {agent: a}
+  retry: {max_attempts: 10, initial_backoff: 1s, retryable_codes: [FAILED_PRECONDITION]}
+  postconditions: [{expression: .output == "good"}]
+)");
+  world_.tokens_per_call = 300;
+  world_.answer = [](const std::string&, const Json&) -> absl::StatusOr<Json> { return Json("bad"); };
+  world_.commits_until_crash = 3;
+  EXPECT_THAT(Walk(spec, Json::object(), absl::Seconds(60)), HasCode(absl::StatusCode::kAborted));
+  world_.commits_until_crash = -1;
+  EXPECT_THAT(Walk(spec, Json::object(), absl::Seconds(60)), HasCode(absl::StatusCode::kResourceExhausted));
+  EXPECT_LE(world_.calls.size(), 5u);
+  int64_t recorded = 0;
+  for (const auto& entry : world_.journal) {
+    for (const auto& usage : entry.step_failed().usage()) recorded += usage.input_tokens();
+  }
+  EXPECT_EQ(recorded, 1200);
+}
+
 TEST_F(InterpreterTest, AGateOnAnyStepSendsItBackWithFeedback) {
   auto spec = Spec(
       "steps:\n- {id: text, agent: {agent: a, input: '${ .feedback }'}, gate: {expression: '.output != null', "

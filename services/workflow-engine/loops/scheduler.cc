@@ -23,13 +23,20 @@ constexpr int kClaimed = 32;         // at once, side by side
 constexpr size_t kTimesAtOnce = 50;  // of one schedule
 constexpr int kMostRunning = 100;    // remembered, where runs may overlap
 constexpr absl::Duration kClaim = absl::Seconds(15);
-constexpr absl::Duration kKeep = absl::Seconds(12);    // within the claim
-constexpr absl::Duration kLongest = absl::Seconds(1);  // a schedule may be made at any moment
+constexpr absl::Duration kKeep = absl::Seconds(12);     // within the claim
+constexpr absl::Duration kStarting = absl::Seconds(8);  // of which runs are started: the rest is for writing it down
+constexpr absl::Duration kLongest = absl::Seconds(1);   // a schedule may be made at any moment
 
 // The time is not over for it: another look, later.
 bool WorthAnotherTry(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsAborted(status) ||
          absl::IsCancelled(status) || (absl::IsResourceExhausted(status) && ReasonOf(status) != "INPUT_TOO_LARGE");
+}
+
+void PauseItself(v1::Schedule& schedule, int64_t next_version, const std::string& why) {
+  schedule.set_paused(true);
+  schedule.set_note(absl::StrCat("paused itself: ", why));
+  schedule.set_etag(absl::StrCat(next_version));
 }
 
 }  // namespace
@@ -100,27 +107,44 @@ Task<absl::Status> Scheduler::Keep(StoredSchedule stored) {
   call.origin = "scheduler";
   call.deadline = serving_.runtime().clock.Now() + kKeep;
   const std::string before = schedule.state().SerializeAsString();
-  TUTTI_CO_ASSIGN_OR_RETURN(CalendarTimes times, TimesOf(schedule));
-  TUTTI_CO_RETURN_IF_ERROR(co_await LookAtRunning(call, schedule));
+  auto times = TimesOf(schedule);
+  if (times.ok()) {
+    TUTTI_CO_RETURN_IF_ERROR(co_await LookAtRunning(call, schedule, stored.version));
+  } else {  // it was right when it was stored: a time zone is gone
+    PauseItself(schedule, stored.version + 1, std::string(times.status().message()));
+  }
   const bool paused_itself = schedule.paused();
-  v1::ScheduleState& state = *schedule.mutable_state();
-  // What waits goes first, one after the other's end.
-  while (!paused_itself && state.running().empty() && !state.buffered().empty()) {
-    const absl::Time time = FromProto(state.buffered(0));
-    state.mutable_buffered()->DeleteSubrange(0, 1);
-    TUTTI_CO_RETURN_IF_ERROR(co_await StartOne(call, schedule, time));
-  }
-  if (!paused_itself) {
-    const int64_t missed = state.missed();
-    std::vector<absl::Time> due = TakeDue(schedule, times, stored.now, kTimesAtOnce, &state);
-    Count("missed", state.missed() - missed);
-    for (absl::Time time : due) TUTTI_CO_RETURN_IF_ERROR(co_await ActOn(call, schedule, time));
-  }
+  absl::Status done;
+  if (!paused_itself) done = co_await KeepTimes(call, schedule, *times, stored.now);
+  // Also what was done before something failed.
   absl::Status written = co_await Write(call, std::move(stored), before, paused_itself);
-  co_return written;
+  co_return done.ok() ? written : done;
 }
 
-Task<absl::Status> Scheduler::LookAtRunning(CallContext& call, v1::Schedule& schedule) {
+Task<absl::Status> Scheduler::KeepTimes(CallContext& call, v1::Schedule& schedule, const CalendarTimes& times,
+                                        absl::Time now) {
+  v1::ScheduleState& state = *schedule.mutable_state();
+  const absl::Time enough = call.deadline - (kKeep - kStarting);
+  const bool together = schedule.overlap_policy() == v1::OVERLAP_POLICY_ALLOW_ALL;
+  // What waits goes first, one after the other's end.
+  while (!state.buffered().empty() && (together || state.running().empty())) {
+    if (serving_.runtime().clock.Now() > enough) co_return absl::OkStatus();
+    TUTTI_CO_RETURN_IF_ERROR(co_await StartOne(call, schedule, FromProto(state.buffered(0))));
+    state.mutable_buffered()->DeleteSubrange(0, 1);
+  }
+  for (size_t i = 0; i < kTimesAtOnce && serving_.runtime().clock.Now() < enough; ++i) {
+    v1::Schedule next = schedule;
+    const int64_t missed = state.missed();
+    std::vector<absl::Time> due = TakeDue(next, times, now, 1, next.mutable_state());
+    Count("missed", next.state().missed() - missed);
+    if (!due.empty()) TUTTI_CO_RETURN_IF_ERROR(co_await ActOn(call, next, due[0]));
+    schedule = std::move(next);
+    if (due.empty()) break;
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Scheduler::LookAtRunning(CallContext& call, v1::Schedule& schedule, int64_t version) {
   v1::ScheduleState& state = *schedule.mutable_state();
   std::vector<std::string> still;
   for (const std::string& run_id : state.running()) {
@@ -133,8 +157,7 @@ Task<absl::Status> Scheduler::LookAtRunning(CallContext& call, v1::Schedule& sch
     if (outcome == state::OUTCOME_UNSPECIFIED) {
       still.push_back(run_id);
     } else if (outcome == state::OUTCOME_FAILED && schedule.pause_on_failure()) {
-      schedule.set_paused(true);
-      schedule.set_note(absl::StrCat("paused itself: run ", run_id, " failed"));
+      PauseItself(schedule, version + 1, absl::StrCat("run ", run_id, " failed"));
     }
   }
   state.mutable_running()->Assign(still.begin(), still.end());
@@ -198,10 +221,7 @@ Task<absl::Status> Scheduler::StartOne(CallContext& call, v1::Schedule& schedule
   if (started.ok()) {
     action.set_run_id(started->run().run_id());
     state.set_started(state.started() + 1);
-    const bool overlapping = schedule.overlap_policy() == v1::OVERLAP_POLICY_ALLOW_ALL;
-    if (!overlapping || (schedule.pause_on_failure() && state.running_size() < kMostRunning)) {
-      state.add_running(action.run_id());
-    }
+    if (state.running_size() < kMostRunning) state.add_running(action.run_id());
     Count("started");
   } else {
     if (WorthAnotherTry(started.status())) co_return started.status();
@@ -222,13 +242,15 @@ Task<absl::Status> Scheduler::Write(CallContext& call, StoredSchedule stored, st
   auto written = co_await schedules_.Put(call, std::move(stored), "");
   if (absl::IsNotFound(written.status())) co_return absl::OkStatus();  // removed meanwhile
   if (ReasonOf(written.status()) != "SCHEDULE_CHANGED") co_return written.status();
-  auto merge = [&](v1::Schedule& schedule, absl::Time, int64_t) -> absl::StatusOr<bool> {
-    // Another engine has been here, after a claim that was over: what it did is what we did.
+  auto merge = [&](v1::Schedule& schedule, absl::Time, int64_t next_version) -> absl::StatusOr<bool> {
+    // Another engine has been here, after a claim that was over, or a caller has changed what waits: what was started
+    // comes again under the same request ids.
     if (schedule.state().SerializeAsString() != state_before) return false;
     *schedule.mutable_state() = ours.state();
     if (paused_itself) {
       schedule.set_paused(true);
       schedule.set_note(ours.note());
+      schedule.set_etag(absl::StrCat(next_version));
     }
     return true;
   };

@@ -7,6 +7,7 @@
 #include "runtime/process/service_server.h"
 #include "services/workflow-engine/adapters/schedule_client.h"
 #include "services/workflow-engine/adapters/state_client.h"
+#include "services/workflow-engine/domain/schedule.h"
 #include "tutti/workflow/v1/run_service.pb.h"
 
 namespace prometheus {
@@ -31,7 +32,10 @@ class Scheduler {
   Task<void> Loop();
   Task<absl::Status> Keep(StoredSchedule stored);
   // Forgets the runs that have ended; pauses the schedule when one failed, and it wants that.
-  Task<absl::Status> LookAtRunning(CallContext& call, tutti::workflow::v1::Schedule& schedule);
+  Task<absl::Status> LookAtRunning(CallContext& call, tutti::workflow::v1::Schedule& schedule, int64_t version);
+  // Starts what waits and what is due; the schedule's state is what was done, also when something fails.
+  Task<absl::Status> KeepTimes(CallContext& call, tutti::workflow::v1::Schedule& schedule, const CalendarTimes& times,
+                               absl::Time now);
   Task<absl::Status> ActOn(CallContext& call, tutti::workflow::v1::Schedule& schedule, absl::Time time);
   Task<absl::Status> StartOne(CallContext& call, tutti::workflow::v1::Schedule& schedule, absl::Time time);
   // Writes what was done; a caller's change in between stands.

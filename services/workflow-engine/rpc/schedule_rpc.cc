@@ -19,7 +19,7 @@ namespace {
 namespace v1 = tutti::workflow::v1;
 
 constexpr int kTimesShown = 5;
-constexpr int kMostTimes = 1000;
+constexpr int kMostTimes = 200;
 
 // What the caller says of it.
 v1::Schedule Given(v1::Schedule schedule) {
@@ -31,14 +31,14 @@ v1::Schedule Given(v1::Schedule schedule) {
   return schedule;
 }
 
-v1::Schedule Shown(v1::Schedule schedule, absl::Time now) {
+v1::Schedule Shown(v1::Schedule schedule, absl::Time now, int count = kTimesShown) {
   auto times = TimesOf(schedule);
-  absl::Time time = std::max(now, DoneUntil(schedule));
-  if (schedule.paused()) time = now;
-  for (int i = 0; times.ok() && i < kTimesShown; ++i) {
+  if (!times.ok() || schedule.paused()) return schedule;
+  absl::Time time = std::max(times->PassedUntil(now), DoneUntil(schedule));
+  for (int i = 0; i < count; ++i) {
     const CalendarTimes::Occurrence next = times->Next(time);
     if (next.time == absl::InfiniteFuture()) break;
-    if (!schedule.paused()) ToProto(next.due, schedule.add_next_times());
+    ToProto(next.due, schedule.add_next_times());
     time = next.time;
   }
   return schedule;
@@ -69,12 +69,12 @@ ScheduleRpc::~ScheduleRpc() = default;
                                                v1::Name##Response& response)
 
 TUTTI_SCHEDULE_METHOD(CreateSchedule) {
-  TUTTI_CO_RETURN_IF_ERROR(CheckSchedule(request.schedule()));
+  TUTTI_CO_RETURN_IF_ERROR(CheckSchedule(request.schedule(), env_.clock.Now()));
   const v1::StartRunRequest start = StartOf(request.schedule());
   TUTTI_CO_RETURN_IF_ERROR(co_await check_(call, start));
   StoredSchedule fresh;
   fresh.schedule = Given(request.schedule());
-  fresh.schedule.set_etag("1");
+  fresh.schedule.set_etag(absl::StrCat("n", absl::ToUnixMicros(env_.clock.Now())));
   ToProto(env_.clock.Now(), fresh.schedule.mutable_update_time());
   auto written = co_await schedules_.Put(call, fresh, "schedules.create");
   if (written.ok()) {
@@ -83,7 +83,13 @@ TUTTI_SCHEDULE_METHOD(CreateSchedule) {
   }
   if (ReasonOf(written.status()) != "SCHEDULE_CHANGED") co_return written.status();
   TUTTI_CO_ASSIGN_OR_RETURN(StoredSchedule there, co_await schedules_.Get(call, request.schedule().name()));
-  if (!google::protobuf::util::MessageDifferencer::Equals(Given(there.schedule), Given(request.schedule()))) {
+  // Sent again, also after it was paused.
+  v1::Schedule stored = Given(there.schedule), given = Given(request.schedule());
+  for (auto* schedule : {&stored, &given}) {
+    schedule->clear_paused();
+    schedule->clear_note();
+  }
+  if (!google::protobuf::util::MessageDifferencer::Equals(stored, given)) {
     co_return Error(absl::StatusCode::kAlreadyExists, "SCHEDULE_EXISTS",
                     absl::StrCat("schedule \"", request.schedule().name(),
                                  "\" exists and is another one; update it, or take another name"))
@@ -103,7 +109,10 @@ TUTTI_SCHEDULE_METHOD(ListSchedules) {
   TUTTI_CO_ASSIGN_OR_RETURN(int page_size, PageSize(request.page_size()));
   TUTTI_CO_ASSIGN_OR_RETURN(std::string after, DecodePageToken(request.page_token(), "schedules"));
   TUTTI_CO_ASSIGN_OR_RETURN(ScheduleClient::Page page, co_await schedules_.List(call, page_size, after));
-  for (auto& schedule : page.schedules) *response.add_schedules() = Shown(std::move(schedule), page.now);
+  for (auto& schedule : page.schedules) {
+    schedule.clear_input();
+    *response.add_schedules() = Shown(std::move(schedule), page.now, /*count=*/1);
+  }
   if (page.has_more) {
     response.set_next_page_token(EncodePageToken(response.schedules().rbegin()->name(), "schedules"));
   }
@@ -111,7 +120,7 @@ TUTTI_SCHEDULE_METHOD(ListSchedules) {
 }
 
 TUTTI_SCHEDULE_METHOD(UpdateSchedule) {
-  TUTTI_CO_RETURN_IF_ERROR(CheckSchedule(request.schedule()));
+  TUTTI_CO_RETURN_IF_ERROR(CheckSchedule(request.schedule(), env_.clock.Now()));
   const v1::StartRunRequest start = StartOf(request.schedule());
   TUTTI_CO_RETURN_IF_ERROR(co_await check_(call, start));
   auto edit = [&](v1::Schedule& schedule, absl::Time now, int64_t next_version) -> absl::StatusOr<bool> {
@@ -124,10 +133,8 @@ TUTTI_SCHEDULE_METHOD(UpdateSchedule) {
     }
     v1::Schedule next = Given(request.schedule());
     *next.mutable_state() = schedule.state();
-    const bool same_calendar = google::protobuf::util::MessageDifferencer::Equals(next.calendar(), schedule.calendar());
-    // Times pass while it is paused.
-    if (!same_calendar || next.paused() != schedule.paused()) ChangeCalendar(schedule, now, next.mutable_state());
     *next.mutable_create_time() = schedule.create_time();
+    ChangeSchedule(schedule, now, &next);
     ToProto(now, next.mutable_update_time());
     next.set_etag(absl::StrCat(next_version));
     schedule = std::move(next);
@@ -152,7 +159,7 @@ ScheduleClient::Edit SetPaused(bool paused, std::string note) {
     v1::Schedule before = schedule;
     schedule.set_paused(paused);
     schedule.set_note(note);
-    ChangeCalendar(before, now, schedule.mutable_state());
+    ChangeSchedule(before, now, &schedule);
     ToProto(now, schedule.mutable_update_time());
     schedule.set_etag(absl::StrCat(next_version));
     return true;
@@ -193,9 +200,13 @@ TUTTI_SCHEDULE_METHOD(TriggerSchedule) {
   TUTTI_CO_ASSIGN_OR_RETURN(StoredSchedule stored, co_await schedules_.Get(call, request.name()));
   v1::StartRunRequest start = StartOf(stored.schedule);
   (*start.mutable_labels())["tutti.schedule"] = request.name();
+  (*start.mutable_labels())["tutti.scheduled_time"] =
+      absl::FormatTime(absl::RFC3339_sec, stored.now, absl::UTCTimeZone());
   if (!request.request_id().empty()) {
     // Of this schedule: the same id for another one, or for a run of its own, is another request.
-    start.set_request_id(absl::StrCat("t-", HexDigest(absl::StrCat(request.name(), "/", request.request_id()))));
+    start.set_request_id(
+        absl::StrCat("t-", HexDigest(absl::StrCat(request.name(), "/", stored.schedule.create_time().seconds(), "/",
+                                                  stored.schedule.create_time().nanos(), "/", request.request_id()))));
   }
   TUTTI_CO_ASSIGN_OR_RETURN(state::CreateRunResponse created, co_await start_(call, start));
   response.set_run_id(created.run().run_id());
@@ -219,9 +230,10 @@ TUTTI_SCHEDULE_METHOD(TriggerSchedule) {
 TUTTI_SCHEDULE_METHOD(ListScheduleTimes) {
   const int count = request.page_size() == 0 ? 10 : request.page_size();
   if (count < 1 || count > kMostTimes) {
-    co_return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", "page_size: must be 1 to 1000")
-        .Violation("page_size", "must be 1 to 1000");
+    co_return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", "page_size: must be 1 to 200")
+        .Violation("page_size", "must be 1 to 200");
   }
+  if (request.has_start_time()) TUTTI_CO_RETURN_IF_ERROR(CheckTime(request.start_time(), "start_time"));
   absl::Time from = env_.clock.Now();
   absl::StatusOr<CalendarTimes> times = absl::UnknownError("");
   if (request.has_name()) {
@@ -232,6 +244,7 @@ TUTTI_SCHEDULE_METHOD(ListScheduleTimes) {
     times = CalendarTimes::Create(request.calendar(), "", "calendar");
   }
   if (!times.ok()) co_return times.status();
+  from = times->PassedUntil(from);
   if (request.has_start_time()) from = FromProto(request.start_time()) - absl::Nanoseconds(1);
   for (int i = 0; i < count; ++i) {
     const CalendarTimes::Occurrence next = times->Next(from);
