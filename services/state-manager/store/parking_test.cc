@@ -9,8 +9,8 @@ namespace {
 class ParkingTest : public StoreFixture {
  protected:
   // Gives the run back until `wake` from now (zero: for ever), having seen the inbox up to `seen`.
-  absl::Status Park(const std::string& run, int64_t epoch, int64_t writer_seq, absl::Duration wake = absl::ZeroDuration(),
-                    int64_t seen = 0) {
+  absl::Status Park(const std::string& run, int64_t epoch, int64_t writer_seq,
+                    absl::Duration wake = absl::ZeroDuration(), int64_t seen = 0) {
     v1::AppendRequest request = Entries(run, epoch, writer_seq);
     auto* parked = request.mutable_entries(0)->mutable_run_parked();
     parked->set_inbox_seen(seen);
