@@ -52,7 +52,6 @@ class Violations {
   std::vector<FieldViolation> found_;
 };
 
-// Of whole seconds, whatever the protos say of less.
 absl::Time FloorTo(absl::Time time, absl::Duration every, absl::Duration offset) {
   return absl::UnixEpoch() + offset + absl::Floor(time - absl::UnixEpoch() - offset, every);
 }
@@ -293,6 +292,17 @@ absl::Time NextLook(const v1::Schedule& schedule, const CalendarTimes& times, ab
   if (schedule.paused()) return absl::InfiniteFuture();
   const absl::Time next = times.Next(DoneUntil(schedule)).due;
   return schedule.state().buffered().empty() ? next : std::min(next, now + kLookAtRunning);
+}
+
+v1::StartRunRequest StartOf(const v1::Schedule& schedule, absl::Time time) {
+  v1::StartRunRequest out;
+  out.set_workflow(schedule.workflow());
+  out.set_workflow_version(schedule.workflow_version());
+  if (schedule.has_input()) *out.mutable_input() = schedule.input();
+  *out.mutable_labels() = schedule.labels();
+  (*out.mutable_labels())["tutti.schedule"] = schedule.name();
+  (*out.mutable_labels())["tutti.scheduled_time"] = absl::FormatTime(absl::RFC3339_sec, time, absl::UTCTimeZone());
+  return out;
 }
 
 std::string RequestIdOf(const v1::Schedule& schedule, absl::Time time) {

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "services/workflow-engine/domain/cron.h"
+#include "tutti/workflow/v1/run_service.pb.h"
 #include "tutti/workflow/v1/schedule_service.pb.h"
 
 namespace tutti::engine {
@@ -76,6 +77,9 @@ absl::Time DoneUntil(const tutti::workflow::v1::Schedule& schedule);
 
 // When a schedule wants to be looked at again; InfiniteFuture: when a caller changes it.
 absl::Time NextLook(const tutti::workflow::v1::Schedule& schedule, const CalendarTimes& times, absl::Time now);
+
+// The run of a time, without its request_id.
+tutti::workflow::v1::StartRunRequest StartOf(const tutti::workflow::v1::Schedule& schedule, absl::Time time);
 
 // The same time of the same schedule is the same run. At most 36 characters.
 std::string RequestIdOf(const tutti::workflow::v1::Schedule& schedule, absl::Time time);

@@ -133,12 +133,15 @@ Task<absl::Status> Scheduler::KeepTimes(CallContext& call, v1::Schedule& schedul
     state.mutable_buffered()->DeleteSubrange(0, 1);
   }
   for (size_t i = 0; i < kTimesAtOnce && serving_.runtime().clock.Now() < enough; ++i) {
-    v1::Schedule next = schedule;
-    const int64_t missed = state.missed();
-    std::vector<absl::Time> due = TakeDue(next, times, now, 1, next.mutable_state());
-    Count("missed", next.state().missed() - missed);
-    if (!due.empty()) TUTTI_CO_RETURN_IF_ERROR(co_await ActOn(call, next, due[0]));
-    schedule = std::move(next);
+    const v1::ScheduleState before = state;
+    std::vector<absl::Time> due = TakeDue(schedule, times, now, 1, &state);
+    absl::Status done;
+    if (!due.empty()) done = co_await ActOn(call, schedule, due[0]);
+    if (!done.ok()) {
+      state = before;  // the time is still to come
+      co_return done;
+    }
+    Count("missed", state.missed() - before.missed());
     if (due.empty()) break;
   }
   co_return absl::OkStatus();
@@ -207,13 +210,7 @@ Task<absl::Status> Scheduler::ActOn(CallContext& call, v1::Schedule& schedule, a
 
 Task<absl::Status> Scheduler::StartOne(CallContext& call, v1::Schedule& schedule, absl::Time time) {
   v1::ScheduleState& state = *schedule.mutable_state();
-  v1::StartRunRequest request;
-  request.set_workflow(schedule.workflow());
-  request.set_workflow_version(schedule.workflow_version());
-  if (schedule.has_input()) *request.mutable_input() = schedule.input();
-  *request.mutable_labels() = schedule.labels();
-  (*request.mutable_labels())["tutti.schedule"] = schedule.name();
-  (*request.mutable_labels())["tutti.scheduled_time"] = absl::FormatTime(absl::RFC3339_sec, time, absl::UTCTimeZone());
+  v1::StartRunRequest request = StartOf(schedule, time);
   request.set_request_id(RequestIdOf(schedule, time));
   auto started = co_await start_(call, request);
   v1::ScheduleState::Action action;

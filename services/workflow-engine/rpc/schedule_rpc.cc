@@ -44,15 +44,6 @@ v1::Schedule Shown(v1::Schedule schedule, absl::Time now, int count = kTimesShow
   return schedule;
 }
 
-v1::StartRunRequest StartOf(const v1::Schedule& schedule) {
-  v1::StartRunRequest out;
-  out.set_workflow(schedule.workflow());
-  out.set_workflow_version(schedule.workflow_version());
-  if (schedule.has_input()) *out.mutable_input() = schedule.input();
-  *out.mutable_labels() = schedule.labels();
-  return out;
-}
-
 }  // namespace
 
 ScheduleRpc::ScheduleRpc(ServerEnv& env, ScheduleClient& schedules, StartRun start, CheckStart check)
@@ -70,7 +61,7 @@ ScheduleRpc::~ScheduleRpc() = default;
 
 TUTTI_SCHEDULE_METHOD(CreateSchedule) {
   TUTTI_CO_RETURN_IF_ERROR(CheckSchedule(request.schedule(), env_.clock.Now()));
-  const v1::StartRunRequest start = StartOf(request.schedule());
+  const v1::StartRunRequest start = StartOf(request.schedule(), env_.clock.Now());
   TUTTI_CO_RETURN_IF_ERROR(co_await check_(call, start));
   StoredSchedule fresh;
   fresh.schedule = Given(request.schedule());
@@ -121,7 +112,7 @@ TUTTI_SCHEDULE_METHOD(ListSchedules) {
 
 TUTTI_SCHEDULE_METHOD(UpdateSchedule) {
   TUTTI_CO_RETURN_IF_ERROR(CheckSchedule(request.schedule(), env_.clock.Now()));
-  const v1::StartRunRequest start = StartOf(request.schedule());
+  const v1::StartRunRequest start = StartOf(request.schedule(), env_.clock.Now());
   TUTTI_CO_RETURN_IF_ERROR(co_await check_(call, start));
   auto edit = [&](v1::Schedule& schedule, absl::Time now, int64_t next_version) -> absl::StatusOr<bool> {
     const std::string& etag = request.schedule().etag();
@@ -198,10 +189,7 @@ TUTTI_SCHEDULE_METHOD(TriggerSchedule) {
         .Violation("request_id", "must have at most 36 characters");
   }
   TUTTI_CO_ASSIGN_OR_RETURN(StoredSchedule stored, co_await schedules_.Get(call, request.name()));
-  v1::StartRunRequest start = StartOf(stored.schedule);
-  (*start.mutable_labels())["tutti.schedule"] = request.name();
-  (*start.mutable_labels())["tutti.scheduled_time"] =
-      absl::FormatTime(absl::RFC3339_sec, stored.now, absl::UTCTimeZone());
+  v1::StartRunRequest start = StartOf(stored.schedule, stored.now);
   if (!request.request_id().empty()) {
     // Of this schedule: the same id for another one, or for a run of its own, is another request.
     start.set_request_id(
