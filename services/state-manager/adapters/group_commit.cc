@@ -38,9 +38,13 @@ Attempt Try(WriteSession& session, std::vector<WriteOp*>& batch, std::vector<New
   }
   Transaction& tx = **transaction;
   std::map<BatchWriter*, std::vector<void*>> sets;
+  size_t in_sets = 0;
   for (WriteOp* op : batch) {
-    if (op->batch) sets[op->batch].push_back(op->item);
+    if (!op->batch) continue;
+    sets[op->batch].push_back(op->item);
+    ++in_sets;
   }
+  tx.set_alone(sets.size() == 1 && in_sets == batch.size());
   for (auto& [writer, items] : sets) {
     out.status = RunGuarded([&] { return writer->ApplyAll(tx, items); });
     if (out.status.ok()) out.status = tx.failure();

@@ -37,8 +37,9 @@ namespace {
 
 // SQLSTATE classes: https://www.postgresql.org/docs/15/errcodes-appendix.html
 absl::Status FromSqlState(const std::string& state, const std::string& text) {
-  // 23505: somebody else wrote the row between our look and our write; the next look finds it.
-  if (state == "40001" || state == "40P01" || state == "23505") return absl::AbortedError(text);
+  // 23505: somebody else wrote the row between our look and our write; the next look finds it. 22012: what a statement
+  // divides by zero for, see Journal::WriteAtOnce.
+  if (state == "40001" || state == "40P01" || state == "23505" || state == "22012") return absl::AbortedError(text);
   if (absl::StartsWith(state, "53") && state != "53300") {
     return Error(absl::StatusCode::kResourceExhausted, "DISK_FULL",
                  absl::StrCat("the database has no room (", text, "); nothing was written. Free space and try again"))
@@ -74,7 +75,6 @@ struct PostgresSession::Connection {
   explicit Connection(const std::string& dsn) : link(dsn), quiet(link) {}
   pqxx::connection link;
   pqxx::quiet_errorhandler quiet;
-  std::optional<pqxx::work> work;
   std::optional<pqxx::nontransaction> single;
   std::optional<pqxx::transaction<pqxx::repeatable_read, pqxx::read_only>> snapshot;
   pqxx::transaction_base* current = nullptr;
@@ -93,12 +93,6 @@ absl::Status PostgresSession::Guard(Body body) {
   try {
     body();
     return absl::OkStatus();
-  } catch (const pqxx::in_doubt_error& e) {
-    broken_ = true;
-    // No UNAVAILABLE: clients repeat that by themselves, and what was perhaps committed must not be done twice unasked.
-    return Keep(Error(absl::StatusCode::kUnknown, "COMMIT_UNKNOWN",
-                      absl::StrCat("the connection was lost during the commit (", OneLine(e.what()),
-                                   "): whether it was done is not known; look before you repeat it")));
   } catch (const pqxx::statement_completion_unknown& e) {
     broken_ = true;
     return Keep(Away(OneLine(e.what())));
@@ -158,12 +152,16 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
   void BindList(int position, const std::vector<std::string>& values) override {
     PgParam& param = At(position);
     param.null = false;
-    param.text = "{";
+    param.text.assign(1, '{');
     for (const auto& value : values) {
       absl::StrAppend(&param.text, param.text.size() > 1 ? "," : "", "\"",
                       absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
     }
     param.text += "}";
+  }
+  bool StepAndCommit() override {
+    commit_ = session_.alone() && session_.state_ == State::kToBegin;
+    return Step();
   }
   bool Step() override {
     if (!ran_) {
@@ -180,7 +178,11 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
         status_ = session_.Keep(absl::InternalError("a statement outside of a transaction"));
         return false;
       }
-      status_ = session_.Guard([this] { Execute(); });
+      status_ = session_.Guard([this] {
+        if (!commit_) session_.EnsureBegun();
+        Execute();
+        if (commit_) session_.state_ = State::kCommitted;
+      });
       if (!status_.ok()) return false;
       row_ = -1;
     }
@@ -207,7 +209,7 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
   const absl::Status& status() const override { return status_; }
   void Release() override {
     result_ = pqxx::result();
-    ran_ = false;
+    ran_ = commit_ = false;
     status_ = absl::OkStatus();
     for (auto& param : params_) param = PgParam();
   }
@@ -243,6 +245,7 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
   const std::string sql_, name_;
   bool prepared_ = false;
   bool ran_ = false;
+  bool commit_ = false;  // the statement is a transaction of its own
   std::vector<PgParam> params_;
   pqxx::result result_;
   int row_ = -1;
@@ -283,9 +286,13 @@ absl::StatusOr<std::unique_ptr<PostgresSession>> PostgresSession::Connect(const 
     if (options.prepared_statements) {  // a session of our own, no pooler's
       pqxx::nontransaction work(link);
       // Statements are written to be planned once: planning one anew for each execution costs more than it brings
-      // (docs/performance.md).
-      work.exec(absl::StrCat("SET statement_timeout = ", absl::ToInt64Milliseconds(options.statement_timeout),
-                             "; SET plan_cache_mode = force_generic_plan"));
+      // (docs/performance.md). They all go by an index, which a plan made while the tables are small would not, and is
+      // then kept until the next ANALYZE. (With sequential scans priced as they are then, the JIT compiler would think
+      // every statement worth its while.)
+      work.exec(
+          absl::StrCat("SET statement_timeout = ", absl::ToInt64Milliseconds(options.statement_timeout),
+                       "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin "
+                       "= off; SET enable_mergejoin = off; SET jit = off"));
     }
   } catch (const std::exception& e) {
     why = OneLine(e.what());
@@ -316,38 +323,68 @@ Statement PostgresSession::Prepare(absl::string_view sql) {
   return Statement(it->second.get());
 }
 
+#define TUTTI_NOW "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+int64_t PostgresSession::ShiftMicros() const {
+  return options_.time_shift ? absl::ToInt64Microseconds(options_.time_shift()) : 0;
+}
+
 int64_t PostgresSession::NowMicros() {
-  if (transaction_time_ == 0) {
-    Statement now = Prepare("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
-    if (now.Step()) transaction_time_ = now.Int(0);
-    if (options_.time_shift) transaction_time_ += absl::ToInt64Microseconds(options_.time_shift());
+  if (transaction_time_ != 0 || !failure_.ok()) return transaction_time_;
+  if (state_ == State::kToBegin) {
+    (void)Guard([this] {
+      transaction_time_ = connection_->current->exec("BEGIN; " TUTTI_NOW)[0][0].as<int64_t>() + ShiftMicros();
+      state_ = State::kBegun;
+    });
+  } else {
+    Statement now = Prepare(TUTTI_NOW);
+    if (now.Step()) transaction_time_ = now.Int(0) + ShiftMicros();
   }
   return transaction_time_;
 }
 
 absl::Status PostgresSession::Execute(const std::string& script) {
   TUTTI_RETURN_IF_ERROR(failure_);
-  return Guard([&] { connection_->current->exec(script); });
+  return Guard([&] {
+    EnsureBegun();
+    connection_->current->exec(script);
+  });
 }
 
 absl::StatusOr<Transaction*> PostgresSession::Begin() {
   Rollback();
-  TUTTI_RETURN_IF_ERROR(Guard([this] { connection_->current = &connection_->work.emplace(connection_->link); }));
+  TUTTI_RETURN_IF_ERROR(Guard([this] { connection_->current = &connection_->single.emplace(connection_->link); }));
+  state_ = State::kToBegin;
   return this;
 }
 
+void PostgresSession::EnsureBegun() {
+  if (state_ != State::kToBegin) return;
+  connection_->current->exec("BEGIN");
+  state_ = State::kBegun;
+}
+
 absl::Status PostgresSession::Commit() {
-  absl::Status status = Guard([this] { connection_->work->commit(); });
-  return status;
+  if (state_ != State::kBegun) return failure_;  // nothing was written, or it is committed
+  absl::Status status = Guard([this] { connection_->current->exec("COMMIT"); });
+  state_ = State::kIdle;
+  if (status.ok() || connection_->link.is_open()) return status;
+  broken_ = true;
+  // No UNAVAILABLE: clients repeat that by themselves, and what was perhaps committed must not be done twice unasked.
+  return Error(absl::StatusCode::kUnknown, "COMMIT_UNKNOWN",
+               absl::StrCat("the connection was lost during the commit (", status.message(),
+                            "): whether it was done is not known; look before you repeat it"));
 }
 
 void PostgresSession::Rollback() {
   (void)Guard([this] {
+    if (state_ == State::kBegun && !broken_) connection_->current->exec("ROLLBACK");
     connection_->current = nullptr;
-    connection_->work.reset();
     connection_->single.reset();
     connection_->snapshot.reset();
   });
+  state_ = State::kIdle;
+  set_alone(false);
   failure_ = absl::OkStatus();
   transaction_time_ = 0;
   rows_written_ = 0;
@@ -365,6 +402,7 @@ void PostgresSession::Rollback() {
 
 absl::Status PostgresSession::BeginRead(bool snapshot) {
   Rollback();
+  state_ = State::kReading;
   return Guard([&] {
     if (snapshot) {
       connection_->current = &connection_->snapshot.emplace(connection_->link);

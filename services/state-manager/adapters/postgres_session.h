@@ -77,11 +77,23 @@ class PostgresSession final : public Transaction, public WriteSession {
   template <class Body>
   absl::Status Guard(Body body);
   absl::Status Keep(absl::Status status);
+  // Sends BEGIN, before a transaction's first statement.
+  void EnsureBegun();
+  int64_t ShiftMicros() const;
+
+  enum class State {
+    kIdle,
+    kReading,  // statements stand for themselves, or the snapshot was begun
+    kToBegin,  // a transaction of which the server knows nothing yet
+    kBegun,
+    kCommitted,  // with its only statement
+  };
 
   const PostgresOptions& options_;
   std::unique_ptr<Connection> connection_;
   absl::flat_hash_map<std::string, std::unique_ptr<StatementOfPostgres>> prepared_;
   absl::Status failure_;
+  State state_ = State::kIdle;
   int64_t transaction_time_ = 0;
   int64_t rows_written_ = 0;
   bool broken_ = false;

@@ -56,6 +56,8 @@ class StatementImpl {
   virtual void Bind(int position, const SqlArg& arg) = 0;  // from 1
   virtual void BindList(int position, const std::vector<std::string>& values) = 0;
   virtual bool Step() = 0;
+  // See Statement::RunAndCommit.
+  virtual bool StepAndCommit() { return Step(); }
   virtual int64_t Changes() const = 0;
   virtual bool IsNull(int column) const = 0;
   virtual int64_t Int(int column) const = 0;
@@ -99,6 +101,12 @@ class Statement {
     impl_->Step();
     return impl_->status();
   }
+  // The same, and the last statement of a transaction that is alone(): an engine that is a network away may send it and
+  // its commit as one, and then nothing follows it. Only for what may be repeated when its answer is lost.
+  absl::Status RunAndCommit() {
+    impl_->StepAndCommit();
+    return impl_->status();
+  }
   // Rows written, after Run or the first Step.
   int64_t Changes() const { return impl_->Changes(); }
   const absl::Status& status() const { return impl_->status(); }
@@ -139,12 +147,16 @@ class Transaction {
   virtual const absl::Status& failure() const = 0;
   // Rows written so far.
   virtual int64_t rows_written() const = 0;
+  // Nobody but one BatchWriter writes in it.
+  bool alone() const { return alone_; }
+  void set_alone(bool alone) { alone_ = alone; }
 
   void Announce(News news) { news_.push_back(std::move(news)); }
   std::vector<News> TakeNews() { return std::exchange(news_, {}); }
 
  private:
   std::vector<News> news_;
+  bool alone_ = false;
 };
 
 struct WriteOp;

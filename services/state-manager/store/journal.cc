@@ -8,7 +8,7 @@
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
-#include "services/state-manager/store/bulk_writer.h"
+#include "services/state-manager/store/journal_batch.h"
 #include "services/state-manager/store/journal_entry.h"
 #include "services/state-manager/store/rows.h"
 
@@ -17,53 +17,7 @@ namespace {
 
 constexpr size_t kMaxLongRuns = 10000;
 constexpr size_t kMostRemembered = 100000;
-// Microseconds; less than what an engine waits for in memory.
-constexpr int64_t kClocksAgree = 5000000;
 
-constexpr BulkWriter::Shape kInsertUsage = {
-    "INSERT INTO usage (run_id, seq, position, time, step_path, agent, provider, model, calls, input_tokens, "
-    "output_tokens, cost_nano_units, currency_code) VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ""};
-// No column of an index among them: an index is then not touched, on either engine.
-constexpr BulkWriter::Shape kUpdateHead = {
-    "UPDATE runs SET last_seq = v.column2, last_writer_seq = v.column3, progress_percent = v.column4 FROM (VALUES ",
-    "(?::text, ?::bigint, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
-    "UPDATE runs SET last_seq = $2, last_writer_seq = $3, progress_percent = $4 WHERE run_id = $1"};
-constexpr BulkWriter::Shape kUpdateUsage = {
-    "UPDATE runs SET calls = calls + v.column2, input_tokens = input_tokens + v.column3, output_tokens = output_tokens "
-    "+ "
-    "v.column4, cost_nano_units = cost_nano_units + v.column5 FROM (VALUES ",
-    "(?::text, ?::bigint, ?::bigint, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
-    "UPDATE runs SET calls = calls + $2, input_tokens = input_tokens + $3, output_tokens = output_tokens + $4, "
-    "cost_nano_units = cost_nano_units + $5 WHERE run_id = $1"};
-constexpr BulkWriter::Shape kUpdateStatus = {"UPDATE runs SET status = v.column2, start_time = v.column3 FROM (VALUES ",
-                                             "(?::text, ?::text, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
-                                             "UPDATE runs SET status = $2, start_time = $3 WHERE run_id = $1"};
-constexpr BulkWriter::Shape kUpdateEnd = {
-    "UPDATE runs SET output = v.column2, error = v.column3, error_code = v.column4, end_time = v.column5 FROM (VALUES ",
-    "(?::text, ?::bytea, ?::bytea, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
-    "UPDATE runs SET output = $2, error = $3, error_code = $4, end_time = $5 WHERE run_id = $1"};
-
-const char* StatusOf(v1::Outcome outcome) {
-  switch (outcome) {
-    case v1::OUTCOME_SUCCEEDED:
-      return "SUCCEEDED";
-    case v1::OUTCOME_CANCELLED:
-      return "CANCELLED";
-    default:
-      return "FAILED";
-  }
-}
-
-// Given back: it is claimed again when something has come that its owner had not seen, or when it is woken.
-constexpr BulkWriter::Shape kUpdateParked = {
-    "UPDATE runs SET waiting = CASE WHEN inbox > v.column2 THEN 0 ELSE 1 END, wake_time = v.column3, owner = '', "
-    "owner_incarnation = '', lease_epoch = lease_epoch + 1, last_writer_seq = 0 FROM (VALUES ",
-    "(?::text, ?::bigint, ?::bigint)", ") AS v WHERE runs.run_id = v.column1",
-    "UPDATE runs SET waiting = CASE WHEN inbox > $2 THEN 0 ELSE 1 END, wake_time = $3, owner = '', owner_incarnation = "
-    "'', lease_epoch = lease_epoch + 1, last_writer_seq = 0 WHERE run_id = $1"};
-
-std::string OwnerOf(const std::string& run_id) { return absl::StrCat("runs/", run_id); }
 bool Open(const std::string& status) { return status == "PENDING" || status == "RUNNING"; }
 
 void Refuse(v1::AppendResponse& response, const absl::Status& status) {
@@ -84,35 +38,6 @@ struct Journal::Item {
   bool ledger_elsewhere = false;
   Remembered after;  // the head, if it was written
   absl::AnyInvocable<void(v1::AppendResponse)> done;
-};
-
-// A run's row, as far as an append needs it.
-struct Journal::Head : Remembered {
-  bool exists = false;
-  int64_t seen_seq = 0, seen_writer_seq = 0;  // in the row, before this batch
-  // What this batch adds.
-  bool written = false;
-  bool used = false;    // something was consumed
-  bool turned = false;  // the status or the start time changed
-  int64_t calls = 0, input_tokens = 0, output_tokens = 0, cost_nano_units = 0;
-  bool parked = false;
-  int64_t inbox_seen = 0, wake_after = 0, parked_time = 0;
-  bool row_written = false;  // with all of that
-  bool ended = false;
-  bool has_output = false, has_error = false;
-  std::string output, error;  // cells
-  int64_t error_code = 0, end_time = 0;
-};
-
-struct Journal::Batch {
-  // A row of the journal. Texts are the request's.
-  struct Row {
-    absl::string_view run_id;
-    int64_t seq, time;
-    EntryKey key;
-    std::string cell;
-  };
-  std::vector<Row> rows;
 };
 
 v1::AppendResponse Journal::Failure(const v1::AppendRequest& request, const absl::Status& database,
@@ -268,154 +193,12 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     item->response.set_last_seq(head.last_seq);
     item->after = head;
   }
-  TUTTI_RETURN_IF_ERROR(known ? WriteKnown(tx, heads, batch) : WriteRead(tx, heads, batch));
-  BulkWriter entry_usage(tx, kInsertUsage), usage(tx, kUpdateUsage), status(tx, kUpdateStatus), end(tx, kUpdateEnd),
-      parked(tx, kUpdateParked);
-  for (const auto& row : batch.rows) {
-    if (row.key.usage == nullptr) continue;
-    int position = 0;
-    for (const auto& used : *row.key.usage) {
-      TUTTI_RETURN_IF_ERROR(entry_usage.Add(row.run_id, row.seq, position++, row.time, row.key.path, used.agent(),
-                                            used.provider(), used.model(), used.calls(), used.input_tokens(),
-                                            used.output_tokens(), used.cost_nano_units(), used.currency_code()));
-    }
+  absl::Status written = WriteBatch(tx, heads, batch);
+  if (absl::IsAborted(written)) {  // others have written since, and the rows are read the next time
+    MutexLock lock(mutex_);
+    for (const auto& [run_id, head] : heads) remembered_.erase(run_id);
   }
-  TUTTI_RETURN_IF_ERROR(entry_usage.Flush());
-  for (auto& [run_id, head] : heads) {
-    if (!head.written) continue;
-    if (head.used && !head.row_written) {
-      TUTTI_RETURN_IF_ERROR(usage.Add(run_id, head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units));
-    }
-    if (head.turned && !head.row_written) TUTTI_RETURN_IF_ERROR(status.Add(run_id, head.status, head.start_time));
-    if (head.ended && !head.row_written) {
-      TUTTI_RETURN_IF_ERROR(end.Add(run_id, head.has_output ? SqlArg::Bytes(head.output) : SqlArg::Null(),
-                                    head.has_error ? SqlArg::Bytes(head.error) : SqlArg::Null(), head.error_code,
-                                    head.end_time));
-    }
-    if (head.parked) {
-      // An engine's clock may show any time, and a park may have waited for the database: with clocks that agree the
-      // time counts, else how long it is to wait.
-      int64_t now = tx.NowMicros(), wake_time = 0;
-      if (head.wake_after > 0) {
-        bool agree = std::abs(now - head.parked_time) <= kClocksAgree;
-        wake_time = (agree ? head.parked_time : now) + head.wake_after;
-      }
-      TUTTI_RETURN_IF_ERROR(parked.Add(run_id, head.inbox_seen, wake_time));
-      // Something may have come meanwhile; whoever is told looks.
-      if (head.inbox_seen < head.seen_seq) tx.Announce({News::Kind::kClaimable, "", ""});
-    }
-    tx.Announce({News::Kind::kRun, std::string(run_id), ""});
-    if (!head.ended && WantsSnapshot(head.last_seq, head.snapshot_seq)) NoteLong(std::string(run_id));
-  }
-  TUTTI_RETURN_IF_ERROR(usage.Flush());
-  TUTTI_RETURN_IF_ERROR(status.Flush());
-  TUTTI_RETURN_IF_ERROR(parked.Flush());
-  return end.Flush();
-}
-
-absl::Status Journal::WriteRead(Transaction& tx, const Heads& heads, const Batch& batch) {
-  BulkWriter entries(tx, kInsertEntry), update(tx, kUpdateHead);
-  for (const auto& row : batch.rows) {
-    TUTTI_RETURN_IF_ERROR(entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind,
-                                      row.key.attempt, row.key.target, row.key.error_code, SqlArg::Bytes(row.cell)));
-  }
-  TUTTI_RETURN_IF_ERROR(entries.Flush());
-  for (const auto& [run_id, head] : heads) {
-    if (head.written) {
-      TUTTI_RETURN_IF_ERROR(update.Add(run_id, head.last_seq, head.last_writer_seq, head.progress));
-    }
-  }
-  return update.Flush();
-}
-
-// One UPDATE a run, with as many columns as have changed: a row is large, and each statement writes all of it. Columns
-// of indexes stand only where they change.
-#define TUTTI_MOVE_HEAD "UPDATE runs SET last_seq = $2, last_writer_seq = $3, progress_percent = $4"
-#define TUTTI_ADD_USAGE                                                                                             \
-  ", calls = calls + $8, input_tokens = input_tokens + $9, output_tokens = output_tokens + $10, cost_nano_units = " \
-  "cost_nano_units + $11"
-#define TUTTI_AS_REMEMBERED                                                                                       \
-  " WHERE run_id = $1 AND lease_epoch = $5 AND last_seq = $6 AND last_writer_seq = $7 AND status IN ('PENDING', " \
-  "'RUNNING')"
-
-absl::StatusOr<bool> Journal::WriteKnownOneByOne(Transaction& tx, Heads& heads, const Batch& batch) {
-  int64_t as_remembered = 0;
-  for (auto& [run_id, head] : heads) {
-    const char* sql = TUTTI_MOVE_HEAD TUTTI_AS_REMEMBERED;
-    if (head.used) sql = TUTTI_MOVE_HEAD TUTTI_ADD_USAGE TUTTI_AS_REMEMBERED;
-    if (head.turned) sql = TUTTI_MOVE_HEAD TUTTI_ADD_USAGE ", status = $12, start_time = $13" TUTTI_AS_REMEMBERED;
-    if (head.ended) {
-      sql = TUTTI_MOVE_HEAD TUTTI_ADD_USAGE
-          ", status = $12, start_time = $13, output = $14, error = $15, error_code = $16, end_time = "
-          "$17" TUTTI_AS_REMEMBERED;
-    }
-    Statement update = tx.Prepare(sql);
-    update.BindAll(run_id, head.last_seq, head.last_writer_seq, head.progress, head.lease_epoch, head.seen_seq,
-                   head.seen_writer_seq);
-    if (head.used || head.turned || head.ended) {
-      update.BindAll(head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units);
-    }
-    if (head.turned || head.ended) update.BindAll(head.status, head.start_time);
-    if (head.ended) {
-      update.BindAll(head.has_output ? SqlArg::Bytes(head.output) : SqlArg::Null(),
-                     head.has_error ? SqlArg::Bytes(head.error) : SqlArg::Null(), head.error_code, head.end_time);
-    }
-    TUTTI_RETURN_IF_ERROR(update.Run());
-    as_remembered += update.Changes();
-    head.row_written = true;
-  }
-  if (as_remembered != static_cast<int64_t>(heads.size())) return false;
-  BulkWriter entries(tx, kInsertEntry);
-  for (const auto& row : batch.rows) {
-    TUTTI_RETURN_IF_ERROR(entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind,
-                                      row.key.attempt, row.key.target, row.key.error_code, SqlArg::Bytes(row.cell)));
-  }
-  return true;
-}
-
-absl::StatusOr<bool> Journal::WriteKnownAtOnce(Transaction& tx, const Heads& heads, const Batch& batch) {
-  // One round trip, whatever the number of runs and entries.
-  Statement both = tx.Prepare(
-      "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = "
-      "h.progress FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], "
-      "$7::bigint[]) AS h(run_id, last_seq, last_writer_seq, progress, lease_epoch, seen_seq, seen_writer_seq) WHERE "
-      "runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND "
-      "runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING 1) INSERT INTO "
-      "journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT * FROM "
-      "unnest($8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[], "
-      "$15::text[], $16::bigint[], $17::bytea[]) WHERE (SELECT count(*) FROM head) = $18::bigint");
-  std::vector<std::vector<std::string>> lists(17);
-  for (const auto& [run_id, head] : heads) {
-    lists[0].emplace_back(run_id);
-    const int64_t numbers[] = {head.last_seq,    head.last_writer_seq, head.progress,
-                               head.lease_epoch, head.seen_seq,        head.seen_writer_seq};
-    for (size_t i = 0; i < 6; ++i) lists[i + 1].push_back(absl::StrCat(numbers[i]));
-  }
-  for (const auto& row : batch.rows) {
-    lists[7].emplace_back(row.run_id);
-    lists[8].push_back(absl::StrCat(row.seq));
-    lists[9].push_back(absl::StrCat(row.time));
-    lists[10].emplace_back(row.key.kind);
-    lists[11].emplace_back(row.key.path);
-    lists[12].emplace_back(row.key.step_kind);
-    lists[13].push_back(absl::StrCat(row.key.attempt));
-    lists[14].emplace_back(row.key.target);
-    lists[15].push_back(absl::StrCat(row.key.error_code));
-    lists[16].push_back(absl::StrCat("\\x", absl::BytesToHexString(row.cell)));
-  }
-  for (const auto& list : lists) both.BindList(list);
-  both.Bind(static_cast<int64_t>(heads.size()));
-  TUTTI_RETURN_IF_ERROR(both.Run());
-  return both.Changes() == static_cast<int64_t>(batch.rows.size());
-}
-
-absl::Status Journal::WriteKnown(Transaction& tx, Heads& heads, const Batch& batch) {
-  TUTTI_ASSIGN_OR_RETURN(bool as_remembered,
-                         tx.sqlite() ? WriteKnownOneByOne(tx, heads, batch) : WriteKnownAtOnce(tx, heads, batch));
-  if (as_remembered) return absl::OkStatus();
-  MutexLock lock(mutex_);
-  for (const auto& [run_id, head] : heads) remembered_.erase(run_id);
-  return absl::AbortedError("another has written to a run since; its row is read");
+  return written;
 }
 
 absl::Status Journal::Account(Transaction& tx, const Item& item) {
@@ -460,75 +243,6 @@ absl::Status Journal::Check(Transaction& tx, Item& item, Head& head, bool& write
     }
   }
   return absl::OkStatus();
-}
-
-absl::Status Journal::Write(Transaction& tx, v1::AppendRequest& request, Head& head, Batch& batch) {
-  head.written = true;
-  head.last_writer_seq = request.writer_seq() + request.entries_size() - 1;
-  for (auto& entry : *request.mutable_entries()) {
-    entry.set_seq(++head.last_seq);
-    if (auto* payload = PayloadOf(entry); payload != nullptr && payload->data().size() > Payloads::kInline) {
-      v1::JournalEntry lean = entry;  // the request stays whole: the transaction may be tried again
-      TUTTI_ASSIGN_OR_RETURN(*PayloadOf(lean)->mutable_hash(),
-                             payloads_.PutShared(tx, OwnerOf(request.run_id()), payload->data()));
-      PayloadOf(lean)->clear_data();
-      WriteEntry(request, entry, lean, head, batch);
-    } else {
-      WriteEntry(request, entry, entry, head, batch);
-    }
-  }
-  return absl::OkStatus();
-}
-
-void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntry& entry,
-                         const v1::JournalEntry& stored, Head& head, Batch& batch) {
-  const std::string& run_id = request.run_id();
-  const int64_t time = ToMicros(entry.time());
-  head.progress = std::max<int64_t>(head.progress, entry.progress_percent());
-  if (entry.has_run_started()) {
-    head.turned |= head.start_time == 0 || head.status != "RUNNING";
-    if (head.start_time == 0) head.start_time = std::max<int64_t>(1, time);
-    head.status = "RUNNING";
-  }
-  if (entry.has_run_finished()) {
-    const auto& finished = stored.run_finished();
-    head.ended = true;
-    head.turned = true;
-    head.status = StatusOf(finished.outcome());
-    head.end_time = std::max<int64_t>(1, time);
-    head.has_output = finished.has_output();
-    if (head.has_output) {
-      head.output = finished.output().hash().empty()
-                        ? payloads_.codec().Seal(finished.output().data(), absl::StrCat(OwnerOf(run_id), "/output"))
-                        : payloads_.codec().Reference(finished.output().hash());
-    }
-    head.has_error = finished.has_error();
-    if (head.has_error) {
-      head.error =
-          payloads_.codec().Seal(finished.error().SerializeAsString(), absl::StrCat(OwnerOf(run_id), "/error"));
-      head.error_code = finished.error().code();
-    }
-  }
-  if (entry.has_run_parked()) {
-    head.parked = head.given_back = true;
-    head.inbox_seen = entry.run_parked().inbox_seen();
-    // By its owner's clock; which time that is by the database's is for the database to say.
-    head.parked_time = time;
-    bool wakes = entry.run_parked().has_wake_time();
-    head.wake_after = wakes ? std::max<int64_t>(1, ToMicros(entry.run_parked().wake_time()) - time) : 0;
-  }
-  EntryKey key = KeyOf(entry);
-  if (key.usage != nullptr) {
-    for (const auto& usage : *key.usage) {
-      head.used = true;
-      head.calls += usage.calls();
-      head.input_tokens += usage.input_tokens();
-      head.output_tokens += usage.output_tokens();
-      head.cost_nano_units += usage.cost_nano_units();
-    }
-  }
-  std::string cell = payloads_.codec().Seal(stored.SerializeAsString(), PlaceOf(run_id, entry.seq()));
-  batch.rows.push_back({run_id, entry.seq(), time, key, std::move(cell)});
 }
 
 void Journal::NoteLong(const std::string& run_id) {

@@ -90,15 +90,13 @@ class Journal final : public BatchWriter {
   // Reads and locks the runs' rows.
   static absl::Status LoadHeads(Transaction& tx, Heads& heads);
   // Instead: what they were after the last append of this process, if that is known of all of them and would let all of
-  // `items` through. Others may have written since: WriteKnown finds out.
+  // `items` through. Others may have written since: WriteBatch finds out.
   bool RecallHeads(const std::vector<void*>& items, Heads& heads);
-  static absl::Status WriteRead(Transaction& tx, const Heads& heads, const Batch& batch);
   void Remember(const Item& item, bool committed);
-  // As WriteRead, if the rows are still as remembered. ABORTED: they are not, and what was remembered is forgotten.
-  absl::Status WriteKnown(Transaction& tx, Heads& heads, const Batch& batch);
-  // Nothing of the entries, and false, when a row is not as remembered.
-  static absl::StatusOr<bool> WriteKnownOneByOne(Transaction& tx, Heads& heads, const Batch& batch);
-  static absl::StatusOr<bool> WriteKnownAtOnce(Transaction& tx, const Heads& heads, const Batch& batch);
+  // ABORTED: a row is not as it was seen; then nothing of the batch stays written.
+  absl::Status WriteBatch(Transaction& tx, const Heads& heads, const Batch& batch);
+  static absl::Status WriteOneByOne(Transaction& tx, const Heads& heads, const Batch& batch);
+  static absl::Status WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch);
   bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
     return last_seq - snapshot_seq >= std::max(snapshot_every_, snapshot_seq / 4);
   }

@@ -91,11 +91,9 @@ absl::Status CheckForm(const tutti::state::v1::AppendRequest& request) {
   for (const auto& entry : request.entries()) {
     EntryKey key = KeyOf(entry);
     bool nul = HasNul(key.path) || HasNul(key.step_kind) || HasNul(key.target);
-    if (key.usage != nullptr) {
-      for (const auto& usage : *key.usage) {
-        nul |=
-            HasNul(usage.agent()) || HasNul(usage.provider()) || HasNul(usage.model()) || HasNul(usage.currency_code());
-      }
+    for (const auto& usage : *key.usage) {
+      nul |=
+          HasNul(usage.agent()) || HasNul(usage.provider()) || HasNul(usage.model()) || HasNul(usage.currency_code());
     }
     if (nul) return Invalid("entries", "have a name with a NUL character");
   }

@@ -20,7 +20,9 @@ struct EntryKey {
   absl::string_view path, step_kind, target;
   int attempt = 0;
   int error_code = 0;
-  const google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>* usage = nullptr;
+  // What the entry's step consumed; never null.
+  const google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>* usage =
+      &tutti::state::v1::StepCompleted::default_instance().usage();
 };
 EntryKey KeyOf(const tutti::state::v1::JournalEntry& entry);
 

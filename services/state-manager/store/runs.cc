@@ -29,8 +29,7 @@ v1::Outcome OutcomeOf(absl::string_view status) {
 }
 
 bool IsLive(Transaction& tx, const v1::InstanceRef& instance) {
-  Statement row =
-      tx.Prepare("SELECT 1 FROM instances WHERE name = $1 AND incarnation = $2 AND expire_time > $3 FOR SHARE");
+  Statement row = tx.Prepare("SELECT 1 FROM instances WHERE name = $1 AND incarnation = $2 AND expire_time > $3");
   row.BindAll(instance.name(), instance.incarnation(), tx.NowMicros());
   return row.Step();
 }
@@ -98,70 +97,73 @@ absl::StatusOr<v1::StoredRun> Runs::Load(Transaction& tx, const std::string& run
   return FromRow(tx, row, /*with_payloads=*/true);
 }
 
+absl::Status Runs::WhyNotCreated(Transaction& tx, const v1::CreateRunRequest& request,
+                                 v1::CreateRunResponse& response) const {
+  const v1::StoredRun& run = request.run();
+  {
+    // It was created before. The run's own id is known when a channel has repeated the request after a lost answer.
+    Statement row = tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
+                               ", owner, owner_incarnation FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id "
+                               "= $3 AND $3 <> '') LIMIT 1");
+    row.BindAll(run.run_id(), run.tenant(), run.request_id());
+    if (row.Step()) {
+      TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), FromRow(tx, row, /*with_payloads=*/true));
+      bool same = response.run().run_id() == run.run_id();
+      // The caller's own run, of an earlier try whose answer was lost: still its own, when it was to be owned.
+      response.set_created(same && (!request.has_owner() || (row.Text(30) == request.owner().name() &&
+                                                             row.Text(31) == request.owner().incarnation() &&
+                                                             response.run().lease_epoch() == 1)));
+      return same ? absl::OkStatus() : Payloads::Forget(tx, OwnerOf(run.run_id()));
+    }
+    TUTTI_RETURN_IF_ERROR(row.status());
+  }
+  if (request.has_owner() && !IsLive(tx, request.owner())) {
+    return Error(absl::StatusCode::kFailedPrecondition, "INSTANCE_UNKNOWN",
+                 absl::StrCat("instance ", request.owner().name(), " is not registered or has expired"));
+  }
+  Statement latest = tx.Prepare("SELECT max(version) FROM workflows WHERE name = $1");
+  latest.Bind(run.workflow());
+  bool changed = latest.Step() && latest.Int(0) > run.workflow_version();
+  TUTTI_RETURN_IF_ERROR(latest.status());
+  if (request.check_latest() && changed) {
+    return Error(absl::StatusCode::kFailedPrecondition, "WORKFLOW_CHANGED",
+                 absl::StrCat("workflow ", run.workflow(), " has a newer version than ", run.workflow_version()));
+  }
+  // What stood in the way has gone meanwhile.
+  return Error(absl::StatusCode::kUnavailable, "RUN_NOT_CREATED",
+               absl::StrCat("run ", run.run_id(), " could not be created at this moment; try again"))
+      .RetryAfter(absl::Milliseconds(100));
+}
+
 absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& request,
                              v1::CreateRunResponse& response) const {
   const v1::StoredRun& run = request.run();
   const std::string& run_id = run.run_id();
-  // Before anything is written: what was created before. The run's own id is known when a channel has repeated the
-  // request after a lost answer.
-  auto known = [&]() -> absl::StatusOr<bool> {
-    Statement row = tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
-                               ", owner, owner_incarnation FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id "
-                               "= $3 AND $3 <> '') LIMIT 1");
-    row.BindAll(run_id, run.tenant(), run.request_id());
-    if (!row.Step()) {
-      TUTTI_RETURN_IF_ERROR(row.status());
-      return false;
-    }
-    TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), FromRow(tx, row, /*with_payloads=*/true));
-    // The caller's own run, of an earlier try whose answer was lost: still its own, when it was to be owned.
-    bool mine = response.run().run_id() == run_id;
-    if (mine && request.has_owner()) {
-      mine = row.Text(30) == request.owner().name() && row.Text(31) == request.owner().incarnation() &&
-             response.run().lease_epoch() == 1;
-    }
-    response.set_created(mine);
-    return true;
-  };
-  TUTTI_ASSIGN_OR_RETURN(bool before, known());
-  if (before) return absl::OkStatus();
   const bool owned = request.has_owner();
-  if (owned && !IsLive(tx, request.owner())) {
-    return Error(absl::StatusCode::kFailedPrecondition, "INSTANCE_UNKNOWN",
-                 absl::StrCat("instance ", request.owner().name(), " is not registered or has expired"));
-  }
-  if (request.check_latest()) {
-    Statement latest = tx.Prepare("SELECT max(version) FROM workflows WHERE name = $1");
-    latest.Bind(run.workflow());
-    bool changed = latest.Step() && !latest.IsNull(0) && latest.Int(0) != run.workflow_version();
-    TUTTI_RETURN_IF_ERROR(latest.status());
-    if (changed) {
-      return Error(absl::StatusCode::kFailedPrecondition, "WORKFLOW_CHANGED",
-                   absl::StrCat("workflow ", run.workflow(), " has a newer version than ", run.workflow_version()));
-    }
-  }
   const std::string owner = OwnerOf(run_id);
   TUTTI_ASSIGN_OR_RETURN(std::string spec, payloads_.Put(tx, owner, "spec", run.spec().data()));
   TUTTI_ASSIGN_OR_RETURN(std::string input, payloads_.Put(tx, owner, "input", run.input().data()));
   const int64_t now = tx.NowMicros();
+  bool inserted = false;
   {
+    // With its conditions, as one statement: they hold nearly always. (An owner that goes at this moment is as one that
+    // goes in the next: the run is claimed by another.)
     Statement insert = tx.Prepare(
         "INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, create_time, "
-        "labels, "
-        "traceparent, request_id, owner, owner_incarnation, lease_epoch, priority, parent_run_id, forked_from) VALUES "
-        "($1, $2, $3, $4, $5, 'PENDING', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) ON CONFLICT DO "
-        "NOTHING");
+        "labels, traceparent, request_id, owner, owner_incarnation, lease_epoch, priority, parent_run_id, forked_from) "
+        "SELECT $1::text, $2::text, $3::text, $4::bigint, $5::text, 'PENDING', $6::bytea, $7::bytea, $8::bigint, "
+        "$9::jsonb, $10::text, $11::text, $12::text, $13::text, $14::bigint, $15::bigint, $16::text, $17::text WHERE "
+        "($14::bigint = 0 OR EXISTS (SELECT 1 FROM instances WHERE name = $12 AND incarnation = $13 AND expire_time > "
+        "$8)) AND ($18::bigint = 0 OR NOT EXISTS (SELECT 1 FROM workflows WHERE name = $3 AND version > $4)) ON "
+        "CONFLICT DO NOTHING");
     insert.BindAll(run_id, run.tenant(), run.workflow(), run.workflow_version(), run.pattern(), SqlArg::Bytes(spec),
                    SqlArg::Bytes(input), now, ToJsonText(run.labels()), run.traceparent(),
                    SqlArg::TextOrNull(run.request_id()), request.owner().name(), request.owner().incarnation(),
-                   owned ? 1 : 0, run.priority(), run.parent_run_id(), run.forked_from());
+                   owned ? 1 : 0, run.priority(), run.parent_run_id(), run.forked_from(), request.check_latest());
     TUTTI_RETURN_IF_ERROR(insert.Run());
-    if (insert.Changes() == 0) {  // another replica was first
-      TUTTI_RETURN_IF_ERROR(known().status());
-      // Of another run's references, should the ids be one, nothing goes.
-      return response.created() ? absl::OkStatus() : Payloads::Forget(tx, owner);
-    }
+    inserted = insert.Changes() > 0;
   }
+  if (!inserted) return WhyNotCreated(tx, request, response);
   *response.mutable_run() = run;
   SetMicros(now, response.mutable_run()->mutable_create_time());
   response.mutable_run()->set_lease_epoch(owned ? 1 : 0);

@@ -43,6 +43,10 @@ class Runs {
   absl::StatusOr<v1::StoredRun> Load(Transaction& tx, const std::string& run_id) const;
 
  private:
+  // After an INSERT that brought nothing: the run is there already (in the response), or the error.
+  absl::Status WhyNotCreated(Transaction& tx, const v1::CreateRunRequest& request,
+                             v1::CreateRunResponse& response) const;
+
   const Payloads& payloads_;
   const Outbox& outbox_;
 };

@@ -13,9 +13,11 @@ namespace tutti::engine {
 namespace {
 
 constexpr size_t kMostTogether = 256;
-// How long what is posted may wait for company: a quick step's start travels with its end, a slow one's is visible
-// soon.
-constexpr absl::Duration kSoon = absl::Milliseconds(3);
+// How long what is posted may wait for company: a quick step's start is not written at all, since its end says it too;
+// a slow one's is visible before a person would notice.
+constexpr absl::Duration kSoon = absl::Milliseconds(25);
+// What is nearly due goes along.
+constexpr absl::Duration kNearly = absl::Milliseconds(3);
 constexpr size_t kMostBytesOfOne = size_t{1} << 20;
 constexpr size_t kMostBytesTogether = size_t{256} << 10;
 
@@ -27,14 +29,16 @@ bool Passing(const absl::Status& status) {
 }  // namespace
 
 JournalClient::JournalClient(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local,
-                             Executor& executor, TimerService& timers, Tracer& tracer, Rng& rng, Logger& log)
+                             Executor& executor, const Clock& clock, TimerService& timers, Tracer& tracer, Rng& rng,
+                             Logger& log)
     : stub_(state::JournalService::NewStub(channel)),
       executor_(executor),
       timers_(timers),
       tracer_(tracer),
       rng_(rng),
       log_(log),
-      local_(local.Find<state::AppendRequest, state::AppendResponse>("tutti.state.v1.JournalService/Append")) {}
+      local_(local.Find<state::AppendRequest, state::AppendResponse>("tutti.state.v1.JournalService/Append")),
+      flushes_(std::make_shared<Flushes>(clock, timers, executor)) {}
 
 JournalClient::~JournalClient() { Stop(); }
 
@@ -43,17 +47,27 @@ void JournalClient::Start() {
 }
 
 void JournalClient::Soon(absl::AnyInvocable<void()> flush) {
-  flushes_->waiting.push_back(std::move(flush));
-  if (flushes_->timed) return;
-  flushes_->timed = true;
-  timers_.After(kSoon, [weak = std::weak_ptr<Flushes>(flushes_), &executor = executor_] {
+  flushes_->waiting.push_back({flushes_->clock.Now() + kSoon, std::move(flush)});
+  if (!std::exchange(flushes_->timed, true)) Arm(flushes_, kSoon);
+}
+
+void JournalClient::Arm(const std::shared_ptr<Flushes>& flushes, absl::Duration delay) {
+  flushes->timers.After(delay, [weak = std::weak_ptr<Flushes>(flushes), &executor = flushes->executor] {
     if (weak.expired()) return;
     executor.Post([weak] {
       auto flushes = weak.lock();
       if (!flushes) return;
-      flushes->timed = false;
-      auto waiting = std::exchange(flushes->waiting, {});
-      for (auto& flush : waiting) flush();
+      auto& waiting = flushes->waiting;
+      absl::Duration left;
+      while (!waiting.empty()) {
+        left = waiting.front().due - flushes->clock.Now();
+        if (left > kNearly && left <= kSoon) break;  // a clock that was set back keeps nobody waiting
+        auto flush = std::move(waiting.front().flush);
+        waiting.pop_front();
+        flush();
+      }
+      flushes->timed = !waiting.empty();
+      if (flushes->timed) Arm(flushes, left);
     });
   });
 }
@@ -231,9 +245,10 @@ void RunJournal::Post(state::JournalEntry entry) {
   bool first = state_->posted.empty();
   state_->posted.push_back(std::move(entry));
   if (!first) return;
-  state_->client.Soon([weak = std::weak_ptr<State>(state_)] {
+  // Of what is posted now, and not of what is when that has gone.
+  state_->client.Soon([weak = std::weak_ptr<State>(state_), flush = ++state_->flush] {
     auto state = weak.lock();
-    if (state && !state->posted.empty()) SendPosted(state, state->posted.size());
+    if (state && state->flush == flush && !state->posted.empty()) SendPosted(state, state->posted.size());
   });
 }
 

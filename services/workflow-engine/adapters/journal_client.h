@@ -25,14 +25,14 @@ namespace state = tutti::state::v1;
 class JournalClient {
  public:
   JournalClient(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local, Executor& executor,
-                TimerService& timers, Tracer& tracer, Rng& rng, Logger& log);
+                const Clock& clock, TimerService& timers, Tracer& tracer, Rng& rng, Logger& log);
   ~JournalClient();
 
   void Start();
   // Answers nothing any more: waiting appends end as CANCELLED. From another thread; blocks.
   void Stop();
 
-  // Calls `flush` on the executor within some milliseconds, together with others: what a run has posted.
+  // Calls `flush` on the executor after some milliseconds, with others that are due then: what a run has posted.
   void Soon(absl::AnyInvocable<void()> flush);
   // The final answer of one append: OK, ABORTED (lease lost), NOT_FOUND, FAILED_PRECONDITION, or CANCELLED at Stop.
   Task<absl::Status> Append(state::AppendRequest request);
@@ -70,10 +70,20 @@ class JournalClient {
   const std::shared_ptr<LocalAppend> local_;  // the store in this process; else null
   // Lives as long as a timer that points to it.
   struct Flushes {
-    std::vector<absl::AnyInvocable<void()>> waiting;
+    struct Flush {
+      absl::Time due;
+      absl::AnyInvocable<void()> flush;
+    };
+    Flushes(const Clock& clock, TimerService& timers, Executor& executor)
+        : clock(clock), timers(timers), executor(executor) {}
+    const Clock& clock;
+    TimerService& timers;
+    Executor& executor;
+    std::deque<Flush> waiting;  // by due
     bool timed = false;
   };
-  const std::shared_ptr<Flushes> flushes_ = std::make_shared<Flushes>();
+  static void Arm(const std::shared_ptr<Flushes>& flushes, absl::Duration delay);
+  const std::shared_ptr<Flushes> flushes_;
   Scope scope_;
 };
 
@@ -98,6 +108,7 @@ class RunJournal final : public JournalPort {
     const int64_t lease_epoch;
     int64_t writer_seq = 1;
     std::vector<state::JournalEntry> posted;
+    uint64_t flush = 0;  // the last one asked for
     // Appends under way whose answers nobody has waited for yet.
     int sending = 0;
     absl::Status failed;
