@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/json/json.h"
 #include "runtime/status/error.h"
+#include "services/state-manager/adapters/sqlite_wal_vfs.h"
 
 namespace tutti::state_manager {
 
@@ -137,7 +138,8 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file
   std::unique_ptr<SqliteDb> out(new SqliteDb(std::move(now)));
   int flags =
       (mode == Mode::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX;
-  if (sqlite3_open_v2(file.c_str(), &out->db_, flags, nullptr) != SQLITE_OK) return out->ErrorOf("cannot open");
+  const char* vfs = mode == Mode::kWrite ? WalVfs() : nullptr;
+  if (sqlite3_open_v2(file.c_str(), &out->db_, flags, vfs) != SQLITE_OK) return out->ErrorOf("cannot open");
   sqlite3_busy_timeout(out->db_, 5000);
   std::string pragmas;
   switch (mode) {
@@ -145,7 +147,7 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file
       pragmas = "PRAGMA query_only=1; PRAGMA cache_size=-4096";
       break;
     case Mode::kWrite:
-      // Cache of 8 MiB; the WAL is folded back every 4096 pages (16 MiB). What is deleted is overwritten.
+      // FULL is what WalVfs relies on. Cache of 8 MiB; the WAL is folded back every 4096 pages (16 MiB). What is deleted is overwritten.
       pragmas =
           "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-8192; PRAGMA wal_autocheckpoint=4096;"
           "PRAGMA foreign_keys=OFF; PRAGMA secure_delete=FAST";
