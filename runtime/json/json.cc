@@ -4,6 +4,7 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
@@ -15,9 +16,79 @@ namespace {
 
 absl::Status BadJson(absl::string_view what) { return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON", what); }
 
-// Depth is checked before the parser runs: it recurses.
+std::string LibraryDump(const Json& value, int indent) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+void AppendString(const std::string& text, std::string& out) {
+  // One look without a branch, which is what most strings need.
+  bool special = false, ascii = true;
+  for (char c : text) {
+    special |= (static_cast<unsigned char>(c) < 0x20) | (c == '"') | (c == '\\');
+    ascii &= static_cast<signed char>(c) >= 0;
+  }
+  if (!ascii && !IsValidUtf8(text)) {
+    out += LibraryDump(text, -1);
+    return;
+  }
+  out.push_back('"');
+  if (!special) {
+    out += text;
+  } else {
+    for (char c : text) {
+      constexpr char kShort[] = "btn?fr";  // from U+0008 on
+      if (c == '"' || c == '\\') {
+        out.push_back('\\');
+        out.push_back(c);
+      } else if (c >= 8 && c <= 13 && c != 11) {
+        out.push_back('\\');
+        out.push_back(kShort[c - 8]);
+      } else if (static_cast<unsigned char>(c) < 0x20) {
+        absl::StrAppend(&out, "\\u", absl::Hex(static_cast<int>(c), absl::kZeroPad4));
+      } else {
+        out.push_back(c);
+      }
+    }
+  }
+  out.push_back('"');
+}
+
+// As the library's dump() without indentation, character by character the same; strings in one piece where nothing in
+// them is to be escaped. Payloads are mostly text, and are written three times a step.
+void AppendJson(const Json& value, std::string& out) {
+  switch (value.type()) {
+    case Json::value_t::string:
+      return AppendString(value.get_ref<const std::string&>(), out);
+    case Json::value_t::object: {
+      char before = '{';
+      for (const auto& [key, item] : value.get_ref<const Json::object_t&>()) {
+        out.push_back(std::exchange(before, ','));
+        AppendString(key, out);
+        out.push_back(':');
+        AppendJson(item, out);
+      }
+      if (before == '{') out.push_back('{');
+      out.push_back('}');
+      return;
+    }
+    case Json::value_t::array: {
+      char before = '[';
+      for (const auto& item : value.get_ref<const Json::array_t&>()) {
+        out.push_back(std::exchange(before, ','));
+        AppendJson(item, out);
+      }
+      if (before == '[') out.push_back('[');
+      out.push_back(']');
+      return;
+    }
+    default:
+      out += LibraryDump(value, -1);
+  }
+}
+
 }  // namespace
 
+// Checked before the parser runs: it recurses.
 int JsonDepth(absl::string_view text) {
   int depth = 0, deepest = 0;
   bool in_string = false;
@@ -52,7 +123,10 @@ absl::StatusOr<Json> ParseJson(absl::string_view text) {
 }
 
 std::string DumpJson(const Json& value, int indent) {
-  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+  if (indent >= 0) return LibraryDump(value, indent);
+  std::string out;
+  AppendJson(value, out);
+  return out;
 }
 
 Json ToJson(const google::protobuf::Value& value) {
