@@ -1,6 +1,7 @@
 // The CLI's commands. Each returns an exit code.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,7 @@ struct RunOptions {
   std::string request_id;
   std::string save;
   bool watch = false;
+  std::optional<bool> texts;  // what agents say; unless said, in a terminal
 };
 
 // What --input, --input-json and --documents make together.
@@ -30,7 +32,7 @@ absl::StatusOr<std::pair<std::string, std::string>> KeyValue(const std::string& 
 int RunWorkflow(Client& client, const RunOptions& options, Format format);
 int ListRuns(Client& client, const std::string& filter, int page_size, const std::string& page_token, Format format);
 int GetRun(Client& client, const std::string& run_id, Format format);
-int WatchRunCommand(Client& client, const std::string& run_id, Format format);
+int WatchRunCommand(Client& client, const std::string& run_id, std::optional<bool> texts, Format format);
 int CancelRun(Client& client, const std::string& run_id, const std::string& reason, Format format);
 int TerminateRun(Client& client, const std::string& run_id, const std::string& reason, Format format);
 int PauseRun(Client& client, const std::string& run_id, const std::string& reason, Format format);

@@ -71,6 +71,11 @@ int Main(int argc, char** argv) {
   run->add_option("--request-id", o.run.request_id, "the same id starts nothing twice");
   run->add_option("--save", o.run.save, "with --watch: write the result to this file");
   run->add_flag("--watch", o.run.watch, "follow the run and print its result");
+  auto with_texts = [&o](CLI::App* command) {
+    command->add_flag_callback("--texts", [&o] { o.run.texts = true; }, "show what agents say, as they say it");
+    command->add_flag_callback("--no-texts", [&o] { o.run.texts = false; }, "do not, even in a terminal");
+  };
+  with_texts(run);
   run->callback(with([&o](Client& c, Format f) { return RunWorkflow(c, o.run, f); }));
 
   auto* runs =
@@ -86,7 +91,8 @@ int Main(int argc, char** argv) {
   runs_get->callback(with([&o](Client& c, Format f) { return GetRun(c, o.id, f); }));
   auto* runs_watch = runs->add_subcommand("watch", "follow a run to its end");
   runs_watch->add_option("run", o.id)->required();
-  runs_watch->callback(with([&o](Client& c, Format f) { return WatchRunCommand(c, o.id, f); }));
+  with_texts(runs_watch);
+  runs_watch->callback(with([&o](Client& c, Format f) { return WatchRunCommand(c, o.id, o.run.texts, f); }));
   auto* runs_cancel = runs->add_subcommand("cancel", "ask a run to stop");
   runs_cancel->add_option("run", o.id)->required();
   runs_cancel->add_option("--reason", o.reason);

@@ -186,7 +186,8 @@ int RunWorkflow(Client& client, const RunOptions& options, Format format) {
     return kOk;
   }
   v1::RunState state;
-  status = WatchRun(client, response.run().run_id(), format == Format::kTable ? Format::kTable : Format::kYaml, &state);
+  status = WatchRun(client, response.run().run_id(), format == Format::kTable ? Format::kTable : Format::kYaml,
+                    options.texts, &state);
   if (!status.ok()) return PrintError(status);
   return FinishRun(client, response.run().run_id(), options, format);
 }
@@ -226,9 +227,9 @@ int GetRun(Client& client, const std::string& run_id, Format format) {
   return kOk;
 }
 
-int WatchRunCommand(Client& client, const std::string& run_id, Format format) {
+int WatchRunCommand(Client& client, const std::string& run_id, std::optional<bool> texts, Format format) {
   v1::RunState state;
-  absl::Status status = WatchRun(client, run_id, format, &state);
+  absl::Status status = WatchRun(client, run_id, format, texts, &state);
   return status.ok() ? CodeOf(state) : PrintError(status);
 }
 

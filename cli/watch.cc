@@ -3,14 +3,20 @@
 #include <google/protobuf/util/json_util.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 #include <map>
+#include <optional>
+#include <set>
 #include <thread>
+#include <tuple>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
 
 namespace tutti::cli {
@@ -21,11 +27,69 @@ using tutti::workflow::v1::StepRecord;
 
 constexpr int kReconnects = 30;
 
+// What agents say, one after the other: while one has the floor, what others say is kept until it has ended.
+class Speeches {
+ public:
+  // What is to be shown now.
+  std::string Hear(const tutti::workflow::v1::AgentText& text) {
+    Key key = {text.path(), text.attempt(), text.turn()};
+    std::string piece = Printable(text.text());
+    if (floor_ == key) return piece;
+    std::string& kept = kept_[key];
+    if (kept.size() + piece.size() <= kMostKept) kept += piece;
+    return NextSpeech();
+  }
+  // The step has been shown as begun: who speaks in it may be heard.
+  std::string Begin(const std::string& path) {
+    begun_.insert(path);
+    return NextSpeech();
+  }
+  // A step's attempt has ended: its result says it all. What another has said meanwhile.
+  std::string End(const std::string& path) {
+    std::erase_if(kept_, [&](const auto& entry) { return std::get<0>(entry.first) == path; });
+    if (floor_ && std::get<0>(*floor_) == path) floor_.reset();
+    return NextSpeech();
+  }
+
+ private:
+  using Key = std::tuple<std::string, std::string, int>;
+  static constexpr size_t kMostKept = 65536;
+
+  std::string NextSpeech() {
+    auto first = std::find_if(kept_.begin(), kept_.end(),
+                              [&](const auto& entry) { return begun_.count(std::get<0>(entry.first)) > 0; });
+    if (floor_ || first == kept_.end()) return "";
+    auto next = kept_.extract(first);
+    floor_ = next.key();
+    return absl::StrCat("\n", std::get<0>(*floor_), ": ", next.mapped());
+  }
+  // Models may say anything; a terminal must not obey it.
+  static std::string Printable(const std::string& text) {
+    std::string out;
+    for (size_t i = 0; i < text.size(); ++i) {
+      auto c = static_cast<unsigned char>(text[i]);
+      auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : ' ');
+      if (c == 0xC2 && next >= 0x80 && next < 0xA0) {  // U+0080 to U+009F
+        ++i;
+      } else if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7F)) {
+        out.push_back(text[i]);
+      }
+    }
+    return out;
+  }
+  std::optional<Key> floor_;
+  std::map<Key, std::string> kept_;
+  std::set<std::string> begun_;
+};
+
 class Printer {
  public:
   Printer(Format format) : format_(format), terminal_(isatty(STDERR_FILENO) != 0) {}
 
+  bool terminal() const { return terminal_; }
+
   void Print(const RunEvent& event) {
+    if (event.event_case() == RunEvent::kText && format_ != Format::kJson) return Say(speeches_.Hear(event.text()));
     if (format_ == Format::kJson) {
       std::string line;
       (void)google::protobuf::util::MessageToJsonString(event, &line);
@@ -33,6 +97,7 @@ class Printer {
       return;
     }
     std::string text = Describe(event);
+    if (std::exchange(speaking_, false)) std::cerr << "\n";
     if (terminal_) std::cerr << "\r\033[K";
     if (!text.empty()) std::cerr << absl::StrFormat("%3d%%  %s\n", event.progress_percent(), text);
     if (terminal_) {
@@ -41,12 +106,27 @@ class Printer {
       for (int i = 0; i < 30; ++i) bar += i < filled ? "█" : "░";
       std::cerr << bar << absl::StrFormat(" %3d%% ", event.progress_percent()) << current_ << std::flush;
     }
+    if (event.event_case() == RunEvent::kStep) {
+      bool begins = event.step().state() == tutti::workflow::v1::STEP_STATE_RUNNING;
+      Say(begins ? speeches_.Begin(event.step().path()) : speeches_.End(event.step().path()));
+    }
   }
   void End() {
+    if (speaking_) std::cerr << "\n";
     if (terminal_ && format_ != Format::kJson) std::cerr << "\r\033[K";
   }
 
  private:
+  void Say(absl::string_view text) {
+    if (text.empty()) return;
+    if (!speaking_) {
+      if (terminal_) std::cerr << "\r\033[K";
+      absl::ConsumePrefix(&text, "\n");
+    }
+    speaking_ = true;
+    std::cerr << text << std::flush;
+  }
+
   std::string Describe(const RunEvent& event) {
     if (event.event_case() == RunEvent::kState) {
       return absl::StrCat(
@@ -104,16 +184,20 @@ class Printer {
   const Format format_;
   const bool terminal_;
   std::string current_;
+  Speeches speeches_;
+  bool speaking_ = false;  // in the middle of a line
   std::map<std::string, absl::Time> started_;
 };
 
 }  // namespace
 
-absl::Status WatchRun(Client& client, const std::string& run_id, Format format, tutti::workflow::v1::RunState* state) {
+absl::Status WatchRun(Client& client, const std::string& run_id, Format format, std::optional<bool> texts,
+                      tutti::workflow::v1::RunState* state) {
   auto stub = tutti::workflow::v1::RunService::NewStub(client.channel());
   Printer printer(format);
   tutti::workflow::v1::WatchRunRequest request;
   request.set_run_id(run_id);
+  request.set_texts(texts.value_or(printer.terminal() && format != Format::kJson));
   *state = tutti::workflow::v1::RUN_STATE_UNSPECIFIED;
   int failures = 0;
   for (;;) {

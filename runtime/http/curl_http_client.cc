@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <thread>
 
 #include "absl/strings/ascii.h"
@@ -25,13 +26,15 @@ namespace {
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 constexpr absl::Duration kLongest = absl::Minutes(10);
 
-struct Transfer {
+struct Transfer : std::enable_shared_from_this<Transfer> {
   HttpRequest request;
   HttpResponse response;
   curl_slist* headers = nullptr;
   CURL* easy = nullptr;
   absl::Duration timeout;
   bool too_large = false, refused = false;
+  Executor* executor = nullptr;
+  size_t received = 0;  // bytes of the body
   OneShot<absl::StatusOr<HttpResponse>> done;
   ~Transfer() {
     curl_slist_free_all(headers);
@@ -45,13 +48,29 @@ std::string Where(const Transfer& transfer) {
   return host.ok() ? absl::StrCat(host->name, ":", host->port) : "the URL";
 }
 
+bool IsEventStream(const Transfer& transfer) {
+  long status = 0;
+  curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
+  auto type = transfer.response.headers.find("content-type");
+  return status / 100 == 2 && type != transfer.response.headers.end() &&
+         absl::StartsWithIgnoreCase(type->second, "text/event-stream");
+}
+
 size_t OnBody(char* data, size_t size, size_t count, void* self) {
   auto* transfer = static_cast<Transfer*>(self);
-  if (transfer->response.body.size() + size * count > transfer->request.max_answer_bytes) {
+  transfer->received += size * count;
+  if (transfer->received > transfer->request.max_answer_bytes) {
     transfer->too_large = true;
     return 0;
   }
-  transfer->response.body.append(data, size * count);
+  if (transfer->request.on_event_stream && IsEventStream(*transfer)) {
+    // Its sender is there to take it: it is answered after this, on the same executor.
+    transfer->executor->Post([self = transfer->shared_from_this(), piece = std::string(data, size * count)] {
+      self->request.on_event_stream(piece);
+    });
+  } else {
+    transfer->response.body.append(data, size * count);
+  }
   return size * count;
 }
 
@@ -96,6 +115,7 @@ class CurlHttpClient final : public HttpClient {
   Task<absl::StatusOr<HttpResponse>> Send(CallContext& call, HttpRequest request) override {
     auto transfer = std::make_shared<Transfer>();
     transfer->request = std::move(request);
+    transfer->executor = call.executor;
     transfer->timeout =
         std::min(kLongest, call.deadline == absl::InfiniteFuture() ? kLongest : call.deadline - absl::Now());
     if (transfer->timeout <= absl::Milliseconds(1))
@@ -113,6 +133,12 @@ class CurlHttpClient final : public HttpClient {
       curl_multi_wakeup(multi_);
     });
     auto response = co_await transfer->done.Wait(*call.executor);
+    if (transfer->request.on_event_stream) {
+      // The end may have come before anybody waited for it: what was posted before it goes first.
+      OneShot<bool> turn;
+      call.executor->Post([&turn] { turn.Set(true); });
+      co_await turn.Wait(*call.executor);
+    }
     co_return std::move(response);
   }
 

@@ -1,6 +1,7 @@
 // HTTP as a client: to models, embedders and other APIs.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -17,6 +18,9 @@ struct HttpRequest {
   std::string body;
   std::string method = "POST";
   size_t max_answer_bytes = size_t{16} << 20;
+  // Instead of the response's body: each piece of a successful answer that is a stream of events (text/event-stream),
+  // as it comes. Called on the call's executor; the last time before Send answers.
+  std::function<void(absl::string_view)> on_event_stream;
   // Addresses of private networks and of this machine are refused, whatever name leads to them.
   bool public_only = false;
 };

@@ -80,7 +80,8 @@ class AgentManagerModule final : public Module {
         metrics_(*runtime.metrics),
         http_(NewCurlHttpClient()),
         openai_(NewOpenAiProvider(*http_, config.agent_manager().openai().base_url(),
-                                  config.agent_manager().openai().api_key(), config.agent_manager().openai().model())),
+                                  config.agent_manager().openai().api_key(), config.agent_manager().openai().model(),
+                                  config.agent_manager().openai().whole_answers())),
         anthropic_(NewAnthropicProvider(*http_, config.agent_manager().anthropic().base_url(),
                                         config.agent_manager().anthropic().api_key(),
                                         config.agent_manager().anthropic().model())),
@@ -100,7 +101,9 @@ class AgentManagerModule final : public Module {
     runner_ = std::make_unique<AgentRunner>(std::move(providers), automatic, *tools_, PriceList(options.prices()),
                                             limiter_, serving_.runtime().clock, metrics_);
     agent_rpc_ = std::make_unique<AgentRpc>(serving_.env(), directory_, *runner_, serving_.runtime().ids);
-    execution_rpc_ = std::make_unique<AgentExecutionRpc>(serving_.env(), directory_, *runner_);
+    publisher_ = std::make_unique<TextPublisher>(peers.state_manager, serving_.loop(), serving_.runtime().timers,
+                                                 serving_.tracer());
+    execution_rpc_ = std::make_unique<AgentExecutionRpc>(serving_.env(), directory_, *runner_, *publisher_);
     execution_rpc_->Offer(serving_.runtime().local_methods);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
@@ -113,7 +116,10 @@ class AgentManagerModule final : public Module {
     return absl::OkStatus();
   }
   std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
-  void Drain(absl::Time deadline) override { serving_.Drain(deadline); }
+  void Drain(absl::Time deadline) override {
+    serving_.Drain(deadline);
+    if (publisher_) publisher_->Stop();
+  }
 
  private:
   const tutti::config::v1::Config& config_;
@@ -126,6 +132,7 @@ class AgentManagerModule final : public Module {
   Semaphore limiter_;
   std::unique_ptr<GrpcAgentTools> tools_;
   std::unique_ptr<AgentRunner> runner_;
+  std::unique_ptr<TextPublisher> publisher_;
   std::unique_ptr<AgentRpc> agent_rpc_;
   std::unique_ptr<AgentExecutionRpc> execution_rpc_;
 };

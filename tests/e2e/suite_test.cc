@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -52,6 +53,9 @@ agent_manager:
   - {name: open, tools: [calculate], model: {provider: openai}}
   - {name: anthro, tools: [calculate], model: {provider: anthropic}}
   - {name: busy, model: {provider: openai, model: overloaded}}
+  - {name: slow, model: {provider: openai, model: slow}}
+  - {name: slow-anthro, model: {provider: anthropic, model: slow}}
+  - {name: cut, model: {provider: anthropic, model: cut}}
 )");
     std::vector<std::string> flags = {"--config=" + config_, "--tool-service.document-roots=" + Corpus() + "," + dir_};
     for (int i = 0; i < GetParam().postgres_databases && SharedPostgres() != nullptr; ++i) {
@@ -277,6 +281,73 @@ TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
   EXPECT_THAT(ReadAll(dir_ + "/count"), HasSubstr(run->run_id() + "/o/1"));
   std::string answer = Post("/v1/agents/busy:invoke", "{\"input\":\"x\"}");
   EXPECT_THAT(answer, ::testing::AllOf(::testing::StartsWith("503"), HasSubstr("try later"), HasSubstr("7s")));
+}
+
+TEST_P(SuiteTest, WhatAgentsSayIsSeenAsTheySayIt) {
+  ChildProcess provider({"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py",
+                         absl::StrCat(provider_port_), dir_ + "/count"},
+                        dir_ + "/provider.log");
+  ASSERT_TRUE(suite_->Start());
+  ASSERT_TRUE(Eventually(
+      [&] { return Shell(absl::StrCat("curl -s -o /dev/null http://127.0.0.1:", provider_port_, "/")).second == 0; },
+      10));
+  auto run = StartSpec(
+      "name: x\nsteps: [{id: p, parallel: {branches: [{id: b, steps: [{id: o, agent: {agent: slow, input: 'Grüße, 漢字 "
+      "and "
+      "so on'}}]}, {id: c, steps: [{id: a, agent: {agent: slow-anthro, input: 'a tale'}}]}]}}]\noutput: '${ .p }'");
+  ASSERT_TRUE(run.ok()) << run.status();
+  v1::WatchRunRequest request;
+  request.set_run_id(run->run_id());
+  request.set_texts(true);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  auto stream = v1::RunService::NewStub(suite_->channel())->WatchRun(&context, request);
+  std::map<std::string, std::string> said;
+  std::set<std::string> ended;
+  bool half = false;
+  int64_t offset = 0;
+  int32_t progress = 0;
+  v1::WatchRunResponse response;
+  while (stream->Read(&response)) {
+    const v1::RunEvent& event = response.event();
+    EXPECT_GE(event.progress_percent(), progress) << "only grows";
+    progress = event.progress_percent();
+    if (event.has_step() && event.step().state() == v1::STEP_STATE_SUCCEEDED) ended.insert(event.step().path());
+    if (!event.has_text()) {
+      EXPECT_GT(event.offset(), offset);
+      offset = event.offset();
+      continue;
+    }
+    const v1::AgentText& text = event.text();
+    EXPECT_EQ(event.offset(), offset) << "a text has no place of its own";
+    EXPECT_EQ(ended.count(text.path()), 0u) << "what is said comes before the step's end";
+    EXPECT_EQ(text.turn(), 1);
+    // What was said before the watch began is missed; nothing is doubled, and no gap is silent.
+    std::string& so_far = said[text.path()];
+    EXPECT_GE(text.offset(), static_cast<int64_t>(so_far.size()));
+    so_far.resize(static_cast<size_t>(text.offset()), '?');
+    so_far += text.text();
+    if (said.size() == 2 && !std::exchange(half, true)) {
+      EXPECT_TRUE(ended.empty()) << "both models are still speaking";
+      std::ofstream(dir_ + "/count.go") << "go";
+    }
+  }
+  ASSERT_TRUE(stream->Finish().ok());
+  EXPECT_TRUE(half);
+  v1::Run done = WaitForEnd(*suite_, run->run_id(), 20);
+  ASSERT_EQ(done.state(), v1::RUN_STATE_SUCCEEDED) << done.error().message() << ReadAll(dir_ + "/provider.log");
+  for (const auto& [path, text] : said) {
+    std::string whole = path == "p/b/o" ? "the answer: Grüße, 漢字 and so on" : "the answer: a tale";
+    ASSERT_EQ(text.size(), whole.size()) << path << ": " << text;
+    EXPECT_EQ(text.substr(text.rfind('?') + 1), whole.substr(text.rfind('?') + 1)) << path;
+  }
+  EXPECT_EQ(done.usage().output_tokens(), 200);
+  EXPECT_THAT(Get("/v1/runs/" + run->run_id() + ":watch?texts=true"), HasSubstr("STEP_STATE_SUCCEEDED"));
+  auto broken = StartSpec("name: x\nsteps: [{id: a, agent: {agent: cut, input: hello}, retry: {max_attempts: 1}}]");
+  ASSERT_TRUE(broken.ok()) << broken.status();
+  v1::Run failed = WaitForEnd(*suite_, broken->run_id(), 20);
+  EXPECT_EQ(failed.state(), v1::RUN_STATE_FAILED);
+  EXPECT_THAT(failed.error().message(), HasSubstr("the answer broke off"));
 }
 
 TEST_P(SuiteTest, EndsCleanlyOnSigtermAndGoesOnAfterRestart) {

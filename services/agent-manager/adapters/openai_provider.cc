@@ -3,6 +3,7 @@
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/text/utf8.h"
+#include "services/agent-manager/adapters/model_http.h"
 #include "services/agent-manager/adapters/providers.h"
 
 namespace tutti::agent_manager {
@@ -61,10 +62,72 @@ absl::StatusOr<ChatResponse> FromJson(const Json& answer) {
   return out;
 }
 
+// Chat completion chunks: https://platform.openai.com/docs/api-reference/chat-streaming
+class Chunks final : public AnswerInPieces {
+ public:
+  explicit Chunks(const ChatRequest& request) : request_(request) {}
+
+  void Add(absl::string_view data, const Json& chunk) override {
+    if (data == "[DONE]") finished_ = true;
+    if (!chunk.is_object()) return;
+    if (chunk.contains("error")) {
+      error_ = absl::UnavailableError(absl::StrCat(
+          "openai: ", chunk["error"].is_object() ? chunk["error"].value("message", "an error") : "an error"));
+      return;
+    }
+    if (chunk.contains("model")) answer_["model"] = chunk["model"];
+    if (chunk.contains("usage") && chunk["usage"].is_object()) answer_["usage"] = chunk["usage"];
+    if (!chunk.contains("choices") || !chunk["choices"].is_array() || chunk["choices"].empty()) return;
+    const Json& choice = chunk["choices"][0];
+    if (choice.contains("finish_reason") && choice["finish_reason"].is_string()) finished_ = true;
+    const Json delta = choice.value("delta", Json::object());
+    if (delta.contains("content") && delta["content"].is_string()) {
+      const auto& piece = delta["content"].get_ref<const std::string&>();
+      text_ += piece;
+      if (!piece.empty() && request_.on_text) request_.on_text(piece);
+    }
+    for (const auto& part : delta.value("tool_calls", Json::array())) {
+      auto index = part.value("index", size_t{0});
+      if (index > kMostCalls) continue;
+      while (calls_.size() <= index) {
+        calls_.push_back({{"id", ""}, {"type", "function"}, {"function", {{"name", ""}, {"arguments", ""}}}});
+      }
+      Json& call = calls_[index];
+      if (part.contains("id") && part["id"].is_string()) call["id"] = part["id"];
+      const Json function = part.value("function", Json::object());
+      for (const char* key : {"name", "arguments"}) {
+        if (function.contains(key) && function[key].is_string()) {
+          call["function"][key].get_ref<std::string&>() += function[key].get_ref<const std::string&>();
+        }
+      }
+    }
+  }
+  absl::StatusOr<Json> Take() override {
+    TUTTI_RETURN_IF_ERROR(error_);
+    if (!finished_) return absl::UnavailableError("openai: the answer broke off");
+    Json message = {{"role", "assistant"}, {"content", text_}};
+    if (!calls_.empty()) message["tool_calls"] = calls_;
+    answer_["choices"] = Json::array({{{"message", message}}});
+    return answer_;
+  }
+
+ private:
+  static constexpr size_t kMostCalls = 128;
+  const ChatRequest& request_;
+  Json answer_ = Json::object(), calls_ = Json::array();
+  std::string text_;
+  bool finished_ = false;
+  absl::Status error_;
+};
+
 class OpenAiProvider final : public ModelProvider {
  public:
-  OpenAiProvider(HttpClient& http, std::string base_url, std::string api_key, std::string model)
-      : http_(http), base_url_(std::move(base_url)), api_key_(std::move(api_key)), model_(std::move(model)) {
+  OpenAiProvider(HttpClient& http, std::string base_url, std::string api_key, std::string model, bool whole_answers)
+      : http_(http),
+        base_url_(std::move(base_url)),
+        api_key_(std::move(api_key)),
+        model_(std::move(model)),
+        whole_answers_(whole_answers) {
     while (!base_url_.empty() && base_url_.back() == '/') base_url_.pop_back();
   }
   std::string name() const override { return "openai"; }
@@ -82,18 +145,22 @@ class OpenAiProvider final : public ModelProvider {
            {"function",
             {{"name", tool.name}, {"description", tool.description}, {"parameters", tool.parameters_schema}}}});
     }
+    const bool stream = request.on_text && !whole_answers_;
+    if (stream) {
+      body["stream"] = true;
+      body["stream_options"] = {{"include_usage", true}};
+    }
     HttpRequest http;
     http.url = absl::StrCat(base_url_, "/chat/completions");
     http.headers = {"Content-Type: application/json",
                     absl::StrCat("Idempotency-Key: ", request.idempotency_key, "/", request.messages.size())};
     if (!api_key_.empty()) http.headers.push_back(absl::StrCat("Authorization: Bearer ", api_key_));
     http.body = DumpJson(body);
-    TUTTI_CO_ASSIGN_OR_RETURN(HttpResponse response, co_await http_.Send(call, std::move(http)));
-    if (response.status != 200) co_return AnswerError("openai", response);
-    auto answer = ParseJson(response.body);
-    if (!answer.ok()) co_return absl::UnavailableError(absl::StrCat("openai: ", answer.status().message()));
+    Chunks chunks(request);
+    TUTTI_CO_ASSIGN_OR_RETURN(Json answer,
+                              co_await AskModel(http_, call, std::move(http), "openai", stream ? &chunks : nullptr));
     try {
-      co_return FromJson(*answer);
+      co_return FromJson(answer);
     } catch (const Json::exception& e) {
       co_return absl::UnavailableError(absl::StrCat("openai: unexpected answer: ", e.what()));
     }
@@ -102,13 +169,15 @@ class OpenAiProvider final : public ModelProvider {
  private:
   HttpClient& http_;
   std::string base_url_, api_key_, model_;
+  const bool whole_answers_;
 };
 
 }  // namespace
 
 std::unique_ptr<ModelProvider> NewOpenAiProvider(HttpClient& http, std::string base_url, std::string api_key,
-                                                 std::string model) {
-  return std::make_unique<OpenAiProvider>(http, std::move(base_url), std::move(api_key), std::move(model));
+                                                 std::string model, bool whole_answers) {
+  return std::make_unique<OpenAiProvider>(http, std::move(base_url), std::move(api_key), std::move(model),
+                                          whole_answers);
 }
 
 }  // namespace tutti::agent_manager

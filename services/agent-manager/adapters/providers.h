@@ -9,9 +9,10 @@
 
 namespace tutti::agent_manager {
 
-// OpenAI's Chat Completions, and everything that speaks it. `http` must outlive it.
+// OpenAI's Chat Completions, and everything that speaks it. `http` must outlive it. `whole_answers`: it is never asked
+// to stream.
 std::unique_ptr<ModelProvider> NewOpenAiProvider(HttpClient& http, std::string base_url, std::string api_key,
-                                                 std::string model);
+                                                 std::string model, bool whole_answers);
 // Anthropic's Messages.
 std::unique_ptr<ModelProvider> NewAnthropicProvider(HttpClient& http, std::string base_url, std::string api_key,
                                                     std::string model);

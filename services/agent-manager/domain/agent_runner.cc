@@ -171,7 +171,7 @@ Task<absl::Status> AgentRunner::CallTools(CallContext& call, const tutti::agent:
 }
 
 Task<absl::StatusOr<AgentResult>> AgentRunner::Run(CallContext& call, const tutti::agent::v1::Agent& agent, Json input,
-                                                   std::string idempotency_key) {
+                                                   std::string idempotency_key, OnText on_text) {
   TUTTI_CO_ASSIGN_OR_RETURN(ModelProvider * provider, ProviderFor(agent));
   absl::Duration timeout = agent.has_timeout()
                                ? absl::Seconds(agent.timeout().seconds()) + absl::Nanoseconds(agent.timeout().nanos())
@@ -198,6 +198,7 @@ Task<absl::StatusOr<AgentResult>> AgentRunner::Run(CallContext& call, const tutt
   int repairs = 0;
   int turns = agent.max_turns() > 0 ? agent.max_turns() : kDefaultTurns;
   for (int turn = 0; turn < turns; ++turn) {
+    if (on_text) request.on_text = [&on_text, turn](absl::string_view piece) { on_text(turn + 1, piece); };
     TUTTI_CO_ASSIGN_OR_RETURN(ChatResponse response,
                               co_await Exchange(call, *provider, request, agent.name(), result.usage));
     if (!response.tool_calls.empty()) {

@@ -44,8 +44,10 @@ class AgentRunner {
 
   // INVALID_ARGUMENT: unknown provider, or the provider refused. RESOURCE_EXHAUSTED: out of turns or quota.
   // FAILED_PRECONDITION: the answer still does not fit the agent's schema after it was told so.
+  // `on_text` (may be null) is told what models say as they say it; `turn` counts their answers from 1.
+  using OnText = std::function<void(int turn, absl::string_view piece)>;
   Task<absl::StatusOr<AgentResult>> Run(CallContext& call, const tutti::agent::v1::Agent& agent, Json input,
-                                        std::string idempotency_key);
+                                        std::string idempotency_key, OnText on_text = nullptr);
 
  private:
   absl::StatusOr<ModelProvider*> ProviderFor(const tutti::agent::v1::Agent& agent) const;

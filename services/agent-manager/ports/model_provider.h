@@ -1,6 +1,7 @@
 // What an agent needs of a model, whoever serves it.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,6 +46,9 @@ struct ChatRequest {
   Json input;  // what the agent was asked, for providers that are no language model
   tutti::agent::v1::LocalTask local_task = tutti::agent::v1::LOCAL_TASK_UNSPECIFIED;
   std::string idempotency_key;
+  // Told pieces of the answer's text as they come, where the provider can; the response has all of it. Null: nobody
+  // listens.
+  std::function<void(absl::string_view)> on_text;
 };
 
 struct ChatResponse {

@@ -59,8 +59,14 @@ Task<absl::Status> AgentExecutionRpc::HandleExecute(CallContext& call, const v1:
     TUTTI_CO_ASSIGN_OR_RETURN(agent, directory_.Find(request.agent()));
   }
   TUTTI_CO_ASSIGN_OR_RETURN(Json input, FromPayload(request.input()));
-  TUTTI_CO_ASSIGN_OR_RETURN(AgentResult result,
-                            co_await runner_.Run(call, *agent, std::move(input), request.idempotency_key()));
+  std::shared_ptr<TextPublisher::Speech> speech;  // once something is said
+  auto on_text = [&](int turn, absl::string_view piece) {
+    if (!speech) speech = publisher_.Open(request, agent->name());
+    if (speech) speech->Say(turn, piece);
+  };
+  auto ran = co_await runner_.Run(call, *agent, std::move(input), request.idempotency_key(), on_text);
+  if (speech) co_await speech->End();
+  TUTTI_CO_ASSIGN_OR_RETURN(AgentResult result, std::move(ran));
   ToPayload(result.output, response.mutable_output());
   for (auto& usage : result.usage) *response.add_usage() = std::move(usage);
   co_return absl::OkStatus();

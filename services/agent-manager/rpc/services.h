@@ -3,6 +3,7 @@
 
 #include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
+#include "services/agent-manager/adapters/text_publisher.h"
 #include "services/agent-manager/domain/agent_directory.h"
 #include "services/agent-manager/domain/agent_runner.h"
 #include "tutti/agent/v1/agent_service.grpc.pb.h"
@@ -33,8 +34,8 @@ class AgentRpc final : public v1::AgentService::CallbackService {
 
 class AgentExecutionRpc final : public v1::AgentExecutionService::CallbackService {
  public:
-  AgentExecutionRpc(ServerEnv& env, const AgentDirectory& directory, AgentRunner& runner)
-      : env_(env), directory_(directory), runner_(runner) {}
+  AgentExecutionRpc(ServerEnv& env, const AgentDirectory& directory, AgentRunner& runner, TextPublisher& publisher)
+      : env_(env), directory_(directory), runner_(runner), publisher_(publisher) {}
   grpc::ServerUnaryReactor* Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
                                     v1::ExecuteResponse* response) override;
   // For callers in this process.
@@ -47,6 +48,7 @@ class AgentExecutionRpc final : public v1::AgentExecutionService::CallbackServic
   ServerEnv& env_;
   const AgentDirectory& directory_;
   AgentRunner& runner_;
+  TextPublisher& publisher_;
 };
 
 }  // namespace tutti::agent_manager

@@ -110,10 +110,12 @@ void PostgresDatabase::CommitWith(std::vector<WriteOp>& batch) {
     for (auto& op : batch) op.finish(lease.status());
     return;
   }
-  CommitBatch(**lease, batch, metrics_, [this](std::vector<News> news) {
-    listener_.OnNews(news);
-    news_->Send(news);
-  });
+  CommitBatch(**lease, batch, metrics_, [this](std::vector<News> news) { Announce(std::move(news)); });
+}
+
+void PostgresDatabase::Announce(std::vector<News> news) {
+  listener_.OnNews(news);
+  news_->Send(news);
 }
 
 void PostgresDatabase::Write(WriteOp op) { group_commit_->Enqueue(std::move(op)); }

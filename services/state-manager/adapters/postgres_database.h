@@ -23,6 +23,7 @@ class PostgresDatabase final : public Database {
   Dialect dialect() const override { return Dialect::kPostgres; }
   void Write(WriteOp op) override;
   void Read(ReadOp op) override;
+  void Announce(std::vector<News> news) override;
   DatabaseMetrics& metrics() { return metrics_; }
 
  private:

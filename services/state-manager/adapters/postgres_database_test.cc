@@ -216,11 +216,16 @@ TEST_P(PostgresTest, NewsReachOtherReplicas) {
   cancel.set_run_id("r1");
   ASSERT_THAT(Write(store_->control, &RunControl::RequestCancel, cancel, two.get()), IsOk());
   EXPECT_TRUE(here.Hears({News::Kind::kCancel, "r1", "e"}));
+  News said{News::Kind::kText, "r1", "", std::string(5000, '\n')};
+  two->Announce({said});
+  EXPECT_TRUE(there.Hears(said));
+  EXPECT_TRUE(here.Hears(said)) << "what is said needs no commit";
 }
 
 TEST_P(PostgresTest, NewsParseAsTheyWereWritten) {
   for (const News& news : {News{News::Kind::kRun, "r 1", ""}, News{News::Kind::kClaimable, "", ""},
-                           News{News::Kind::kCancel, "r1", "engine-1"}, News{News::Kind::kContext, "c", ""}}) {
+                           News{News::Kind::kCancel, "r1", "engine-1"}, News{News::Kind::kContext, "c", ""},
+                           News{News::Kind::kText, "r1", "", std::string("\0\n\t\xff any bytes", 14)}}) {
     News back;
     ASSERT_TRUE(ParseNews(FormatNews(news), &back));
     EXPECT_EQ(back, news);

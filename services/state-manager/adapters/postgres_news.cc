@@ -22,6 +22,8 @@ constexpr char kChannel[] = "tutti_news";
 // PostgreSQL's limit of a payload is 8000 bytes.
 constexpr size_t kMaxPayload = 7500;
 constexpr size_t kMaxOutgoing = 20000;
+// Of which what agents say, which may get lost, takes no more.
+constexpr size_t kMaxTexts = 2000;
 constexpr absl::Duration kRecount = absl::Seconds(10);
 // Between two sends: what gathers meanwhile goes as one.
 constexpr int kPaceMillis = 2;
@@ -54,6 +56,8 @@ std::string FormatNews(const News& news) {
       return absl::StrCat("d", news.id);
     case News::Kind::kOutbox:
       return "o";
+    case News::Kind::kText:
+      return absl::StrCat("t", absl::Base64Escape(news.text), "\t", news.id);
   }
   return "";
 }
@@ -74,6 +78,11 @@ bool ParseNews(absl::string_view line, News* out) {
     case 'd':
       *out = {News::Kind::kContext, std::string(rest), ""};
       return true;
+    case 't': {
+      std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(rest, absl::MaxSplits('\t', 1));
+      *out = {News::Kind::kText, std::string(parts.second), ""};
+      return absl::Base64Unescape(parts.first, &out->text);
+    }
     case 'x':
     case 'i':
     case 'e': {
@@ -125,7 +134,9 @@ void PostgresNews::Send(const std::vector<News>& news) {
       overflow_ = true;
       outgoing_.clear();
     } else {
-      outgoing_.insert(outgoing_.end(), news.begin(), news.end());
+      for (const News& item : news) {
+        if (item.kind != News::Kind::kText || outgoing_.size() < kMaxTexts) outgoing_.push_back(item);
+      }
     }
   }
   eventfd_write(wake_, 1);

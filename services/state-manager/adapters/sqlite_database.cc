@@ -100,6 +100,8 @@ SqliteDatabase::~SqliteDatabase() {
 
 void SqliteDatabase::Write(WriteOp op) { group_commit_->Enqueue(std::move(op)); }
 
+void SqliteDatabase::Announce(std::vector<News> news) { listener_.OnNews(news); }
+
 void SqliteDatabase::Read(ReadOp op) {
   if (!reader_pool_) {  // in memory there is one connection
     WriteOp write;

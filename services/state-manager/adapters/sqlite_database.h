@@ -30,6 +30,7 @@ class SqliteDatabase final : public Database {
   Dialect dialect() const override { return Dialect::kSqlite; }
   void Write(WriteOp op) override;
   void Read(ReadOp op) override;
+  void Announce(std::vector<News> news) override;
   DatabaseMetrics& metrics() { return metrics_; }
 
  private:

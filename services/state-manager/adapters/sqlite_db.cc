@@ -147,7 +147,8 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file
       pragmas = "PRAGMA query_only=1; PRAGMA cache_size=-4096";
       break;
     case Mode::kWrite:
-      // FULL is what WalVfs relies on. Cache of 8 MiB; the WAL is folded back every 4096 pages (16 MiB). What is deleted is overwritten.
+      // FULL is what WalVfs relies on. Cache of 8 MiB; the WAL is folded back every 4096 pages (16 MiB). What is
+      // deleted is overwritten.
       pragmas =
           "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-8192; PRAGMA wal_autocheckpoint=4096;"
           "PRAGMA foreign_keys=OFF; PRAGMA secure_delete=FAST";

@@ -37,7 +37,10 @@ void WatchHub::OnNews(const std::vector<News>& news) {
       case News::Kind::kRun:
       case News::Kind::kContext:
       case News::Kind::kOutbox:
-        WakeOne(item.kind, item.id);
+        for (auto& wake_up : WatchersOf(item.kind, item.id)) wake_up->Notify();
+        break;
+      case News::Kind::kText:
+        for (auto& wake_up : WatchersOf(News::Kind::kRun, item.id)) wake_up->Tell(item.text);
         break;
       case News::Kind::kClaimable:
         claimable = true;
@@ -70,18 +73,16 @@ void WatchHub::OnNewsLost() {
   TellClaimable();
 }
 
-void WatchHub::WakeOne(News::Kind kind, const std::string& id) {
+std::vector<std::shared_ptr<WakeUp>> WatchHub::WatchersOf(News::Kind kind, const std::string& id) {
   std::vector<std::shared_ptr<WakeUp>> live;
-  {
-    MutexLock lock(mutex_);
-    auto it = watchers_.find(KeyOf(kind, id));
-    if (it == watchers_.end()) return;
-    for (const auto& watcher : it->second) {
-      if (auto wake_up = watcher.lock()) live.push_back(std::move(wake_up));
-    }
-    if (live.empty()) watchers_.erase(it);
+  MutexLock lock(mutex_);
+  auto it = watchers_.find(KeyOf(kind, id));
+  if (it == watchers_.end()) return live;
+  for (const auto& watcher : it->second) {
+    if (auto wake_up = watcher.lock()) live.push_back(std::move(wake_up));
   }
-  for (auto& wake_up : live) wake_up->Notify();
+  if (live.empty()) watchers_.erase(it);
+  return live;
 }
 
 void WatchHub::TellClaimable() {

@@ -1,11 +1,12 @@
 // Who waits for news of what. News carry no data: a watcher that is woken reads the store from where it stood, so a
-// slow watcher costs nothing and misses nothing.
+// slow watcher costs nothing and misses nothing. (What agents say is in no store: of that a slow watcher misses some.)
 #pragma once
 
 #include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime/async/channel.h"
@@ -19,11 +20,32 @@ class WakeUp {
   explicit WakeUp(Executor& executor) : channel_(executor, 1) {}
   void Notify() { channel_.TryPush(true); }
   void Close() { channel_.Close(); }
+  // From now on texts are kept until they are taken, as many as there is room for.
+  void WantTexts() {
+    MutexLock lock(mutex_);
+    wants_texts_ = true;
+  }
+  void Tell(const std::string& text) {
+    {
+      MutexLock lock(mutex_);
+      if (!wants_texts_ || texts_.size() >= kMostTexts) return;
+      texts_.push_back(text);
+    }
+    Notify();
+  }
+  std::vector<std::string> TakeTexts() {
+    MutexLock lock(mutex_);
+    return std::exchange(texts_, {});
+  }
   // nullopt: closed.
   Channel<bool>::Awaiter Wait() { return channel_.Pop(); }
 
  private:
+  static constexpr size_t kMostTexts = 256;
   Channel<bool> channel_;
+  Mutex mutex_;
+  bool wants_texts_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::string> texts_ ABSL_GUARDED_BY(mutex_);
 };
 
 // What one engine instance is told.
@@ -53,7 +75,7 @@ class WatchHub final : public NewsListener {
   static std::string KeyOf(News::Kind kind, const std::string& id) {
     return (kind == News::Kind::kRun ? "r" : kind == News::Kind::kContext ? "d" : "o") + id;
   }
-  void WakeOne(News::Kind kind, const std::string& id);
+  std::vector<std::shared_ptr<WakeUp>> WatchersOf(News::Kind kind, const std::string& id);
   void TellClaimable();
   void Tell(const std::string& instance, InstanceNews news);
 

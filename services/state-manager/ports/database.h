@@ -121,13 +121,13 @@ class Statement {
   int next_ = 1;
 };
 
-// What others are told after a commit, in this process and in its replicas. News say where to look, never what is
-// there.
+// What others are told after a commit, in this process and in its replicas. News say where to look, not what is there.
 struct News {
-  enum class Kind { kRun, kClaimable, kCancel, kInbox, kEnded, kContext, kOutbox };
+  enum class Kind { kRun, kClaimable, kCancel, kInbox, kEnded, kContext, kOutbox, kText };
   Kind kind;
-  std::string id;        // the run's or context's
-  std::string instance;  // of kCancel, kInbox and kEnded: whom it concerns
+  std::string id;         // the run's or context's
+  std::string instance;   // of kCancel, kInbox and kEnded: whom it concerns
+  std::string text = {};  // of kText: what is said, a serialized LiveText; these news alone carry what they tell of
   friend bool operator==(const News&, const News&) = default;
 };
 
@@ -213,6 +213,8 @@ class Database {
   // RESOURCE_EXHAUSTED at once when too many wait.
   virtual void Write(WriteOp op) = 0;
   virtual void Read(ReadOp op) = 0;
+  // News of what is not in the database, here and in the replicas. Never blocks.
+  virtual void Announce(std::vector<News> news) = 0;
 };
 
 }  // namespace tutti::state_manager

@@ -6,6 +6,7 @@
 #include "services/state-manager/rpc/append_router.h"
 #include "services/state-manager/rpc/services.h"
 #include "services/state-manager/rpc/watching.h"
+#include "services/state-manager/store/rows.h"
 
 namespace tutti::state_manager {
 namespace {
@@ -15,6 +16,8 @@ constexpr size_t kPageBytes = size_t{1} << 20;
 // Answers of one stream that wait to be sent. A client that does not read its answers is cut off past it.
 constexpr size_t kMaxAnswers = 100000;
 constexpr int kMostTogether = 255;
+// What fits into a notification between replicas.
+constexpr size_t kLargestText = 5000;
 
 Task<bool> PumpAnswers(std::shared_ptr<Channel<v1::AppendResponse>> answers, StreamWriter<v1::AppendResponse>& writer) {
   for (;;) {
@@ -85,6 +88,25 @@ grpc::ServerWriteReactor<v1::WatchJournalResponse>* JournalRpc::WatchJournal(grp
                                                                              const v1::WatchJournalRequest* request) {
   return ServeServerStream<v1::WatchJournalRequest, v1::WatchJournalResponse>(
       env_, context, request, *this, "tutti.state.v1.JournalService/WatchJournal", &JournalRpc::HandleWatch);
+}
+
+grpc::ServerUnaryReactor* JournalRpc::PublishText(grpc::CallbackServerContext* context,
+                                                  const v1::PublishTextRequest* request,
+                                                  v1::PublishTextResponse* response) {
+  return ServeUnary(env_, context, request, response, *this, "tutti.state.v1.JournalService/PublishText",
+                    &JournalRpc::HandlePublish);
+}
+
+Task<absl::Status> JournalRpc::HandlePublish(CallContext&, const v1::PublishTextRequest& request,
+                                             v1::PublishTextResponse&) {
+  const v1::LiveText& text = request.text();
+  if (text.run_id().empty()) co_return Invalid("text.run_id", "must be given");
+  std::string serialized = text.SerializeAsString();
+  if (serialized.size() > kLargestText) {
+    co_return Invalid("text", absl::StrCat("must have at most ", kLargestText, " bytes"));
+  }
+  shards_.Of(text.run_id()).database().Announce({{News::Kind::kText, text.run_id(), "", std::move(serialized)}});
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> JournalRpc::HandleAppend(CallContext& call, StreamReader<v1::AppendRequest>& reader,
@@ -171,9 +193,16 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
                                            StreamWriter<v1::WatchJournalResponse>& writer) {
   auto wake_up = hub_.Watch(News::Kind::kRun, request.run_id(), *call.executor);
   if (!wake_up) co_return TooManyWatchers("run");
+  if (request.texts()) wake_up->WantTexts();
   std::stop_callback on_stop(call.stop, [wake_up] { wake_up->Close(); });
   int64_t after = request.after_seq();
   for (;;) {
+    // What was said before an entry was written goes before it.
+    if (auto texts = wake_up->TakeTexts(); !texts.empty()) {
+      v1::WatchJournalResponse out;
+      for (const auto& text : texts) (void)out.add_texts()->ParseFromString(text);
+      if (!co_await writer.Write(out)) co_return WatcherGone();
+    }
     // Read first, then wait: what is committed in between has left a wake-up behind.
     TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page, co_await ReadPage(call, request.run_id(), after));
     if (!page.entries().empty()) {

@@ -42,6 +42,8 @@ class JournalRpc final : public v1::JournalService::CallbackService {
                                                                  const v1::ReadJournalRequest* request) override;
   grpc::ServerWriteReactor<v1::WatchJournalResponse>* WatchJournal(grpc::CallbackServerContext* context,
                                                                    const v1::WatchJournalRequest* request) override;
+  grpc::ServerUnaryReactor* PublishText(grpc::CallbackServerContext* context, const v1::PublishTextRequest* request,
+                                        v1::PublishTextResponse* response) override;
 
   // For callers in this process: Append as a unary method, for what a stream saves is the transport's.
   void Offer(LocalMethods& local);
@@ -55,6 +57,8 @@ class JournalRpc final : public v1::JournalService::CallbackService {
                                 StreamWriter<v1::ReadJournalResponse>& writer);
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchJournalRequest& request,
                                  StreamWriter<v1::WatchJournalResponse>& writer);
+  Task<absl::Status> HandlePublish(CallContext& call, const v1::PublishTextRequest& request,
+                                   v1::PublishTextResponse& response);
   Task<absl::StatusOr<v1::ReadJournalResponse>> ReadPage(CallContext& call, std::string run_id, int64_t after,
                                                          bool inbox_only = false);
   Task<absl::Status> SendSnapshot(CallContext& call, std::string run_id, int64_t& after,

@@ -10,6 +10,7 @@
 #include "runtime/status/error.h"
 #include "runtime/telemetry/trace.h"
 #include "runtime/text/nearest_name.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/interpreter.h"
 
 namespace tutti::engine {
@@ -242,6 +243,20 @@ void ApplyToSteps(const JournalEntry& entry, tutti::workflow::v1::Run* run) {
   auto* record = run->add_steps();
   FillRecord(entry, record);
   if (!record->has_start_time()) *record->mutable_start_time() = entry.time();
+}
+
+tutti::workflow::v1::RunEvent ToEvent(const tutti::state::v1::LiveText& text, absl::Time now) {
+  tutti::workflow::v1::RunEvent event;
+  ToProto(now, event.mutable_time());
+  event.set_run_id(text.run_id());
+  auto* out = event.mutable_text();
+  out->set_path(text.path());
+  out->set_agent(text.agent());
+  out->set_attempt(text.attempt());
+  out->set_turn(text.turn());
+  out->set_offset(text.offset());
+  out->set_text(text.text());
+  return event;
 }
 
 tutti::workflow::v1::RunEvent ToEvent(const JournalEntry& entry, const std::string& run_id) {

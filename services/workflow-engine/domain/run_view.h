@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "tutti/state/v1/journal.pb.h"
+#include "tutti/state/v1/journal_service.pb.h"
 #include "tutti/state/v1/run_store_service.pb.h"
 #include "tutti/workflow/v1/run.pb.h"
 #include "tutti/workflow/v1/workflow_spec.pb.h"
@@ -19,6 +20,8 @@ bool IsEnded(tutti::workflow::v1::RunState state);
 void ApplyToSteps(const tutti::state::v1::JournalEntry& entry, tutti::workflow::v1::Run* run);
 // The entry as an event.
 tutti::workflow::v1::RunEvent ToEvent(const tutti::state::v1::JournalEntry& entry, const std::string& run_id);
+// Without its place among the others.
+tutti::workflow::v1::RunEvent ToEvent(const tutti::state::v1::LiveText& text, absl::Time now);
 
 // What kind of workflow it is, for reports: the kind of its only step, else `graph`.
 std::string PatternOf(const tutti::workflow::v1::WorkflowSpec& spec);

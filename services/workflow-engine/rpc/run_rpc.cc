@@ -207,20 +207,37 @@ Task<absl::Status> RunRpc::HandleCancel(CallContext& call, const v1::CancelRunRe
 Task<absl::Status> RunRpc::HandleWatch(CallContext& call, const v1::WatchRunRequest& request,
                                        StreamWriter<v1::WatchRunResponse>& writer) {
   if (request.after_offset() < 0) co_return Invalid("after_offset", "must not be negative");
+  int32_t progress = 0;
+  if (request.texts() && request.after_offset() > 0) {  // a text before the first event says what was reached
+    TUTTI_CO_ASSIGN_OR_RETURN(state::StoredRun stored, co_await Load(call, request.run_id()));
+    progress = stored.progress_percent();
+  }
   ClientReadStream<state::WatchJournalResponse> stream(call, absl::InfiniteDuration());
   state::WatchJournalRequest watch;
   watch.set_run_id(request.run_id());
   watch.set_after_seq(request.after_offset());
+  watch.set_texts(request.texts());
   state_.journal().async()->WatchJournal(stream.context(), &watch, &stream);
   stream.Start();
   bool open = true;
+  int64_t offset = request.after_offset();
   state::WatchJournalResponse page;
   while (open && co_await stream.Read(page)) {
-    for (const auto& entry : page.entries()) {
+    for (const auto& text : page.texts()) {
       v1::WatchRunResponse out;
-      *out.mutable_event() = ToEvent(entry, request.run_id());
+      *out.mutable_event() = ToEvent(text, env_.clock.Now());
+      out.mutable_event()->set_offset(offset);
+      out.mutable_event()->set_progress_percent(progress);
       open = co_await writer.Write(out);
       if (!open) break;
+    }
+    for (const auto& entry : page.entries()) {
+      if (!open) break;
+      v1::WatchRunResponse out;
+      *out.mutable_event() = ToEvent(entry, request.run_id());
+      offset = entry.seq();
+      progress = out.event().progress_percent();
+      open = co_await writer.Write(out);
     }
   }
   if (!open) stream.Cancel();

@@ -1,0 +1,57 @@
+// What models say, on its way to those who watch the run. Nothing waits for it and nothing depends on it.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "runtime/async/one_shot.h"
+#include "runtime/async/scope.h"
+#include "runtime/rpc/call_context.h"
+#include "runtime/time/clock.h"
+#include "tutti/agent/v1/agent_service.pb.h"
+#include "tutti/state/v1/journal_service.grpc.pb.h"
+
+namespace tutti::agent_manager {
+
+class TextPublisher {
+ public:
+  // All methods on `executor`.
+  TextPublisher(const std::shared_ptr<grpc::Channel>& state_manager, Executor& executor, TimerService& timers,
+                Tracer& tracer);
+  // What one attempt says.
+  class Speech : public std::enable_shared_from_this<Speech> {
+   public:
+    Speech(TextPublisher& publisher, tutti::state::v1::LiveText about);
+    // Published within a moment, with what comes meanwhile.
+    void Say(int turn, absl::string_view piece);
+    // All has been said and was published, or given up.
+    Task<void> End();
+
+   private:
+    friend class TextPublisher;
+    TextPublisher& publisher_;
+    tutti::state::v1::LiveText next_;  // turn and offset of what comes next
+    std::deque<tutti::state::v1::LiveText> waiting_;
+    bool publishing_ = false;
+    std::stop_source ending_;
+    OneShot<bool> published_;
+  };
+  // Null when nobody could watch: the call belongs to no run.
+  std::shared_ptr<Speech> Open(const tutti::agent::v1::ExecuteRequest& request, const std::string& agent);
+
+  // Ends what is under way. From another thread; blocks.
+  void Stop();
+
+ private:
+  Task<void> Publish(std::shared_ptr<Speech> speech);
+
+  std::unique_ptr<tutti::state::v1::JournalService::StubInterface> stub_;
+  Executor& executor_;
+  TimerService& timers_;
+  Tracer& tracer_;
+  std::stop_source stop_;
+  Scope scope_;
+};
+
+}  // namespace tutti::agent_manager
