@@ -6,6 +6,7 @@
 
 namespace tutti {
 namespace {
+constexpr char kAlphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";  // Crockford's, in lower case
 
 uint64_t Rotl(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
 
@@ -41,8 +42,11 @@ uint64_t Xoshiro::Next() {
   return result;
 }
 
+bool IsUlid(absl::string_view id) {
+  return id.size() == 26 && id[0] <= '7' && id.find_first_not_of(kAlphabet) == absl::string_view::npos;
+}
+
 std::string IdSource::NewUlid() {
-  static constexpr char kAlphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
   int64_t millis = absl::ToUnixMillis(clock_.Now());
   uint16_t high;
   uint64_t low;

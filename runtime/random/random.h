@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/strings/string_view.h"
 #include "runtime/sync/mutex.h"
 #include "runtime/time/clock.h"
 
@@ -29,6 +30,9 @@ class Xoshiro final : public Rng {
   Mutex mutex_;
   uint64_t state_[4] ABSL_GUARDED_BY(mutex_);
 };
+
+// Whether `id` has the form of IdSource::NewUlid's.
+bool IsUlid(absl::string_view id);
 
 // Ids that sort by creation: ULID (48 bits of milliseconds, 80 random bits, Crockford base 32, lower case). Thread
 // safe. Within one millisecond the ids of one source still grow.

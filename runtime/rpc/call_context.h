@@ -22,6 +22,9 @@ struct CallContext {
   // Who asks and from where, for the audit log; set at the edge, passed on from service to service. What no
   // authentication vouches for is `anonymous`.
   std::string actor, origin;
+  // A name for the call (a ULID) that the gateway gives it, the same when its channel delivers it again because an
+  // answer was lost: what the call makes is made under it, once. Empty where nothing is delivered twice.
+  std::string call_id;
 };
 
 }  // namespace tutti

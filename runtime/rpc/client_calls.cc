@@ -12,6 +12,7 @@ void Prepare(const CallContext& call, absl::Duration timeout, const TraceContext
   if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
   if (!call.actor.empty()) context.AddMetadata("tutti-actor", call.actor);
   if (!call.origin.empty()) context.AddMetadata("tutti-origin", call.origin);
+  if (!call.call_id.empty()) context.AddMetadata("tutti-call-id", call.call_id);
   if (trace.valid()) context.AddMetadata("traceparent", trace.ToTraceparent());
 }
 

@@ -33,6 +33,7 @@ CallRecord::CallRecord(ServerEnv& env, grpc::CallbackServerContext& context, std
   if (!env.edge) {
     call_.actor = MetadataOf(context, "tutti-actor");
     call_.origin = MetadataOf(context, "tutti-origin");
+    call_.call_id = MetadataOf(context, "tutti-call-id");
   }
   if (call_.actor.empty()) call_.actor = "anonymous";
   if (call_.origin.empty()) call_.origin = context.peer();

@@ -22,7 +22,8 @@ class Gateway final : public Module {
     const auto& options = config_.gateway();
     methods_ = std::make_unique<PublicMethods>(peers);
     TUTTI_ASSIGN_OR_RETURN(transcoder_, Transcoder::Create(methods_->services()));
-    passthrough_ = std::make_unique<Passthrough>(serving_.env(), *methods_, serving_.runtime().local_methods);
+    passthrough_ = std::make_unique<Passthrough>(serving_.env(), *methods_, serving_.runtime().local_methods,
+                                                 serving_.runtime().ids);
     const auto& wait = options.request_timeout();
     rest_ = std::make_unique<RestHandler>(serving_, *transcoder_, *methods_,
                                           absl::Seconds(wait.seconds()) + absl::Nanoseconds(wait.nanos()));

@@ -1,5 +1,6 @@
 // The suite from outside, in both forms: one process and six.
 #include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -281,6 +282,47 @@ TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
   EXPECT_THAT(ReadAll(dir_ + "/count"), HasSubstr(run->run_id() + "/o/1"));
   std::string answer = Post("/v1/agents/busy:invoke", "{\"input\":\"x\"}");
   EXPECT_THAT(answer, ::testing::AllOf(::testing::StartsWith("503"), HasSubstr("try later"), HasSubstr("7s")));
+}
+
+// Channels deliver a call again when its answer was lost: what it makes is made once, also without a request_id.
+TEST_P(SuiteTest, ACallThatIsDeliveredTwiceActsOnce) {
+  if (GetParam().form == Form::kOneProcess) GTEST_SKIP() << "nothing is delivered twice in one process";
+  ASSERT_TRUE(suite_->Start());
+  auto engine = grpc::CreateChannel(suite_->engine_address(), grpc::InsecureChannelCredentials());
+  const std::string id = "01j00000000000000000000000", other = "01j00000000000000000000001";
+  auto start = [](const std::shared_ptr<grpc::Channel>& to, const std::string& call_id) {
+    grpc::ClientContext context;
+    context.AddMetadata("tutti-call-id", call_id);
+    v1::StartRunRequest request;
+    *request.mutable_spec() = SpecFromYaml(
+        "name: x\nsteps: [{id: w, wait_for_signal: {signal: go}}, {id: v, wait_for_signal: {signal: go}}]");
+    v1::StartRunResponse response;
+    grpc::Status status = v1::RunService::NewStub(to)->StartRun(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response.run().run_id();
+  };
+  std::string run_id = start(engine, id);
+  EXPECT_EQ(start(engine, id), run_id);
+  EXPECT_NE(start(engine, other), run_id);
+  EXPECT_NE(start(suite_->channel(), id), run_id) << "who calls from outside does not choose";
+  EXPECT_NE(start(engine, "not an id"), "not an id");
+  auto signal = [&](const std::string& call_id) {
+    grpc::ClientContext context;
+    context.AddMetadata("tutti-call-id", call_id);
+    v1::SignalRunRequest request;
+    request.set_run_id(run_id);
+    request.set_signal("go");
+    v1::SignalRunResponse response;
+    grpc::Status status = v1::RunService::NewStub(engine)->SignalRun(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response.offset();
+  };
+  int64_t offset = signal(other);
+  EXPECT_EQ(signal(other), offset);
+  EXPECT_TRUE(Eventually([&] { return absl::StrContains(Get("/v1/runs/" + run_id), R"("path":"v")"); }, 10));
+  EXPECT_FALSE(absl::StrContains(Get("/v1/runs/" + run_id), "RUN_STATE_SUCCEEDED")) << "one signal, one wait";
+  EXPECT_GT(signal(id), offset);
+  EXPECT_EQ(WaitForEnd(*suite_, run_id, 10).state(), v1::RUN_STATE_SUCCEEDED);
 }
 
 TEST_P(SuiteTest, WhatAgentsSayIsSeenAsTheySayIt) {

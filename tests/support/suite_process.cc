@@ -102,6 +102,7 @@ SuiteProcess::~SuiteProcess() { Kill9(); }
 
 std::string SuiteProcess::grpc_address() const { return absl::StrCat("127.0.0.1:", ports_[1]); }
 std::string SuiteProcess::http_url() const { return absl::StrCat("http://127.0.0.1:", ports_[0]); }
+std::string SuiteProcess::engine_address() const { return absl::StrCat("127.0.0.1:", ports_[2]); }
 
 std::vector<std::vector<std::string>> SuiteProcess::Commands() const {
   std::vector<std::string> flags = {

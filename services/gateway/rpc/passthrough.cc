@@ -44,6 +44,7 @@ Task<absl::Status> MethodForwarder::Forward(CallContext& call, StreamReader<grpc
     if (status.ok()) writer.WriteLast(std::move(response));
     co_return status;
   }
+  call.call_id = ids_.NewUlid();
   Stream stream(call, absl::InfiniteDuration());
   grpc::StubOptions options;
   stub_->PrepareBidiStreamingCall(stream.context(), method_, options, &stream);
@@ -62,7 +63,7 @@ grpc::ServerGenericBidiReactor* Passthrough::CreateReactor(grpc::GenericCallback
     MutexLock lock(mutex_);
     auto& slot = forwarders_[context->method()];
     if (!slot)
-      slot = std::make_unique<MethodForwarder>(context->method(), stub, local_.FindRaw(context->method().substr(1)));
+      slot = std::make_unique<MethodForwarder>(context->method(), stub, local_.FindRaw(context->method().substr(1)), ids_);
     forwarder = slot.get();
   }
   return ServeBidi<grpc::ByteBuffer, grpc::ByteBuffer>(env_, context, *forwarder, forwarder->method().c_str(),

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/random/random.h"
 #include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
 #include "services/gateway/rpc/public_methods.h"
@@ -16,8 +17,8 @@ namespace tutti::gateway {
 // One method. The bytes are not looked into.
 class MethodForwarder {
  public:
-  MethodForwarder(std::string method, grpc::GenericStub* stub, std::shared_ptr<LocalMethods::Raw> local)
-      : method_(std::move(method)), stub_(stub), local_(std::move(local)) {}
+  MethodForwarder(std::string method, grpc::GenericStub* stub, std::shared_ptr<LocalMethods::Raw> local, IdSource& ids)
+      : method_(std::move(method)), stub_(stub), local_(std::move(local)), ids_(ids) {}
   Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
                              StreamWriter<grpc::ByteBuffer>& writer);
   const std::string& method() const { return method_; }
@@ -26,18 +27,20 @@ class MethodForwarder {
   const std::string method_;
   grpc::GenericStub* const stub_;                   // null: not a public method
   const std::shared_ptr<LocalMethods::Raw> local_;  // null: another process's
+  IdSource& ids_;
 };
 
 class Passthrough final : public grpc::CallbackGenericService {
  public:
-  Passthrough(ServerEnv& env, const PublicMethods& methods, const LocalMethods& local)
-      : env_(env), methods_(methods), local_(local), unknown_("unknown", nullptr, nullptr) {}
+  Passthrough(ServerEnv& env, const PublicMethods& methods, const LocalMethods& local, IdSource& ids)
+      : env_(env), methods_(methods), local_(local), ids_(ids), unknown_("unknown", nullptr, nullptr, ids) {}
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
 
  private:
   ServerEnv& env_;
   const PublicMethods& methods_;
   const LocalMethods& local_;
+  IdSource& ids_;
   MethodForwarder unknown_;
   Mutex mutex_;
   std::map<std::string, std::unique_ptr<MethodForwarder>> forwarders_ ABSL_GUARDED_BY(mutex_);

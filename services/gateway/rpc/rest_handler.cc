@@ -154,6 +154,7 @@ Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call&
     if (call.deadline == absl::InfiniteFuture()) bounded.deadline = serving_.runtime().clock.Now() + timeout_;
     TUTTI_CO_RETURN_IF_ERROR(co_await local->CallBytes(bounded, request, response));
   } else {
+    call.call_id = serving_.runtime().ids.NewUlid();
     grpc::ClientContext context;
     absl::Duration timeout = call.deadline == absl::InfiniteFuture() ? timeout_ : absl::InfiniteDuration();
     rpc_internal::Prepare(call, timeout, call.trace, context);

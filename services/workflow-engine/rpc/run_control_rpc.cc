@@ -92,7 +92,10 @@ TUTTI_RUN_METHOD(SignalRun) {
   state::SignalRunRequest signal;
   signal.set_run_id(request.run_id());
   signal.mutable_signal()->set_name(request.signal());
-  signal.mutable_signal()->set_request_id(request.request_id());
+  // A name of its own at least for the way from here: a lost answer must not make it two.
+  signal.mutable_signal()->set_request_id(!request.request_id().empty() ? request.request_id()
+                                          : IsUlid(call.call_id)        ? call.call_id
+                                                                        : ids_.NewUlid());
   signal.mutable_signal()->set_sender(request.sender());
   ToPayload(ToJson(request.payload()), signal.mutable_signal()->mutable_payload());
   if (JsonDepth(signal.signal().payload().data()) > kMaxJsonDepth) {
@@ -122,7 +125,7 @@ TUTTI_RUN_METHOD(ForkRun) {
   fork.set_run_id(request.run_id());
   fork.set_from_step(request.from_step());
   state::StoredRun& run = *fork.mutable_run();
-  run.set_run_id(ids_.NewUlid());
+  run.set_run_id(IsUlid(call.call_id) ? call.call_id : ids_.NewUlid());
   run.set_request_id(request.request_id());
   run.set_tenant(original.tenant());
   run.set_workflow(original.workflow());

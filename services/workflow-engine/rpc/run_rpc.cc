@@ -76,7 +76,7 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunRpc::Create(CallContext& call,
   Json input = request.has_input() ? ToJson(request.input()) : Json::object();
   state::CreateRunRequest create;
   state::StoredRun& run = *create.mutable_run();
-  run.set_run_id(ids_.NewUlid());
+  run.set_run_id(IsUlid(call.call_id) ? call.call_id : ids_.NewUlid());
   run.set_request_id(request.request_id());
   run.set_traceparent(call.trace.ToTraceparent());
   for (const auto& [key, value] : request.labels()) (*run.mutable_labels())[key] = value;
