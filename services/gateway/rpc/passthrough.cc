@@ -33,21 +33,25 @@ Task<bool> PumpDown(Stream& from, StreamWriter<grpc::ByteBuffer>& to) {
 
 Task<absl::Status> MethodForwarder::Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
                                             StreamWriter<grpc::ByteBuffer>& writer) {
-  if (!stub_) {
+  if (!method_) {
     co_return Error(absl::StatusCode::kUnimplemented, "METHOD_NOT_PUBLIC",
                     "no such public method; reflection lists those that are");
   }
-  if (local_) {  // a unary method of this process
+  if (!local_) call.call_id = ids_.NewUlid();
+  if (local_ || method_->unary()) {
     grpc::ByteBuffer request, response;
     if (!co_await reader.Read(request)) co_return absl::CancelledError("the caller has gone");
-    absl::Status status = co_await local_->CallBytes(call, request, response);
+    absl::Status status;
+    if (local_) {
+      status = co_await local_->CallBytes(call, request, response);
+    } else {
+      status = co_await method_->Call(call, request, response, absl::InfiniteDuration());
+    }
     if (status.ok()) writer.WriteLast(std::move(response));
     co_return status;
   }
-  call.call_id = ids_.NewUlid();
   Stream stream(call, absl::InfiniteDuration());
-  grpc::StubOptions options;
-  stub_->PrepareBidiStreamingCall(stream.context(), method_, options, &stream);
+  method_->Prepare(stream);
   stream.Start();
   std::vector<Task<bool>> both;
   both.push_back(PumpDown(stream, writer));
@@ -59,14 +63,15 @@ Task<absl::Status> MethodForwarder::Forward(CallContext& call, StreamReader<grpc
 
 grpc::ServerGenericBidiReactor* Passthrough::CreateReactor(grpc::GenericCallbackServerContext* context) {
   MethodForwarder* forwarder = &unknown_;
-  if (grpc::GenericStub* stub = methods_.StubFor(context->method())) {
+  if (const PublicMethod* method = methods_.Find(context->method())) {
     MutexLock lock(mutex_);
-    auto& slot = forwarders_[context->method()];
-    if (!slot)
-      slot = std::make_unique<MethodForwarder>(context->method(), stub, local_.FindRaw(context->method().substr(1)), ids_);
+    auto& slot = forwarders_[method->name()];
+    if (!slot) {
+      slot = std::make_unique<MethodForwarder>(method->name(), method, local_.FindRaw(method->name().substr(1)), ids_);
+    }
     forwarder = slot.get();
   }
-  return ServeBidi<grpc::ByteBuffer, grpc::ByteBuffer>(env_, context, *forwarder, forwarder->method().c_str(),
+  return ServeBidi<grpc::ByteBuffer, grpc::ByteBuffer>(env_, context, *forwarder, forwarder->name().c_str(),
                                                        &MethodForwarder::Forward);
 }
 

@@ -17,15 +17,15 @@ namespace tutti::gateway {
 // One method. The bytes are not looked into.
 class MethodForwarder {
  public:
-  MethodForwarder(std::string method, grpc::GenericStub* stub, std::shared_ptr<LocalMethods::Raw> local, IdSource& ids)
-      : method_(std::move(method)), stub_(stub), local_(std::move(local)), ids_(ids) {}
+  MethodForwarder(std::string name, const PublicMethod* method, std::shared_ptr<LocalMethods::Raw> local, IdSource& ids)
+      : name_(std::move(name)), method_(method), local_(std::move(local)), ids_(ids) {}
   Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
                              StreamWriter<grpc::ByteBuffer>& writer);
-  const std::string& method() const { return method_; }
+  const std::string& name() const { return name_; }
 
  private:
-  const std::string method_;
-  grpc::GenericStub* const stub_;                   // null: not a public method
+  const std::string name_;
+  const PublicMethod* const method_;                // null: not a public method
   const std::shared_ptr<LocalMethods::Raw> local_;  // null: another process's
   IdSource& ids_;
 };

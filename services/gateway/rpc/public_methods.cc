@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/api/annotations.pb.h"
+#include "runtime/async/one_shot.h"
+#include "runtime/status/grpc_status.h"
 #include "tutti/agent/v1/agent_service.pb.h"
 #include "tutti/monitoring/v1/monitoring_service.pb.h"
 #include "tutti/state/v1/audit_service.pb.h"
@@ -40,14 +42,33 @@ PublicMethods::PublicMethods(const PeerChannels& peers) {
     for (int i = 0; i < service->method_count(); ++i) {
       // What has no REST binding is for the other services only.
       if (!service->method(i)->options().HasExtension(google::api::http)) continue;
-      stubs_[absl::StrCat("/", name, "/", service->method(i)->name())] = std::make_unique<grpc::GenericStub>(channel);
+      const auto* method = service->method(i);
+      std::string full_name = absl::StrCat("/", name, "/", method->name());
+      methods_.try_emplace(full_name, full_name, channel, !method->client_streaming() && !method->server_streaming());
     }
   }
 }
 
-grpc::GenericStub* PublicMethods::StubFor(absl::string_view method) const {
-  auto it = stubs_.find(std::string(method));
-  return it == stubs_.end() ? nullptr : it->second.get();
+const PublicMethod* PublicMethods::Find(absl::string_view method) const {
+  auto it = methods_.find(std::string(method));
+  return it == methods_.end() ? nullptr : &it->second;
+}
+
+Task<absl::Status> PublicMethod::Call(CallContext& call, const grpc::ByteBuffer& request, grpc::ByteBuffer& response,
+                                      absl::Duration timeout) const {
+  if (call.stop.stop_requested()) co_return absl::CancelledError("the caller gave up");
+  grpc::ClientContext context;
+  rpc_internal::Prepare(call, timeout, call.trace, context);
+  OneShot<grpc::Status> done;
+  stub_.UnaryCall(&context, name_, {}, &request, &response,
+                  [&done](grpc::Status status) { done.Set(std::move(status)); });
+  std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
+  grpc::Status status = co_await done.Wait(*call.executor);
+  co_return FromGrpc(status);
+}
+
+void PublicMethod::Prepare(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream) const {
+  stub_.PrepareBidiStreamingCall(stream.context(), name_, {}, &stream);
 }
 
 }  // namespace tutti::gateway

@@ -11,19 +11,39 @@
 
 #include "absl/strings/string_view.h"
 #include "runtime/process/module.h"
+#include "runtime/rpc/client_calls.h"
 
 namespace tutti::gateway {
+
+// A method, and the service that has it.
+class PublicMethod {
+ public:
+  PublicMethod(std::string name, const std::shared_ptr<grpc::Channel>& channel, bool unary)
+      : name_(std::move(name)), stub_(channel), unary_(unary) {}
+  const std::string& name() const { return name_; }  // "/pkg.Service/Method"
+  bool unary() const { return unary_; }
+  // As bytes. A unary call is one exchange with gRPC, a stream of one message each way is five.
+  Task<absl::Status> Call(CallContext& call, const grpc::ByteBuffer& request, grpc::ByteBuffer& response,
+                          absl::Duration timeout) const;
+  // Of whatever shape. `stream` has not been started.
+  void Prepare(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream) const;
+
+ private:
+  const std::string name_;
+  mutable grpc::GenericStub stub_;
+  const bool unary_;
+};
 
 class PublicMethods {
  public:
   explicit PublicMethods(const PeerChannels& peers);
   const std::vector<std::string>& services() const { return services_; }
-  // The stub to the service of "/pkg.Service/Method"; null when the method is not public.
-  grpc::GenericStub* StubFor(absl::string_view method) const;
+  // "/pkg.Service/Method"; null when the method is not public.
+  const PublicMethod* Find(absl::string_view method) const;
 
  private:
   std::vector<std::string> services_;
-  std::map<std::string, std::unique_ptr<grpc::GenericStub>, std::less<>> stubs_;  // by "/pkg.Service/Method"
+  std::map<std::string, PublicMethod, std::less<>> methods_;  // by name
 };
 
 }  // namespace tutti::gateway

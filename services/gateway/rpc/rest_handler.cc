@@ -155,15 +155,8 @@ Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call&
     TUTTI_CO_RETURN_IF_ERROR(co_await local->CallBytes(bounded, request, response));
   } else {
     call.call_id = serving_.runtime().ids.NewUlid();
-    grpc::ClientContext context;
     absl::Duration timeout = call.deadline == absl::InfiniteFuture() ? timeout_ : absl::InfiniteDuration();
-    rpc_internal::Prepare(call, timeout, call.trace, context);
-    OneShot<grpc::Status> done;
-    methods_.StubFor(method)->UnaryCall(&context, method, {}, &request, &response,
-                                        [&done](grpc::Status status) { done.Set(std::move(status)); });
-    std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
-    grpc::Status status = co_await done.Wait(*call.executor);
-    if (!status.ok()) co_return FromGrpc(status);
+    TUTTI_CO_RETURN_IF_ERROR(co_await methods_.Find(method)->Call(call, request, response, timeout));
   }
   auto message = Transcoder::NewResponse(*target.route);
   if (!FromBytes(response, message.get())) co_return absl::DataLossError("the service's answer cannot be read");
@@ -181,8 +174,7 @@ Task<absl::Status> RestHandler::Stream(CallContext& call, const Transcoder::Call
   CallContext inner = call;
   inner.stop = cancel.get_token();
   ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer> stream(inner, absl::InfiniteDuration());
-  methods_.StubFor(target.route->grpc_method)
-      ->PrepareBidiStreamingCall(stream.context(), target.route->grpc_method, {}, &stream);
+  methods_.Find(target.route->grpc_method)->Prepare(stream);
   stream.Start();
   grpc::ByteBuffer request = ToBytes(*target.request);
   if (co_await stream.Write(request)) stream.WritesDone();
