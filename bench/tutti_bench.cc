@@ -172,6 +172,8 @@ int main(int argc, char** argv) {
   app.add_option("--workload", workload.workload, "instead of all that: w1, w2, w3 or w4, as engines are compared by")
       ->check(CLI::IsMember({"w1", "w2", "w3", "w4"}));
   app.add_option("--count", workload.count, "of w3: steps; of w4: runs")->check(CLI::Range(1, 1000000));
+  app.add_option("--between", workload.between,
+                 "of w4: a shell command when all runs wait, for example one that kills the suite and starts it again");
   CLI11_PARSE(app, argc, argv);
   curl_global_init(CURL_GLOBAL_DEFAULT);
   auto channel = tutti::ConnectTo(o.grpc, 4 << 20);

@@ -5,10 +5,12 @@
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
+#include <cstdlib>
 #include <deque>
 #include <iostream>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -206,6 +208,28 @@ bool RunWorkload(const std::shared_ptr<grpc::Channel>& channel, const WorkloadOp
   loop.Run();
   std::cout << Report(options, waits ? "starts of waiting runs" : "workflows", loop).dump() << "\n";
   if (!waits) return loop.failed() == 0;
+  if (!options.between.empty()) {
+    // For example a kill -9 and a new start: how long until the first run can be woken.
+    auto away = Clock::now();
+    if (std::system(options.between.c_str()) != 0) std::cerr << "the command between starts and signals has failed\n";
+    auto back = Clock::now();
+    bool answered = false;
+    while (!answered && Clock::now() - back < std::chrono::minutes(2)) {
+      grpc::ClientContext context;
+      v1::GetRunRequest get;
+      get.set_run_id(ids.empty() ? "none" : ids.back());
+      v1::GetRunResponse response;
+      answered = stub->GetRun(&context, get, &response).ok();
+      if (!answered) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    auto seconds = [](Clock::duration duration) { return std::chrono::duration<double>(duration).count(); };
+    std::cout << Json({{"workload", options.workload},
+                       {"what", "between starts and signals"},
+                       {"command_s", seconds(back - away)},
+                       {"answers_after_s", seconds(Clock::now() - back)}})
+                     .dump()
+              << "\n";
+  }
   auto begin = Clock::now();
   ClosedLoop signals(
       options.concurrency, [&](int64_t index) { return index < static_cast<int64_t>(ids.size()); },

@@ -14,7 +14,8 @@ struct WorkloadOptions {
   std::string workload;  // w1, w2, w3, w4
   int concurrency = 64;
   double seconds = 10;
-  int count = 1000;  // of W3: steps; of W4: runs
+  int count = 1000;     // of W3: steps; of W4: runs
+  std::string between;  // of W4: a shell command between starts and signals
 };
 
 // Prints one JSON object. False: something failed.

@@ -34,7 +34,15 @@ class Speeches {
   std::string Hear(const tutti::workflow::v1::AgentText& text) {
     Key key = {text.path(), text.attempt(), text.turn()};
     std::string piece = Printable(text.text());
-    if (floor_ == key) return piece;
+    int64_t& expected = expected_[key];
+    const bool anew = text.offset() < expected;  // another engine has taken the run over, and asks again
+    if (text.offset() > expected && expected > 0) piece = absl::StrCat("…", piece);
+    expected = text.offset() + static_cast<int64_t>(text.text().size());
+    if (floor_ == key && !anew) return piece;
+    if (floor_ && std::get<0>(*floor_) == text.path()) {  // the same step's next answer
+      floor_ = key;
+      return absl::StrCat("\n", text.path(), ": ", piece);
+    }
     std::string& kept = kept_[key];
     if (kept.size() + piece.size() <= kMostKept) kept += piece;
     return NextSpeech();
@@ -46,7 +54,9 @@ class Speeches {
   }
   // A step's attempt has ended: its result says it all. What another has said meanwhile.
   std::string End(const std::string& path) {
+    begun_.erase(path);  // what may still come of it is late
     std::erase_if(kept_, [&](const auto& entry) { return std::get<0>(entry.first) == path; });
+    std::erase_if(expected_, [&](const auto& entry) { return std::get<0>(entry.first) == path; });
     if (floor_ && std::get<0>(*floor_) == path) floor_.reset();
     return NextSpeech();
   }
@@ -79,6 +89,7 @@ class Speeches {
   }
   std::optional<Key> floor_;
   std::map<Key, std::string> kept_;
+  std::map<Key, int64_t> expected_;  // offset of the next piece
   std::set<std::string> begun_;
 };
 

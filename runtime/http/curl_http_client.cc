@@ -25,6 +25,8 @@ namespace {
 
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 constexpr absl::Duration kLongest = absl::Minutes(10);
+// An event of a few characters has hundreds around them.
+constexpr size_t kFraming = 16;
 
 struct Transfer : std::enable_shared_from_this<Transfer> {
   HttpRequest request;
@@ -58,12 +60,13 @@ bool IsEventStream(const Transfer& transfer) {
 
 size_t OnBody(char* data, size_t size, size_t count, void* self) {
   auto* transfer = static_cast<Transfer*>(self);
+  const bool events = transfer->request.on_event_stream && IsEventStream(*transfer);
   transfer->received += size * count;
-  if (transfer->received > transfer->request.max_answer_bytes) {
+  if (transfer->received > transfer->request.max_answer_bytes * (events ? kFraming : 1)) {
     transfer->too_large = true;
     return 0;
   }
-  if (transfer->request.on_event_stream && IsEventStream(*transfer)) {
+  if (events) {
     // Its sender is there to take it: it is answered after this, on the same executor.
     transfer->executor->Post([self = transfer->shared_from_this(), piece = std::string(data, size * count)] {
       self->request.on_event_stream(piece);

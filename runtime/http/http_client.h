@@ -17,7 +17,7 @@ struct HttpRequest {
   std::vector<std::string> headers;  // "Name: value"
   std::string body;
   std::string method = "POST";
-  size_t max_answer_bytes = size_t{16} << 20;
+  size_t max_answer_bytes = size_t{16} << 20;  // 16 times as many for a stream of events, which is not kept
   // Instead of the response's body: each piece of a successful answer that is a stream of events (text/event-stream),
   // as it comes. Called on the call's executor; the last time before Send answers.
   std::function<void(absl::string_view)> on_event_stream;

@@ -70,7 +70,7 @@ class Chunks final : public AnswerInPieces {
   void Add(absl::string_view data, const Json& chunk) override {
     if (data == "[DONE]") finished_ = true;
     if (!chunk.is_object()) return;
-    if (chunk.contains("error")) {
+    if (chunk.contains("error") && !chunk["error"].is_null()) {
       error_ = absl::UnavailableError(absl::StrCat(
           "openai: ", chunk["error"].is_object() ? chunk["error"].value("message", "an error") : "an error"));
       return;
@@ -80,21 +80,30 @@ class Chunks final : public AnswerInPieces {
     if (!chunk.contains("choices") || !chunk["choices"].is_array() || chunk["choices"].empty()) return;
     const Json& choice = chunk["choices"][0];
     if (choice.contains("finish_reason") && choice["finish_reason"].is_string()) finished_ = true;
-    const Json delta = choice.value("delta", Json::object());
+    const Json delta = choice.contains("delta") && choice["delta"].is_object() ? choice["delta"] : Json::object();
     if (delta.contains("content") && delta["content"].is_string()) {
       const auto& piece = delta["content"].get_ref<const std::string&>();
       text_ += piece;
       if (!piece.empty() && request_.on_text) request_.on_text(piece);
     }
-    for (const auto& part : delta.value("tool_calls", Json::array())) {
-      auto index = part.value("index", size_t{0});
+    if (!delta.contains("tool_calls") || !delta["tool_calls"].is_array()) return;
+    for (const auto& part : delta["tool_calls"]) {
+      const bool named = part.contains("id") && part["id"].is_string() && !part["id"].get<std::string>().empty();
+      // Some servers number nothing: what has an id begins a call, what has none goes on with the last.
+      size_t index = calls_.empty() ? 0 : calls_.size() - 1;
+      if (part.contains("index") && part["index"].is_number_unsigned()) {
+        index = part["index"].get<size_t>();
+      } else if (named && !calls_.empty() && calls_.back()["id"] != part["id"]) {
+        index = calls_.size();
+      }
       if (index > kMostCalls) continue;
       while (calls_.size() <= index) {
         calls_.push_back({{"id", ""}, {"type", "function"}, {"function", {{"name", ""}, {"arguments", ""}}}});
       }
       Json& call = calls_[index];
-      if (part.contains("id") && part["id"].is_string()) call["id"] = part["id"];
-      const Json function = part.value("function", Json::object());
+      if (named) call["id"] = part["id"];
+      const Json function =
+          part.contains("function") && part["function"].is_object() ? part["function"] : Json::object();
       for (const char* key : {"name", "arguments"}) {
         if (function.contains(key) && function[key].is_string()) {
           call["function"][key].get_ref<std::string&>() += function[key].get_ref<const std::string&>();

@@ -9,6 +9,8 @@ namespace {
 // A person sees no difference to each token for itself; the store and the network do.
 constexpr absl::Duration kPace = absl::Milliseconds(50);
 constexpr absl::Duration kTimeout = absl::Seconds(2);
+// The rest of a speech, so that it comes before the step's end.
+constexpr absl::Duration kLast = absl::Milliseconds(300);
 // Under the store's limit with all that stands around it.
 constexpr size_t kLargestPiece = 3000;
 // What a speech may be ahead of its publication.
@@ -78,7 +80,10 @@ void TextPublisher::Speech::Say(int turn, absl::string_view piece) {
 Task<void> TextPublisher::Speech::End() {
   auto self = shared_from_this();
   ending_.request_stop();
-  if (publishing_) co_await published_.Wait(publisher_.executor_);
+  if (!publishing_) co_return;
+  uint64_t timer = publisher_.timers_.After(kLast, [self] { self->published_.Set(true); });
+  co_await published_.Wait(publisher_.executor_);
+  publisher_.timers_.Cancel(timer);
 }
 
 Task<void> TextPublisher::Publish(std::shared_ptr<Speech> speech) {

@@ -1,4 +1,5 @@
-// What models say, on its way to those who watch the run. Nothing waits for it and nothing depends on it.
+// What models say, on its way to those who watch the run. Nothing depends on it, and a step's end waits for the last of
+// it no longer than a third of a second.
 #pragma once
 
 #include <deque>
@@ -25,7 +26,7 @@ class TextPublisher {
     Speech(TextPublisher& publisher, tutti::state::v1::LiveText about);
     // Published within a moment, with what comes meanwhile.
     void Say(int turn, absl::string_view piece);
-    // All has been said and was published, or given up.
+    // All has been said, and was published or takes too long.
     Task<void> End();
 
    private:

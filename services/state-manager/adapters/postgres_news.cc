@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <pqxx/pqxx>
 
 #include "absl/strings/escaping.h"
@@ -206,9 +207,13 @@ void PostgresNews::Serve(Link& link) {
       overflow = std::exchange(overflow_, false);
     }
     if (overflow) link.Notify(absl::StrCat(self_, "\nall"));
+    // Nobody's work waits for what is said.
+    std::stable_partition(outgoing.begin(), outgoing.end(),
+                          [](const News& item) { return item.kind != News::Kind::kText; });
     std::string payload = self_;
     for (const News& news : outgoing) {
       std::string line = FormatNews(news);
+      if (self_.size() + line.size() + 1 > kMaxPayload) continue;
       if (payload.size() + line.size() + 1 > kMaxPayload) {
         link.Notify(payload);
         payload = self_;

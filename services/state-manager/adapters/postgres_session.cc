@@ -333,8 +333,8 @@ int64_t PostgresSession::NowMicros() {
   if (transaction_time_ != 0 || !failure_.ok()) return transaction_time_;
   if (state_ == State::kToBegin) {
     (void)Guard([this] {
+      state_ = State::kBegun;  // perhaps half of it: a ROLLBACK too much is only a warning
       transaction_time_ = connection_->current->exec("BEGIN; " TUTTI_NOW)[0][0].as<int64_t>() + ShiftMicros();
-      state_ = State::kBegun;
     });
   } else {
     Statement now = Prepare(TUTTI_NOW);
@@ -377,8 +377,11 @@ absl::Status PostgresSession::Commit() {
 }
 
 void PostgresSession::Rollback() {
+  if (state_ == State::kBegun && !broken_) {
+    absl::Status ended = Guard([this] { connection_->current->exec("ROLLBACK"); });
+    if (!ended.ok()) broken_ = true;  // in whatever state it is, nobody shall have it
+  }
   (void)Guard([this] {
-    if (state_ == State::kBegun && !broken_) connection_->current->exec("ROLLBACK");
     connection_->current = nullptr;
     connection_->single.reset();
     connection_->snapshot.reset();

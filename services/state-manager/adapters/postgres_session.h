@@ -28,7 +28,8 @@ struct PostgresOptions {
   size_t max_batch = 1024;
   size_t max_queue = 65536;
   size_t max_read_queue = 4096;
-  // Off behind a pooler in transaction mode that does not know prepared statements (pgbouncer before 1.21).
+  // Also whether the session is ours to set up. Off behind a pooler in transaction mode: what is set would stay on
+  // whichever connection of the server it was, for whoever has it next.
   bool prepared_statements = true;
   absl::Duration connect_timeout = absl::Seconds(3);
   // A statement, and an answer of a server that does not react at all, take no longer.

@@ -20,11 +20,13 @@ struct WalFile {
   // Follows what is in the file, from `begin` on.
   std::string* gathered;
   sqlite3_int64 begin;
+  // From here on the file has not what SQLite believes it wrote: it was told of the failure by a read. -1: nowhere.
+  sqlite3_int64 lost;
 };
 
 WalFile& Of(sqlite3_file* file) { return *reinterpret_cast<WalFile*>(file); }
 
-// Any error concerns the caller's operation: SQLite undoes the transaction that was to be written.
+// In a write or a sync an error undoes the transaction that was to be written; elsewhere see FlushBefore.
 int Flush(WalFile& wal) {
   int result = SQLITE_OK;
   for (size_t at = 0; at < wal.gathered->size() && result == SQLITE_OK; at += kMostWritten) {
@@ -34,6 +36,14 @@ int Flush(WalFile& wal) {
   }
   wal.gathered->clear();
   return result;
+}
+
+// Before something that is no writing, whose failure SQLite may take for its own only: nothing is written past the hole
+// until SQLite has begun again at or before it.
+int FlushBefore(WalFile& wal) {
+  int flushed = Flush(wal);
+  if (flushed != SQLITE_OK && wal.lost < 0) wal.lost = wal.begin;
+  return flushed;
 }
 
 int Close(sqlite3_file* file) {
@@ -47,7 +57,7 @@ int Close(sqlite3_file* file) {
 
 int Read(sqlite3_file* file, void* out, int size, sqlite3_int64 offset) {
   WalFile& wal = Of(file);
-  int flushed = Flush(wal);
+  int flushed = FlushBefore(wal);
   return flushed != SQLITE_OK ? flushed : wal.real->pMethods->xRead(wal.real, out, size, offset);
 }
 
@@ -59,8 +69,12 @@ int Write(sqlite3_file* file, const void* data, int size, sqlite3_int64 offset) 
   if ((DeviceCharacteristics(file) & SQLITE_IOCAP_POWERSAFE_OVERWRITE) == 0) {
     return wal.real->pMethods->xWrite(wal.real, data, size, offset);
   }
+  if (wal.lost >= 0 && offset > wal.lost) return SQLITE_IOERR_WRITE;
+  wal.lost = -1;
   const auto end = wal.begin + static_cast<sqlite3_int64>(wal.gathered->size());
-  if (offset != end || wal.gathered->size() + static_cast<size_t>(size) > kMostGathered) {
+  if (offset == wal.begin && offset != end) {
+    wal.gathered->clear();  // of a transaction that was undone: what comes now takes its place
+  } else if (offset != end || wal.gathered->size() + static_cast<size_t>(size) > kMostGathered) {
     if (int flushed = Flush(wal); flushed != SQLITE_OK) return flushed;
   }
   if (wal.gathered->empty()) wal.begin = offset;
@@ -74,19 +88,20 @@ int Write(sqlite3_file* file, const void* data, int size, sqlite3_int64 offset) 
 
 int Truncate(sqlite3_file* file, sqlite3_int64 size) {
   WalFile& wal = Of(file);
-  int flushed = Flush(wal);
+  int flushed = FlushBefore(wal);
   return flushed != SQLITE_OK ? flushed : wal.real->pMethods->xTruncate(wal.real, size);
 }
 
 int Sync(sqlite3_file* file, int flags) {
   WalFile& wal = Of(file);
+  if (wal.lost >= 0) return SQLITE_IOERR_FSYNC;
   int flushed = Flush(wal);
   return flushed != SQLITE_OK ? flushed : wal.real->pMethods->xSync(wal.real, flags);
 }
 
 int FileSize(sqlite3_file* file, sqlite3_int64* size) {
   WalFile& wal = Of(file);
-  int flushed = Flush(wal);
+  int flushed = FlushBefore(wal);
   return flushed != SQLITE_OK ? flushed : wal.real->pMethods->xFileSize(wal.real, size);
 }
 
@@ -149,6 +164,7 @@ int Open(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags, int*
   wal.gathered = new (std::nothrow) std::string;
   if (wal.gathered == nullptr) return SQLITE_NOMEM;
   wal.begin = 0;
+  wal.lost = -1;
   int result = real->xOpen(real, name, wal.real, flags, out_flags);
   if (result != SQLITE_OK) {
     if (wal.real->pMethods != nullptr) wal.real->pMethods->xClose(wal.real);

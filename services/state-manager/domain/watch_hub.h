@@ -2,6 +2,7 @@
 // slow watcher costs nothing and misses nothing. (What agents say is in no store: of that a slow watcher misses some.)
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,7 +19,12 @@ namespace tutti::state_manager {
 class WakeUp {
  public:
   explicit WakeUp(Executor& executor) : channel_(executor, 1) {}
-  void Notify() { channel_.TryPush(true); }
+  void Notify() {
+    noticed_ = true;
+    channel_.TryPush(true);
+  }
+  // Whether Notify was called since this was last asked.
+  bool TakeNotice() { return noticed_.exchange(false); }
   void Close() { channel_.Close(); }
   // From now on texts are kept until they are taken, as many as there is room for.
   void WantTexts() {
@@ -31,7 +37,7 @@ class WakeUp {
       if (!wants_texts_ || texts_.size() >= kMostTexts) return;
       texts_.push_back(text);
     }
-    Notify();
+    channel_.TryPush(true);
   }
   std::vector<std::string> TakeTexts() {
     MutexLock lock(mutex_);
@@ -43,6 +49,7 @@ class WakeUp {
  private:
   static constexpr size_t kMostTexts = 256;
   Channel<bool> channel_;
+  std::atomic<bool> noticed_{false};
   Mutex mutex_;
   bool wants_texts_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::string> texts_ ABSL_GUARDED_BY(mutex_);

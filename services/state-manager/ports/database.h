@@ -196,7 +196,8 @@ struct ReadOp {
   absl::AnyInvocable<void(const absl::Status&)> finish;
 };
 
-// Told after commits, here or in another replica. Called on a database thread: it must only hand over.
+// Told after commits, here or in another replica, and of what is announced. Called on any thread: it must only hand
+// over.
 class NewsListener {
  public:
   virtual ~NewsListener() = default;

@@ -18,6 +18,7 @@ constexpr size_t kMaxAnswers = 100000;
 constexpr int kMostTogether = 255;
 // What fits into a notification between replicas.
 constexpr size_t kLargestText = 5000;
+constexpr int kLongestRunId = 64;
 
 Task<bool> PumpAnswers(std::shared_ptr<Channel<v1::AppendResponse>> answers, StreamWriter<v1::AppendResponse>& writer) {
   for (;;) {
@@ -100,7 +101,7 @@ grpc::ServerUnaryReactor* JournalRpc::PublishText(grpc::CallbackServerContext* c
 Task<absl::Status> JournalRpc::HandlePublish(CallContext&, const v1::PublishTextRequest& request,
                                              v1::PublishTextResponse&) {
   const v1::LiveText& text = request.text();
-  if (text.run_id().empty()) co_return Invalid("text.run_id", "must be given");
+  TUTTI_CO_RETURN_IF_ERROR(CheckText("text.run_id", text.run_id(), kLongestRunId, /*required=*/true));
   std::string serialized = text.SerializeAsString();
   if (serialized.size() > kLargestText) {
     co_return Invalid("text", absl::StrCat("must have at most ", kLargestText, " bytes"));
@@ -196,19 +197,20 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
   if (request.texts()) wake_up->WantTexts();
   std::stop_callback on_stop(call.stop, [wake_up] { wake_up->Close(); });
   int64_t after = request.after_seq();
-  for (;;) {
-    // What was said before an entry was written goes before it.
-    if (auto texts = wake_up->TakeTexts(); !texts.empty()) {
-      v1::WatchJournalResponse out;
-      for (const auto& text : texts) (void)out.add_texts()->ParseFromString(text);
-      if (!co_await writer.Write(out)) co_return WatcherGone();
+  for (bool look = true;;) {
+    // Read first, then wait: what is committed in between has left a notice behind. What was said before an entry was
+    // written is there when the entry is read, and goes before it; by itself it is no reason to read.
+    look |= wake_up->TakeNotice();
+    v1::ReadJournalResponse page;
+    if (look) {
+      TUTTI_CO_ASSIGN_OR_RETURN(page, co_await ReadPage(call, request.run_id(), after));
     }
-    // Read first, then wait: what is committed in between has left a wake-up behind.
-    TUTTI_CO_ASSIGN_OR_RETURN(v1::ReadJournalResponse page, co_await ReadPage(call, request.run_id(), after));
-    if (!page.entries().empty()) {
-      after = page.entries().rbegin()->seq();
-      bool ended = page.entries().rbegin()->has_run_finished();
-      v1::WatchJournalResponse out;
+    v1::WatchJournalResponse out;
+    for (const auto& text : wake_up->TakeTexts()) (void)out.add_texts()->ParseFromString(text);
+    const bool entries = !page.entries().empty();
+    if (entries || !out.texts().empty()) {
+      bool ended = entries && page.entries().rbegin()->has_run_finished();
+      if (entries) after = page.entries().rbegin()->seq();
       out.mutable_entries()->Swap(page.mutable_entries());
       absl::Time begin = env_.clock.Now();
       if (!co_await writer.Write(out)) co_return WatcherGone();
@@ -224,9 +226,10 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
         continue;
       }
       if (env_.clock.Now() - begin > slowest_reader_) co_return TooSlow("after_seq", after);
+      look = entries;  // there may be more
       continue;
     }
-    if (after > 0) {
+    if (look && after > 0) {
       // Resumed after the end of a run: nothing will come.
       auto ended = [&runs = runs_, id = request.run_id()](Transaction& tx, bool& out) {
         auto status_or = runs.HasEnded(tx, id);
@@ -242,6 +245,7 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
         continue;
       }
     }
+    look = false;
     auto woken = co_await wake_up->Wait();
     if (!woken.has_value()) co_return WatcherGone();
   }

@@ -1,6 +1,7 @@
 // What an append writes: rows of the journal and of usage, and the run's own.
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -225,8 +226,13 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
   Columns runs(17), entries(10), usage(13);
   int64_t written = 0;
   bool parked = false;
+  // In one order everywhere, in which rows are locked: replicas do not wait for each other in a circle.
+  std::map<absl::string_view, const Head*> in_order;
   for (const auto& [run_id, head] : heads) {
-    if (!head.written) continue;
+    if (head.written) in_order[run_id] = &head;
+  }
+  for (const auto& [run_id, of] : in_order) {
+    const Head& head = *of;
     ++written;
     parked |= head.parked;
     runs.Add(run_id, head.lease_epoch, head.seen_seq, head.seen_writer_seq, head.last_seq, head.last_writer_seq,

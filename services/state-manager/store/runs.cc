@@ -102,18 +102,16 @@ absl::Status Runs::WhyNotCreated(Transaction& tx, const v1::CreateRunRequest& re
   const v1::StoredRun& run = request.run();
   {
     // It was created before. The run's own id is known when a channel has repeated the request after a lost answer.
-    Statement row = tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
-                               ", owner, owner_incarnation FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id "
-                               "= $3 AND $3 <> '') LIMIT 1");
+    Statement row =
+        tx.Prepare("SELECT " TUTTI_RUN_COLUMNS
+                   " FROM runs WHERE run_id = $1 OR (tenant = $2 AND request_id = $3 AND $3 <> '') LIMIT 1");
     row.BindAll(run.run_id(), run.tenant(), run.request_id());
     if (row.Step()) {
       TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), FromRow(tx, row, /*with_payloads=*/true));
-      bool same = response.run().run_id() == run.run_id();
-      // The caller's own run, of an earlier try whose answer was lost: still its own, when it was to be owned.
-      response.set_created(same && (!request.has_owner() || (row.Text(30) == request.owner().name() &&
-                                                             row.Text(31) == request.owner().incarnation() &&
-                                                             response.run().lease_epoch() == 1)));
-      return same ? absl::OkStatus() : Payloads::Forget(tx, OwnerOf(run.run_id()));
+      // Also the caller's own, of an earlier try whose answer was lost: it may have begun since, or ended. Who is to
+      // work on it claims it.
+      response.set_created(false);
+      return response.run().run_id() == run.run_id() ? absl::OkStatus() : Payloads::Forget(tx, OwnerOf(run.run_id()));
     }
     TUTTI_RETURN_IF_ERROR(row.status());
   }

@@ -211,7 +211,11 @@ TEST_P(StoreTest, ARepeatedCreateOfTheSameRunIsTheFirstOne) {
   ASSERT_TRUE(Create("r1", &engine)->created());
   auto again = Create("r1", &engine);
   ASSERT_THAT(again, IsOk());
-  EXPECT_TRUE(again->created()) << "the caller made it; only the answer was lost";
+  EXPECT_EQ(again->run().run_id(), "r1");
+  EXPECT_FALSE(again->created()) << "it may have begun since: a claim says whether it is still to be worked on";
+  auto claimed = Claim(engine);
+  ASSERT_THAT(claimed, IsOk());
+  EXPECT_EQ(claimed->runs_size(), 1) << "the answer was lost, the run is its creator's";
 }
 
 TEST_P(StoreTest, ReplicasThatStartAtOnceAgreeOnTheStore) {

@@ -231,14 +231,13 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& c
     request.clear_owner();
     answer = co_await state_.CreateRun(own, request);
   }
-  creating_.erase(run_id);
-  bool cancelled = cancelled_early_.erase(run_id) > 0;
+  creating_.erase(creating_.find(run_id));
+  bool cancelled = cancelled_early_.contains(run_id);
+  if (!creating_.contains(run_id)) cancelled_early_.erase(run_id);
   // Without an answer the run may be ours all the same: the next claim brings it.
   if (!answer.ok() || !answer->created()) claim_wanted_.TryPush(true);
   TUTTI_CO_RETURN_IF_ERROR(answer.status());
-  // Created by an earlier delivery of the same call, it may have begun already, or ended.
-  const bool fresh = answer->created() && !answer->run().has_start_time();
-  if (fresh && here && !active_.contains(answer->run().run_id())) {
+  if (answer->created() && here && !active_.contains(answer->run().run_id())) {
     if (cancelled) answer->mutable_run()->set_cancel_requested(true);
     Begin(answer->run(), nullptr);
   }

@@ -99,7 +99,7 @@ class RunHost {
   bool registered_ = false;
   int64_t claimable_ = 0;
   std::map<std::string, std::shared_ptr<Active>> active_;
-  std::set<std::string> creating_;         // their CreateRun is under way
+  std::multiset<std::string> creating_;    // their CreateRun is under way, perhaps twice
   std::set<std::string> cancelled_early_;  // of those, asked to stop before they began
   Channel<bool> claim_wanted_;
   std::stop_source stop_;
