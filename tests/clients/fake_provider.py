@@ -90,6 +90,14 @@ class Handler(BaseHTTPRequestHandler):
             deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": c}}]} for c in arguments]
         deltas += [{"content": c} for c in message["content"] or ""]
         chunks = [(None, {**answer, "choices": [{"index": 0, "delta": d, "finish_reason": None}], "usage": None}) for d in deltas]
+        if body["model"] == "odd":  # as some servers do it
+            for delta in deltas:
+                for call in delta.get("tool_calls", []):
+                    call.pop("index")
+                    call.setdefault("id", "")
+            for _, chunk in chunks:
+                chunk["error"] = None
+            chunks.insert(1, (None, {**answer, "choices": [{"index": 0, "delta": None}]}))
         chunks.append((None, {**answer, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": None}))
         chunks.append((None, {**answer, "choices": [], "usage": usage}))
         self.events(body["model"], chunks + [(None, "[DONE]")])

@@ -53,6 +53,7 @@ agent_manager:
   agents:
   - {name: open, tools: [calculate], model: {provider: openai}}
   - {name: anthro, tools: [calculate], model: {provider: anthropic}}
+  - {name: odd, tools: [calculate], model: {provider: openai, model: odd}}
   - {name: busy, model: {provider: openai, model: overloaded}}
   - {name: slow, model: {provider: openai, model: slow}}
   - {name: slow-anthro, model: {provider: anthropic, model: slow}}
@@ -268,7 +269,7 @@ TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
       10));
   auto run = StartSpec(
       "name: x\nsteps: [{id: o, agent: {agent: open, input: hello}}, {id: a, agent: {agent: anthro, input: "
-      "hello}}]\noutput: ['${ .o }', '${ .a }']");
+      "hello}}, {id: d, agent: {agent: odd, input: hello}}]\noutput: ['${ .o }', '${ .a }', '${ .d }']");
   ASSERT_TRUE(run.ok()) << run.status();
   v1::Run ended = WaitForEnd(*suite_, run->run_id(), 20);
   ASSERT_EQ(ended.state(), v1::RUN_STATE_SUCCEEDED) << ended.error().message() << ReadAll(dir_ + "/provider.log");
@@ -276,8 +277,9 @@ TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
   EXPECT_THAT(output[0].get<std::string>(), HasSubstr("\"value\":\"0.3\""))
       << "the tool's answer went to the model and back";
   EXPECT_THAT(output[1].get<std::string>(), HasSubstr("\"value\":\"0.3\""));
-  EXPECT_EQ(ended.usage().calls(), 4);
-  EXPECT_EQ(ended.usage().input_tokens(), 4000);
+  EXPECT_THAT(output[2].get<std::string>(), HasSubstr("\"value\":\"0.3\""));
+  EXPECT_EQ(ended.usage().calls(), 6);
+  EXPECT_EQ(ended.usage().input_tokens(), 6000);
   EXPECT_EQ(ended.usage().cost_nano_units(), 2 * (1000 * 150 + 100 * 600)) << "only the OpenAI model has a price";
   EXPECT_THAT(ReadAll(dir_ + "/count"), HasSubstr(run->run_id() + "/o/1"));
   std::string answer = Post("/v1/agents/busy:invoke", "{\"input\":\"x\"}");
