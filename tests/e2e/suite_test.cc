@@ -67,6 +67,19 @@ agent_manager:
     suite_ = std::make_unique<SuiteProcess>(
         SuiteProcess::Options{.form = GetParam().form, .data_dir = dir_ + "/data", .flags = flags});
   }
+  // The suite, and the models that its configuration names.
+  bool StartWithProvider() {
+    provider_ = std::make_unique<ChildProcess>(
+        std::vector<std::string>{"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py",
+                                 absl::StrCat(provider_port_), dir_ + "/count"},
+        dir_ + "/provider.log");
+    return suite_->Start() &&
+           Eventually(
+               [&] {
+                 return Shell(absl::StrCat("curl -s -o /dev/null http://127.0.0.1:", provider_port_, "/")).second == 0;
+               },
+               10);
+  }
   ~SuiteTest() override {
     suite_.reset();
     std::filesystem::remove_all(dir_);
@@ -109,6 +122,7 @@ agent_manager:
   const std::string dir_;
   std::string config_;
   int provider_port_ = 0;
+  std::unique_ptr<ChildProcess> provider_;
   std::unique_ptr<SuiteProcess> suite_;
 };
 
@@ -260,13 +274,7 @@ TEST_P(SuiteTest, CancelsARunThatWaits) {
 }
 
 TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
-  ChildProcess provider({"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py",
-                         absl::StrCat(provider_port_), dir_ + "/count"},
-                        dir_ + "/provider.log");
-  ASSERT_TRUE(suite_->Start());
-  ASSERT_TRUE(Eventually(
-      [&] { return Shell(absl::StrCat("curl -s -o /dev/null http://127.0.0.1:", provider_port_, "/")).second == 0; },
-      10));
+  ASSERT_TRUE(StartWithProvider());
   auto run = StartSpec(
       "name: x\nsteps: [{id: o, agent: {agent: open, input: hello}}, {id: a, agent: {agent: anthro, input: "
       "hello}}, {id: d, agent: {agent: odd, input: hello}}]\noutput: ['${ .o }', '${ .a }', '${ .d }']");
@@ -328,13 +336,7 @@ TEST_P(SuiteTest, ACallThatIsDeliveredTwiceActsOnce) {
 }
 
 TEST_P(SuiteTest, WhatAgentsSayIsSeenAsTheySayIt) {
-  ChildProcess provider({"/usr/bin/python3", SourceDir() + "/tests/clients/fake_provider.py",
-                         absl::StrCat(provider_port_), dir_ + "/count"},
-                        dir_ + "/provider.log");
-  ASSERT_TRUE(suite_->Start());
-  ASSERT_TRUE(Eventually(
-      [&] { return Shell(absl::StrCat("curl -s -o /dev/null http://127.0.0.1:", provider_port_, "/")).second == 0; },
-      10));
+  ASSERT_TRUE(StartWithProvider());
   auto run = StartSpec(
       "name: x\nsteps: [{id: p, parallel: {branches: [{id: b, steps: [{id: o, agent: {agent: slow, input: 'Grüße, 漢字 "
       "and "
