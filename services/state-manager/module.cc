@@ -143,7 +143,7 @@ class StateManager final : public Module {
     std::string store_id;
     for (size_t i = 0; i < configs.size(); ++i) {
       Shard& shard = *databases_.emplace_back(std::make_unique<Shard>());
-      TUTTI_ASSIGN_OR_RETURN(shard.opened, OpenDatabase(configs[i], runtime.clock, hub_));
+      TUTTI_ASSIGN_OR_RETURN(shard.opened, OpenDatabase(configs[i], runtime.clock, hub_, &store_->journal));
       shard.metrics = std::make_unique<StoreMetrics>(*runtime.metrics, *shard.opened.metrics, static_cast<int>(i));
       shard.access = std::make_unique<Access>(*shard.opened.database, runtime.timers, runtime.clock);
       std::string claimed;

@@ -2,15 +2,23 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/random/random.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/status/mapping.h"
+#include "runtime/sync/mutex.h"
+#include "runtime/time/system_time.h"
 #include "services/state-manager/adapters/backup_file.h"
 #include "services/state-manager/adapters/open_database.h"
 #include "services/state-manager/adapters/postgres_database.h"
 #include "services/state-manager/adapters/sqlite_database.h"
+#include "services/state-manager/domain/watch_hub.h"
+#include "services/state-manager/store/state_store.h"
 
 namespace tutti::state_manager {
 namespace {
@@ -24,6 +32,42 @@ absl::Status ImportFile(Transaction& tx, const std::string& file, bool replace) 
   TUTTI_RETURN_IF_ERROR(PrepareImport(tx, replace));
   TUTTI_RETURN_IF_ERROR(ReadBackupFile(file, [&](const v1::BackupChunk& chunk) { return ImportChunk(tx, chunk); }));
   return FinishImport(tx);
+}
+
+// A store that nobody serves: what its log holds is put into its tables.
+absl::Status TakeInLog(const tutti::config::v1::StateManager& config) {
+  SystemClock clock;
+  Xoshiro rng{Xoshiro::SeedFromSystem()};
+  IdSource ids(clock, rng);
+  WatchHub hub;
+  StateStore::Options options;
+  const auto& encryption = config.encryption();
+  TUTTI_ASSIGN_OR_RETURN(
+      options.keys,
+      LoadKeys(encryption.key_dir(), {encryption.keys().begin(), encryption.keys().end()}, encryption.active_key()));
+  StateStore store(std::move(options), ids);
+  return OpenDatabase(config, clock, hub, &store.journal).status();
+}
+
+// What was acknowledged by now is in the tables. Whoever serves the store puts it there within moments.
+absl::Status AwaitLog(const tutti::config::v1::StateManager& config, SqliteDb& db) {
+  constexpr int kTries = 1000;
+  const uint64_t logged = LoggedGeneration(config.data_dir());
+  Mutex mutex;
+  CondVar never;  // another process tells nobody
+  MutexLock lock(mutex);
+  for (int i = 0; i < kTries; ++i) {
+    db.Reset();
+    TUTTI_ASSIGN_OR_RETURN(uint64_t applied, AppliedGeneration(db));
+    if (applied >= logged) return absl::OkStatus();
+    absl::Status taken = TakeInLog(config);
+    if (!taken.ok() && ReasonOf(taken) != "DATA_DIR_IN_USE") return taken;
+    if (!taken.ok()) never.WaitFor(mutex, std::chrono::milliseconds(10));
+  }
+  return Error(absl::StatusCode::kUnavailable, "STORE_BEHIND",
+               absl::StrCat("the store in ", config.data_dir(),
+                            " does not get its last writes into its tables (is its "
+                            "disk full?); nothing was saved"));
 }
 
 // Into a database of its own, to be thrown away.
@@ -65,6 +109,7 @@ absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, 
           absl::StrCat("there is no store in ", config.data_dir(), "; name its folder with --state-manager.data-dir"));
     }
     TUTTI_ASSIGN_OR_RETURN(auto db, SqliteDb::Open(FileOf(config), SqliteDb::Mode::kRead, [] { return int64_t{1}; }));
+    TUTTI_RETURN_IF_ERROR(AwaitLog(config, *db));
     TUTTI_RETURN_IF_ERROR(db->Execute("BEGIN"));
     TUTTI_RETURN_IF_ERROR(WriteBackupFile(file, [&](const ChunkSink& sink) { return fill(*db, sink); }));
     db->Rollback();
@@ -96,8 +141,17 @@ absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config,
   auto restore = [&]() -> absl::StatusOr<RowCounts> {
     TUTTI_ASSIGN_OR_RETURN(auto db, SqliteDb::Open(FileOf(config), SqliteDb::Mode::kWrite, [] { return int64_t{1}; }));
     TUTTI_RETURN_IF_ERROR(MigrateSqlite(*db, MigrationTarget()));
+    TUTTI_ASSIGN_OR_RETURN(uint64_t applied, AppliedGeneration(*db));
+    const uint64_t logged = LoggedGeneration(config.data_dir());
+    if (logged > applied && !replace) {
+      return Error(absl::StatusCode::kFailedPrecondition, "STORE_NOT_EMPTY",
+                   absl::StrCat("the store in ", config.data_dir(),
+                                " holds writes of a process that was killed; --force replaces them"));
+    }
     TUTTI_RETURN_IF_ERROR(db->Begin());
     absl::Status status = ImportFile(*db, file, replace);
+    // What the log still holds is not this store's.
+    if (status.ok() && logged > 0) status = NoteApplied(*db, std::max(logged, applied));
     if (!status.ok()) {
       db->Rollback();
       return status;

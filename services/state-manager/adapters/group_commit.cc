@@ -51,7 +51,7 @@ Attempt Try(WriteSession& session, std::vector<WriteOp*>& batch, std::vector<New
     if (!out.status.ok()) break;
   }
   for (size_t i = 0; i < batch.size() && out.status.ok(); ++i) {
-    if (batch[i]->batch) continue;
+    if (batch[i]->batch || !batch[i]->apply) continue;
     int64_t before = tx.rows_written();
     absl::Status answer = RunGuarded([&] { return batch[i]->apply(tx); });
     if (!tx.failure().ok()) {
@@ -142,7 +142,8 @@ void CommitBatch(WriteSession& session, std::vector<WriteOp>& batch, DatabaseMet
   }
 }
 
-GroupCommit::GroupCommit(Options options, Commit commit) : options_(std::move(options)), commit_(std::move(commit)) {
+GroupCommit::GroupCommit(Options options, Commit commit, std::function<void()> on_idle)
+    : options_(std::move(options)), commit_(std::move(commit)), on_idle_(std::move(on_idle)) {
   for (int i = 0; i < options_.lanes; ++i) {
     lanes_.push_back(std::make_unique<Lane>());
     Lane& lane = *lanes_.back();
@@ -175,6 +176,28 @@ void GroupCommit::Enqueue(WriteOp op) {
   op.finish(Busy("writes"));
 }
 
+bool GroupCommit::AwaitWork(Lane& lane, bool& worked) {
+  lane.asleep = true;
+  bool on_time = true;
+  while (lane.queue.empty() && !lane.stopping) {
+    if (!worked) {
+      lane.wake.Wait(lane.mutex);
+      continue;
+    }
+    on_time = lane.wake.WaitFor(lane.mutex, options_.idle_after);
+    if (on_time || !lane.queue.empty() || lane.stopping) continue;
+    // Nobody has come meanwhile.
+    worked = false;
+    lane.asleep = false;
+    lane.mutex.Unlock();
+    on_idle_();
+    lane.mutex.Lock();
+    lane.asleep = true;
+  }
+  lane.asleep = false;
+  return !lane.queue.empty();
+}
+
 void GroupCommit::Run(Lane& lane) {
   std::vector<WriteOp> batch;
   // Those whom a commit answers come again together, a moment later. Who commits at once what has come meanwhile splits
@@ -182,16 +205,14 @@ void GroupCommit::Run(Lane& lane) {
   // time is spent waiting for as many.
   size_t expected = 0;
   std::chrono::steady_clock::duration took{};
+  bool worked = false;  // since it was idle
   for (;;) {
     {
       MutexLock lock(lane.mutex);
-      if (expected >= kCompany && lane.queue.size() < expected && !lane.stopping) {
+      if (options_.gather && expected >= kCompany && lane.queue.size() < expected && !lane.stopping) {
         lane.wake.WaitFor(lane.mutex, std::min<std::chrono::nanoseconds>(took / 4, kLongestWait));
       }
-      lane.asleep = true;
-      while (lane.queue.empty() && !lane.stopping) lane.wake.Wait(lane.mutex);
-      lane.asleep = false;
-      if (lane.queue.empty()) return;
+      if (!AwaitWork(lane, worked)) break;
       if (lane.queue.size() <= options_.max_batch) {
         batch.swap(lane.queue);
       } else {
@@ -201,11 +222,13 @@ void GroupCommit::Run(Lane& lane) {
       }
     }
     expected = batch.size();
+    worked = on_idle_ != nullptr;
     auto begin = std::chrono::steady_clock::now();
     commit_(batch);
     took = std::chrono::steady_clock::now() - begin;
     batch.clear();
   }
+  if (worked) on_idle_();
 }
 
 }  // namespace tutti::state_manager

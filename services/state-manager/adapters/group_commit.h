@@ -1,6 +1,7 @@
 // Group commit: writes of all callers that wait are applied and committed as one transaction, on one thread a lane.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -43,11 +44,17 @@ class GroupCommit {
     int lanes = 1;
     size_t max_batch = 4096;   // ops of one transaction
     size_t max_queue = 65536;  // ops that wait, in all lanes
+    // Whether a commit of many waits a little for those that it will answer and that come again. Worth it where a
+    // commit costs as much as the work between two of them.
+    bool gather = true;
+    // After as long without an op; never when zero.
+    std::chrono::milliseconds idle_after{0};
   };
   // Borrows a session for one batch; its error answers the whole batch.
   using Commit = std::function<void(std::vector<WriteOp>& batch)>;
 
-  GroupCommit(Options options, Commit commit);
+  // `on_idle` runs on the lane's thread, once after each time of work, and at the end.
+  GroupCommit(Options options, Commit commit, std::function<void()> on_idle = nullptr);
   // Commits what waits.
   ~GroupCommit();
   void Enqueue(WriteOp op);
@@ -62,9 +69,12 @@ class GroupCommit {
     std::thread thread;
   };
   void Run(Lane& lane);
+  // False: the lane ends.
+  bool AwaitWork(Lane& lane, bool& worked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lane.mutex);
 
   const Options options_;
   const Commit commit_;
+  const std::function<void()> on_idle_;
   std::vector<std::unique_ptr<Lane>> lanes_;
 };
 

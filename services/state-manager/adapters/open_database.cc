@@ -10,8 +10,6 @@
 #include "services/state-manager/adapters/sqlite_database.h"
 
 namespace tutti::state_manager {
-namespace {}  // namespace
-
 PostgresOptions ToPostgresOptions(const tutti::config::v1::StateManager& config) {
   const auto& postgres = config.postgres();
   PostgresOptions out;
@@ -47,13 +45,14 @@ std::vector<tutti::config::v1::StateManager> ShardConfigs(const tutti::config::v
 }
 
 absl::StatusOr<OpenedDatabase> OpenDatabase(const tutti::config::v1::StateManager& config, const Clock& clock,
-                                            NewsListener& listener) {
+                                            NewsListener& listener, DeferringWriter* deferrer) {
   OpenedDatabase out;
   if (config.postgres().dsn().empty()) {
     TUTTI_ASSIGN_OR_RETURN(auto sqlite,
                            SqliteDatabase::Open({.data_dir = config.data_dir(),
                                                  .max_batch = static_cast<size_t>(std::max(1, config.max_batch())),
-                                                 .max_queue = static_cast<size_t>(std::max(1, config.max_queue()))},
+                                                 .max_queue = static_cast<size_t>(std::max(1, config.max_queue())),
+                                                 .deferrer = deferrer},
                                                 clock, listener));
     out.metrics = &sqlite->metrics();
     out.description = absl::StrCat("SQLite in ", config.data_dir());

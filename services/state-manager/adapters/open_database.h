@@ -24,7 +24,7 @@ struct OpenedDatabase {
 PostgresOptions ToPostgresOptions(const tutti::config::v1::StateManager& config);
 // Opens and migrates. Errors name the flag to change.
 absl::StatusOr<OpenedDatabase> OpenDatabase(const tutti::config::v1::StateManager& config, const Clock& clock,
-                                            NewsListener& listener);
+                                            NewsListener& listener, DeferringWriter* deferrer = nullptr);
 // The configuration of each database of the store, the home first; one when runs are not spread.
 std::vector<tutti::config::v1::StateManager> ShardConfigs(const tutti::config::v1::StateManager& config);
 // Brings the database to a version, or says what that would do, without serving. FAILED_PRECONDITION: it is in use

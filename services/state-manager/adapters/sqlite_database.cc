@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -19,20 +20,6 @@ namespace {
 
 constexpr int kReaders = 2;
 constexpr size_t kMaxReadQueue = 4096;
-
-class SqliteWriteSession final : public WriteSession {
- public:
-  explicit SqliteWriteSession(SqliteDb& db) : db_(db) {}
-  absl::StatusOr<Transaction*> Begin() override {
-    TUTTI_RETURN_IF_ERROR(db_.Begin());
-    return &db_;
-  }
-  absl::Status Commit() override { return db_.Commit(); }
-  void Rollback() override { db_.Rollback(); }
-
- private:
-  SqliteDb& db_;
-};
 
 }  // namespace
 
@@ -60,6 +47,12 @@ absl::StatusOr<int> LockDataDir(const std::string& dir) {
   return file;
 }
 
+uint64_t LoggedGeneration(const std::string& dir) {
+  uint64_t last = 0;
+  for (const char* file : kLogFiles) last = std::max(last, WriteLog::GenerationOf(absl::StrCat(dir, "/", file)));
+  return last;
+}
+
 SqliteDatabase::SqliteDatabase(Options options, const Clock& clock, NewsListener& listener)
     : options_(std::move(options)), clock_(clock), listener_(listener) {}
 
@@ -69,13 +62,13 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(Options opt
   const Options& o = out->options_;
   auto now = [&clock] { return absl::ToUnixMicros(clock.Now()); };
   if (o.data_dir.empty()) {
-    TUTTI_ASSIGN_OR_RETURN(out->writer_, SqliteDb::Open(":memory:", SqliteDb::Mode::kMemory, now));
-    TUTTI_RETURN_IF_ERROR(MigrateSqlite(*out->writer_, MigrationTarget()));
+    TUTTI_ASSIGN_OR_RETURN(out->write_db_, SqliteDb::Open(":memory:", SqliteDb::Mode::kMemory, now));
+    TUTTI_RETURN_IF_ERROR(MigrateSqlite(*out->write_db_, MigrationTarget()));
   } else {
     TUTTI_ASSIGN_OR_RETURN(out->lock_file_, LockDataDir(o.data_dir));
     std::string file = absl::StrCat(o.data_dir, "/tutti.db");
-    TUTTI_ASSIGN_OR_RETURN(out->writer_, SqliteDb::Open(file, SqliteDb::Mode::kWrite, now));
-    TUTTI_RETURN_IF_ERROR(MigrateSqlite(*out->writer_, MigrationTarget()));
+    TUTTI_ASSIGN_OR_RETURN(out->write_db_, SqliteDb::Open(file, SqliteDb::Mode::kWrite, now));
+    TUTTI_RETURN_IF_ERROR(MigrateSqlite(*out->write_db_, MigrationTarget()));
     MutexLock lock(out->readers_mutex_);
     for (int i = 0; i < kReaders; ++i) {
       TUTTI_ASSIGN_OR_RETURN(auto reader, SqliteDb::Open(file, SqliteDb::Mode::kRead, now));
@@ -83,12 +76,24 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(Options opt
     }
     out->reader_pool_ = std::make_unique<WorkerPool>("db-read", kReaders, kMaxReadQueue);
   }
+  SqliteDatabase* raw = out.get();
+  out->writer_ = std::make_unique<SqliteWriter>(*out->write_db_, out->metrics_,
+                                                [raw](std::vector<News> news) { raw->listener_.OnNews(news); });
+  if (!o.data_dir.empty() && o.deferrer != nullptr) {
+    TUTTI_ASSIGN_OR_RETURN(auto peek,
+                           SqliteDb::Open(absl::StrCat(o.data_dir, "/tutti.db"), SqliteDb::Mode::kRead, now));
+    TUTTI_RETURN_IF_ERROR(
+        out->writer_->UseLog({absl::StrCat(o.data_dir, "/", kLogFiles[0]), absl::StrCat(o.data_dir, "/", kLogFiles[1])},
+                             *o.deferrer, std::move(peek), o.longest_behind));
+  }
   out->group_commit_ = std::make_unique<GroupCommit>(
-      GroupCommit::Options{.name = "db-write", .lanes = 1, .max_batch = o.max_batch, .max_queue = o.max_queue},
-      [raw = out.get()](std::vector<WriteOp>& batch) {
-        SqliteWriteSession session(*raw->writer_);
-        CommitBatch(session, batch, raw->metrics_, [raw](std::vector<News> news) { raw->listener_.OnNews(news); });
-      });
+      GroupCommit::Options{.name = "db-write",
+                           .lanes = 1,
+                           .max_batch = o.max_batch,
+                           .max_queue = o.max_queue,
+                           .gather = o.deferrer == nullptr,
+                           .idle_after = o.idle_after},
+      [raw](std::vector<WriteOp>& batch) { raw->writer_->Commit(batch); }, [raw] { raw->writer_->Idle(); });
   return out;
 }
 
@@ -110,7 +115,17 @@ void SqliteDatabase::Read(ReadOp op) {
     return Write(std::move(write));
   }
   auto shared = std::make_shared<ReadOp>(std::move(op));
-  bool posted = reader_pool_->TryPost([this, shared] {
+  if (!writer_->behind()) return ReadNow(std::move(shared));
+  WriteOp settle;
+  settle.finish = [this, shared](const absl::Status& status) {
+    if (!status.ok()) return shared->finish(status);
+    ReadNow(shared);
+  };
+  Write(std::move(settle));
+}
+
+void SqliteDatabase::ReadNow(std::shared_ptr<ReadOp> op) {
+  bool posted = reader_pool_->TryPost([this, op] {
     std::unique_ptr<SqliteDb> db;
     {
       MutexLock lock(readers_mutex_);
@@ -118,17 +133,17 @@ void SqliteDatabase::Read(ReadOp op) {
       readers_.pop_back();
     }
     db->Reset();
-    if (shared->snapshot) (void)db->Execute("BEGIN");
-    absl::Status answer = RunGuarded([&] { return shared->query(*db); });
+    if (op->snapshot) (void)db->Execute("BEGIN");
+    absl::Status answer = RunGuarded([&] { return op->query(*db); });
     if (answer.ok()) answer = db->failure();
-    if (shared->snapshot) db->Rollback();
+    if (op->snapshot) db->Rollback();
     {
       MutexLock lock(readers_mutex_);
       readers_.push_back(std::move(db));
     }
-    shared->finish(answer);
+    op->finish(answer);
   });
-  if (!posted) shared->finish(Busy("reads"));
+  if (!posted) op->finish(Busy("reads"));
 }
 
 }  // namespace tutti::state_manager

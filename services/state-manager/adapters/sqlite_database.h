@@ -1,6 +1,7 @@
 // SQLite as the state-manager's database: one writer thread with group commit, and reader connections beside it.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,8 +11,12 @@
 #include "runtime/time/clock.h"
 #include "services/state-manager/adapters/group_commit.h"
 #include "services/state-manager/adapters/sqlite_db.h"
+#include "services/state-manager/adapters/sqlite_writer.h"
 
 namespace tutti::state_manager {
+
+// The log's files in the data folder.
+inline constexpr const char* kLogFiles[] = {"tutti.log0", "tutti.log1"};
 
 class SqliteDatabase final : public Database {
  public:
@@ -20,6 +25,13 @@ class SqliteDatabase final : public Database {
     std::string data_dir;
     size_t max_batch = 4096;
     size_t max_queue = 65536;
+    // Whose writes are taken as records of a log before they are in the tables; the same one at each opening. Without
+    // it, and in memory, there is no log.
+    DeferringWriter* deferrer = nullptr;
+    // When what it holds is put into the tables: after as long without a write, longer than a caller needs to come
+    // again with the next; and while there are writes, before it is older.
+    std::chrono::milliseconds idle_after{5};
+    std::chrono::milliseconds longest_behind{100};
   };
   // Creates the folder and the database when they are missing, and migrates it. FAILED_PRECONDITION: the folder is in
   // use, not writable, or the database is newer than this program. DATA_LOSS: the database is damaged.
@@ -28,12 +40,14 @@ class SqliteDatabase final : public Database {
   ~SqliteDatabase() override;
 
   Dialect dialect() const override { return Dialect::kSqlite; }
+  bool defers(const BatchWriter* writer) const override { return writer_->defers(writer); }
   void Write(WriteOp op) override;
   void Read(ReadOp op) override;
   void Announce(std::vector<News> news) override;
   DatabaseMetrics& metrics() { return metrics_; }
 
  private:
+  void ReadNow(std::shared_ptr<ReadOp> op);
   SqliteDatabase(Options options, const Clock& clock, NewsListener& listener);
 
   const Options options_;
@@ -41,12 +55,16 @@ class SqliteDatabase final : public Database {
   NewsListener& listener_;
   DatabaseMetrics metrics_;
   int lock_file_ = -1;
-  std::unique_ptr<SqliteDb> writer_;
+  std::unique_ptr<SqliteDb> write_db_;
+  std::unique_ptr<SqliteWriter> writer_;
   Mutex readers_mutex_;
   std::vector<std::unique_ptr<SqliteDb>> readers_ ABSL_GUARDED_BY(readers_mutex_);
   std::unique_ptr<WorkerPool> reader_pool_;
   std::unique_ptr<GroupCommit> group_commit_;
 };
+
+// Of the last records in the log of a data folder, which another may be writing; 0: none.
+uint64_t LoggedGeneration(const std::string& dir);
 
 // Locks a data folder for this process, creating it when it is missing; the file descriptor to close.
 // FAILED_PRECONDITION: in use, or not writable.

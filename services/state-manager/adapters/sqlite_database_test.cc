@@ -190,6 +190,42 @@ TEST_P(SmallDiskTest, AFullDiskLosesNothingAndWorksAgainWhenSpaceReturns) {
   EXPECT_EQ(JournalOf("r1").size(), static_cast<size_t>(acknowledged) + 50);
 }
 
+TEST_P(SmallDiskTest, WithALogAFullDiskLosesNothingEither) {
+  std::filesystem::create_directories(disk_);
+  if (!Mount("size=8m")) GTEST_SKIP() << "may not mount here";
+  database_.reset();
+  store_ = std::make_unique<StateStore>(StoreOptions(), ids_);
+  database_ = Check(SqliteDatabase::Open({.data_dir = disk_, .deferrer = &store_->journal}, time_, hub_));
+  ASSERT_NE(database_, nullptr);
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  int64_t acknowledged = 0;
+  absl::Status status;
+  auto write = [&](int64_t most) {
+    while (acknowledged < most) {
+      status = Append("r1", 1, acknowledged + 1, 50);
+      if (!status.ok()) return;
+      acknowledged += 50;
+    }
+  };
+  write(1000);
+  ASSERT_THAT(status, IsOk());
+  std::ofstream filler(disk_ + "/filler", std::ios::binary);
+  while (filler << std::string(4096, 'f') << std::flush) {
+  }
+  write(1000000);
+  ASSERT_THAT(status, HasCodeAndText(absl::StatusCode::kUnavailable, "is full; nothing was written"));
+  EXPECT_GE(acknowledged, 1000);
+  filler.close();
+  std::filesystem::remove(disk_ + "/filler");
+  EXPECT_EQ(JournalOf("r1").size(), static_cast<size_t>(acknowledged)) << "all of it, and nothing half-written";
+  EXPECT_THAT(Append("r1", 1, acknowledged + 1, 50), IsOk());
+  database_.reset();
+  store_ = std::make_unique<StateStore>(StoreOptions(), ids_);
+  database_ = Check(SqliteDatabase::Open({.data_dir = disk_, .deferrer = &store_->journal}, time_, hub_));
+  EXPECT_EQ(JournalOf("r1").size(), static_cast<size_t>(acknowledged) + 50);
+}
+
 TEST_P(SmallDiskTest, AReadOnlyFolderIsAClearError) {
   std::filesystem::create_directories(disk_);
   if (!Mount("size=1m,ro")) GTEST_SKIP() << "may not mount here";

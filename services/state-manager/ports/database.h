@@ -172,6 +172,33 @@ class BatchWriter {
   virtual absl::Status ApplyAll(Transaction& transaction, const std::vector<void*>& items) = 0;
 };
 
+// A writer whose writes need not be in the tables when they are acknowledged. An engine that keeps a log of its own
+// (docs/adr/0015) takes them from it as one record, and has it put them into the tables later, many at once, and before
+// anybody else reads or writes. All of it but ApplySealed is called on the thread that writes.
+class DeferringWriter : public BatchWriter {
+ public:
+  // Instead of ApplyAll: answers each item as that would, and returns the record from which Replay makes the same
+  // writes. Empty: this set must be applied, and nothing has changed. Only reads by `tx`, which may lack what is
+  // deferred.
+  virtual absl::StatusOr<std::string> Defer(Transaction& tx, const std::vector<void*>& items) = 0;
+  // The record of the last Defer is on the disk, or is not and the items will be applied.
+  virtual void OnDeferred(bool durable) = 0;
+  // Rows that wait to be put into the tables, but for those that are sealed.
+  virtual size_t deferred_rows() const = 0;
+  // What is deferred by now is one part, what comes from now on the next. Only when no part is sealed.
+  virtual void Seal() = 0;
+  // Puts the sealed part into the tables, perhaps while others are deferred. Again, if the transaction was undone.
+  virtual absl::Status ApplySealed(Transaction& tx) = 0;
+  virtual void OnSealedApplied() = 0;  // and committed
+  // Puts all of it there.
+  virtual absl::Status ApplyDeferred(Transaction& tx) = 0;
+  virtual void OnApplied() = 0;
+  // Others have written to the tables: what was known of them may have changed.
+  virtual void OnTablesChanged() = 0;
+  // At start, before anything else: what the record stands for is deferred, as when it was made.
+  virtual absl::Status Replay(Transaction& tx, absl::string_view record) = 0;
+};
+
 // A write that waits for a commit.
 struct WriteOp {
   // Writes with an equal lane are committed in the order given; lanes may commit beside each other.
@@ -180,6 +207,7 @@ struct WriteOp {
   // written is then undone, and nobody else's.
   absl::AnyInvocable<absl::Status(Transaction&)> apply;
   // Instead of `apply`: the ops of one transaction with the same writer are applied in one call, before the others.
+  // Without either nothing is written, but what was written before is in the tables when it finishes.
   BatchWriter* batch = nullptr;
   void* item = nullptr;
   // After the commit (OK), or the error: the op's own, or the database's (UNAVAILABLE: nothing is known to be written,
@@ -211,6 +239,8 @@ class Database {
  public:
   virtual ~Database() = default;
   virtual Dialect dialect() const = 0;
+  // Whether `writer`'s writes may be taken as records.
+  virtual bool defers(const BatchWriter* writer) const { return false; }
   // RESOURCE_EXHAUSTED at once when too many wait.
   virtual void Write(WriteOp op) = 0;
   virtual void Read(ReadOp op) = 0;

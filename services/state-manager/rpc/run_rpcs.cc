@@ -30,17 +30,13 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, CreateRun) {
   TUTTI_CO_ASSIGN_OR_RETURN(bool mine, co_await ClaimRequest(call, *create.mutable_run()));
   // Another's run may be another database's and its engine unknown here, so that it is nobody's until it is claimed.
   if (!mine) create.clear_owner();
-  auto body = [&runs = runs_, create](Transaction& tx, v1::CreateRunResponse& out) {
-    return runs.CreateRun(tx, create, out);
+  auto begin = [&journal = journal_, &create](Database& database, auto done) {
+    journal.Create(database, std::move(create), std::move(done));
   };
-  Access& shard = shards_.Of(create.run().run_id());
   TUTTI_CO_ASSIGN_OR_RETURN(
-      response, co_await shard.Write<v1::CreateRunResponse>(*call.executor, call.deadline,
-                                                            LaneOf(create.run().run_id()), std::move(body)));
+      response,
+      co_await shards_.Of(create.run().run_id()).Await<v1::CreateRunResponse>(*call.executor, call.deadline, begin));
   if (!mine) response.set_created(false);
-  if (response.created() && create.has_owner()) {
-    journal_.RememberCreated(response.run().run_id(), response.run().lease_epoch());
-  }
   co_return absl::OkStatus();
 }
 

@@ -40,6 +40,21 @@ class Access {
     co_return std::move(call->response);
   }
 
+  // Awaits what `begin(database, done)` starts; `done` takes the answer, on any thread. The deadline is as for Write.
+  template <class Response, class Begin>
+  Task<absl::StatusOr<Response>> Await(Executor& executor, absl::Time deadline, Begin begin) {
+    auto call = std::make_shared<Call<Response>>();
+    uint64_t timer = Watch(deadline, call);
+    begin(database_, [call](absl::StatusOr<Response> answer) {
+      if (answer.ok()) call->response = *std::move(answer);
+      call->done.Set(answer.status());
+    });
+    absl::Status status = co_await call->done.Wait(executor);
+    if (timer != 0) timers_.Cancel(timer);
+    if (!status.ok()) co_return status;
+    co_return std::move(call->response);
+  }
+
   template <class Response, class Body>
   Task<absl::StatusOr<Response>> Read(Executor& executor, absl::Time deadline, bool allow_stale, Body body) {
     auto call = std::make_shared<Call<Response>>();

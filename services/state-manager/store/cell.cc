@@ -95,11 +95,11 @@ ZSTD_CCtx* Compressor() {
 
 }  // namespace
 
-std::string CellCodec::Seal(absl::string_view plain, absl::string_view place) const {
+std::string CellCodec::Seal(absl::string_view plain, absl::string_view place, Compression compression) const {
   auto keys = keys_.Get();
   unsigned char flags = keys->active.empty() ? 0 : kEncrypted;
   std::string compressed;
-  if (plain.size() >= kWorthCompressing) {
+  if (compression == Compression::kIfWorthIt && plain.size() >= kWorthCompressing) {
     compressed.resize(ZSTD_compressBound(plain.size()));
     size_t size =
         ZSTD_compressCCtx(Compressor(), compressed.data(), compressed.size(), plain.data(), plain.size(), kLevel);

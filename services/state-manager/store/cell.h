@@ -20,8 +20,10 @@ class CellCodec {
  public:
   explicit CellCodec(const KeyRing& keys) : keys_(keys) {}
 
+  enum class Compression { kIfWorthIt, kNone };
   // Compresses what is worth it, encrypts when there are keys.
-  std::string Seal(absl::string_view plain, absl::string_view place) const;
+  std::string Seal(absl::string_view plain, absl::string_view place,
+                   Compression compression = Compression::kIfWorthIt) const;
   // A cell that refers to a payload.
   std::string Reference(absl::string_view hash) const;
   // The hash of a reference; empty for a cell that holds its content.

@@ -10,6 +10,7 @@
 #include "services/state-manager/store/journal_batch.h"
 #include "services/state-manager/store/journal_entry.h"
 #include "services/state-manager/store/rows.h"
+#include "services/state-manager/store/runs.h"
 
 namespace tutti::state_manager {
 namespace {
@@ -31,14 +32,6 @@ absl::Status RunNotFound(const std::string& run_id) {
       .Metadata("run_id", run_id);
 }
 
-struct Journal::Item {
-  v1::AppendRequest request;
-  v1::AppendResponse response;
-  bool ledger_elsewhere = false;
-  Remembered after;  // the head, if it was written
-  absl::AnyInvocable<void(v1::AppendResponse)> done;
-};
-
 v1::AppendResponse Journal::Failure(const v1::AppendRequest& request, const absl::Status& database,
                                     const absl::Status& refusal) {
   v1::AppendResponse response;
@@ -56,9 +49,20 @@ v1::AppendResponse Journal::Failure(const v1::AppendRequest& request, const absl
   return response;
 }
 
+Journal::Journal(const Payloads& payloads, Ledger& ledger, const Outbox& outbox, const Runs& runs,
+                 int64_t snapshot_every)
+    : payloads_(payloads),
+      ledger_(ledger),
+      outbox_(outbox),
+      runs_(runs),
+      snapshot_every_(snapshot_every),
+      tail_(std::make_unique<Tail>()) {}
+Journal::~Journal() = default;
+
 void Journal::Append(Database& database, v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done,
                      bool ledger_elsewhere) {
   auto item = std::make_unique<Item>();
+  item->run_id = request.run_id();
   item->request = std::move(request);
   item->done = std::move(done);
   item->ledger_elsewhere = ledger_elsewhere;
@@ -68,58 +72,86 @@ void Journal::Append(Database& database, v1::AppendRequest request, absl::AnyInv
   op.item = item.get();
   op.finish = [this, item = std::move(item)](const absl::Status& status) mutable {
     if (!status.ok()) item->response = Failure(item->request, status, status);
-    Remember(*item, status.ok());
+    Remember(*item, status.ok() && !item->response.has_status());
     item->response.set_request_number(item->request.request_number());
     item->done(std::move(item->response));
   };
   database.Write(std::move(op));
 }
 
-void Journal::Remember(const Item& item, bool committed) {
+void Journal::Create(Database& database, v1::CreateRunRequest request,
+                     absl::AnyInvocable<void(absl::StatusOr<v1::CreateRunResponse>)> done) {
+  auto item = std::make_unique<Item>();
+  item->creation = std::make_unique<Creation>();
+  item->run_id = request.run().run_id();
+  item->creation->request = std::move(request);
+  item->creation->done = std::move(done);
+  WriteOp op;
+  op.lane = LaneOf(item->run_id);
+  op.batch = this;
+  op.item = item.get();
+  op.finish = [this, item = std::move(item)](const absl::Status& status) mutable {
+    Creation& creation = *item->creation;
+    absl::Status answer = status.ok() ? creation.refusal : status;
+    Remember(*item, answer.ok());
+    if (answer.ok()) {
+      creation.done(std::move(creation.response));
+    } else {
+      creation.done(std::move(answer));
+    }
+  };
+  database.Write(std::move(op));
+}
+
+void Journal::Remember(const Item& item, bool written) {
   MutexLock lock(mutex_);
-  if (!committed || item.response.has_status()) {
-    remembered_.erase(item.request.run_id());  // perhaps written, perhaps refused for what is no longer so
-  } else if (item.after.last_seq > 0) {
+  if (!written) {
+    remembered_.erase(item.run_id);  // perhaps written, perhaps refused for what is no longer so
+  } else if (!item.after.status.empty() && item.seen_changes == changes_by_others_) {
     if (!Open(item.after.status) || item.after.given_back) {
-      remembered_.erase(item.request.run_id());
+      remembered_.erase(item.run_id);
       return;
     }
     if (remembered_.size() >= kMostRemembered) remembered_.clear();
-    remembered_[item.request.run_id()] = item.after;
+    remembered_[item.run_id] = item.after;
   }
 }
 
-void Journal::RememberCreated(const std::string& run_id, int64_t lease_epoch) {
+void Journal::OnTablesChanged() {
   MutexLock lock(mutex_);
-  if (remembered_.size() >= kMostRemembered) remembered_.clear();
-  Remembered& head = remembered_[run_id];
-  head = Remembered();
-  head.lease_epoch = lease_epoch;
-  head.status = "PENDING";
+  ++changes_by_others_;
+  remembered_.clear();
 }
 
-bool Journal::RecallHeads(const std::vector<void*>& items, Heads& heads) {
-  {
-    MutexLock lock(mutex_);
-    for (auto& [run_id, head] : heads) {
-      auto known = remembered_.find(run_id);
-      if (known == remembered_.end()) return false;
-      static_cast<Remembered&>(head) = known->second;
-    }
-  }
+std::vector<absl::string_view> Journal::RecallHeads(Heads& heads) {
+  std::vector<absl::string_view> unknown;
+  MutexLock lock(mutex_);
   for (auto& [run_id, head] : heads) {
+    auto known = remembered_.find(run_id);
+    if (known == remembered_.end()) {
+      unknown.push_back(run_id);
+      continue;
+    }
+    static_cast<Remembered&>(head) = known->second;
     head.exists = true;
     head.seen_seq = head.last_seq;
     head.seen_writer_seq = head.last_writer_seq;
   }
+  return unknown;
+}
+
+bool Journal::AllPass(const std::vector<void*>& items, const Heads& heads) {
   // A refusal must not come from memory.
   absl::flat_hash_map<absl::string_view, int64_t> next;
   for (void* raw : items) {
-    const v1::AppendRequest& request = static_cast<Item*>(raw)->request;
-    const Head& head = heads[request.run_id()];
+    const Item& item = *static_cast<Item*>(raw);
+    if (item.creation) continue;
+    const v1::AppendRequest& request = item.request;
+    const Head& head = heads.find(request.run_id())->second;
     int64_t& writer_seq = next.try_emplace(request.run_id(), head.last_writer_seq + 1).first->second;
-    if (request.lease_epoch() != head.lease_epoch || request.writer_seq() != writer_seq || !request.reserve().empty() ||
-        !request.settle().empty() || !CheckForm(request).ok()) {
+    if (!head.exists || head.given_back || !Open(head.status) || request.lease_epoch() != head.lease_epoch ||
+        request.writer_seq() != writer_seq || !request.reserve().empty() || !request.settle().empty() ||
+        !CheckForm(request).ok()) {
       return false;
     }
     writer_seq += request.entries_size();
@@ -166,16 +198,36 @@ absl::Status Journal::LoadHeads(Transaction& tx, Heads& heads) {
   return load(rows);
 }
 
+absl::Status Journal::ApplyCreation(Transaction& tx, Creation& creation) {
+  creation.response.Clear();
+  creation.refusal = runs_.CreateRun(tx, creation.request, creation.response);
+  TUTTI_RETURN_IF_ERROR(tx.failure());
+  // Raced by another: all of it is undone and tried again.
+  return absl::IsAborted(creation.refusal) ? creation.refusal : absl::OkStatus();
+}
+
 absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items) {
   Heads heads;
   heads.reserve(items.size());
+  int64_t changes;
+  {
+    MutexLock lock(mutex_);
+    changes = changes_by_others_;
+  }
   for (void* raw : items) {
     auto* item = static_cast<Item*>(raw);
     item->response.Clear();
     item->after = Remembered();
-    heads[item->request.run_id()];
+    item->seen_changes = changes;
+    if (!item->creation) {
+      heads[item->request.run_id()];
+      continue;
+    }
+    TUTTI_RETURN_IF_ERROR(ApplyCreation(tx, *item->creation));
+    if (item->creation->refusal.ok() && item->creation->response.created())
+      item->after = AsCreated(item->creation->request);
   }
-  const bool known = RecallHeads(items, heads);
+  const bool known = RecallHeads(heads).empty() && AllPass(items, heads);
   if (!known) {
     for (auto& [run_id, head] : heads) head = Head();
     TUTTI_RETURN_IF_ERROR(LoadHeads(tx, heads));
@@ -184,6 +236,7 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
   batch.rows.reserve(items.size());
   for (void* raw : items) {
     auto* item = static_cast<Item*>(raw);
+    if (item->creation) continue;
     Head& head = heads[item->request.run_id()];
     bool write = known;
     if (!known) TUTTI_RETURN_IF_ERROR(Check(tx, *item, head, write));
@@ -193,6 +246,7 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     item->after = head;
   }
   absl::Status written = WriteBatch(tx, heads, batch);
+  if (written.ok()) Tell(tx, heads);
   if (absl::IsAborted(written)) {  // others have written since, and the rows are read the next time
     MutexLock lock(mutex_);
     for (const auto& [run_id, head] : heads) remembered_.erase(run_id);

@@ -13,23 +13,29 @@
 #include "services/state-manager/store/outbox.h"
 #include "services/state-manager/store/payloads.h"
 #include "tutti/state/v1/journal_service.pb.h"
+#include "tutti/state/v1/run_store_service.pb.h"
 
 namespace tutti::state_manager {
 
 namespace v1 = tutti::state::v1;
 
-class Journal final : public BatchWriter {
+class Runs;
+
+class Journal final : public DeferringWriter {
  public:
   // A run gets a snapshot when this many entries came after the last one, and a quarter of what that one stands for:
   // the work of making snapshots stays in proportion to the journal's length.
-  Journal(const Payloads& payloads, Ledger& ledger, const Outbox& outbox, int64_t snapshot_every)
-      : payloads_(payloads), ledger_(ledger), outbox_(outbox), snapshot_every_(snapshot_every) {}
+  Journal(const Payloads& payloads, Ledger& ledger, const Outbox& outbox, const Runs& runs, int64_t snapshot_every);
+  ~Journal() override;
 
   // `done` runs on a database thread after the commit, in the order of appends of one run. With the ledger elsewhere
   // (in the home database), the append's reservations have been made there before, and its settlements go there by the
   // outbox.
   void Append(Database& database, v1::AppendRequest request, absl::AnyInvocable<void(v1::AppendResponse)> done,
               bool ledger_elsewhere = false);
+  // As Runs::CreateRun; `done` runs like that of Append. The run's first append need not read what was created.
+  void Create(Database& database, v1::CreateRunRequest request,
+              absl::AnyInvocable<void(absl::StatusOr<v1::CreateRunResponse>)> done);
   // The answer to an append that was not written: the database's error, or what refused it.
   static v1::AppendResponse Failure(const v1::AppendRequest& request, const absl::Status& database,
                                     const absl::Status& refusal);
@@ -53,8 +59,6 @@ class Journal final : public BatchWriter {
 
   // Runs of one of the databases that want a snapshot, each once.
   std::vector<std::string> TakeLongRuns(size_t shard = 0, size_t shards = 1);
-  // A run was created and leased: its first append need not read it.
-  void RememberCreated(const std::string& run_id, int64_t lease_epoch);
   // What a snapshot has changed is read again with the run's next append.
   void ForgetRemembered(const std::string& run_id);
   // A snapshot of a run's journal as it is now, made from the last one and what came after; `seq` 0: that one is recent
@@ -67,11 +71,23 @@ class Journal final : public BatchWriter {
   absl::Status StoreSnapshot(Transaction& tx, const std::string& run_id, const SnapshotCell& snapshot) const;
 
   absl::Status ApplyAll(Transaction& transaction, const std::vector<void*>& items) override;
+  absl::StatusOr<std::string> Defer(Transaction& tx, const std::vector<void*>& items) override;
+  void OnDeferred(bool durable) override;
+  size_t deferred_rows() const override;
+  void Seal() override;
+  absl::Status ApplySealed(Transaction& tx) override;
+  void OnSealedApplied() override;
+  absl::Status ApplyDeferred(Transaction& tx) override;
+  void OnApplied() override;
+  void OnTablesChanged() override;
+  absl::Status Replay(Transaction& tx, absl::string_view record) override;
 
  private:
   struct Item;
+  struct Creation;
   struct Head;
   struct Batch;
+  struct Tail;
   // By ids of the requests, which outlive it.
   using Heads = absl::flat_hash_map<absl::string_view, Head>;
   // What an append needs of a run's row, as it was committed.
@@ -81,18 +97,31 @@ class Journal final : public BatchWriter {
     std::string status;
   };
 
+  absl::Status ApplyCreation(Transaction& tx, Creation& creation);
   absl::Status Check(Transaction& tx, Item& item, Head& head, bool& write);
   // The append's part in the ledger; or its refusal.
   absl::Status Account(Transaction& tx, const Item& item);
   absl::Status Write(Transaction& tx, v1::AppendRequest& request, Head& head, Batch& batch);
+  // What an entry changes in the run's row, but for its cells.
+  static void Advance(Head& head, const v1::JournalEntry& entry);
   void WriteEntry(const v1::AppendRequest& request, const v1::JournalEntry& entry, const v1::JournalEntry& stored,
                   Head& head, Batch& batch);
   // Reads and locks the runs' rows.
   static absl::Status LoadHeads(Transaction& tx, Heads& heads);
-  // Instead: what they were after the last append of this process, if that is known of all of them and would let all of
-  // `items` through. Others may have written since: WriteBatch finds out.
-  bool RecallHeads(const std::vector<void*>& items, Heads& heads);
-  void Remember(const Item& item, bool committed);
+  // Instead: what they were after the last append of this process; those of which it is not known. Others may have
+  // written since: WriteBatch finds out, or OnTablesChanged says so.
+  std::vector<absl::string_view> RecallHeads(Heads& heads);
+  // Whether the heads let all appends through that are among `items`, with nothing to do but to write them.
+  static bool AllPass(const std::vector<void*>& items, const Heads& heads);
+  absl::Status ApplyTail(Transaction& tx, Tail& tail);
+  // Whether the tables lack something of the run.
+  bool IsDeferred(absl::string_view run_id) const;
+  // Whether all creations among `items` would be carried out.
+  absl::StatusOr<bool> AllMayBeCreated(Transaction& tx, const std::vector<void*>& items) const;
+  void Remember(const Item& item, bool written);
+  static Remembered AsCreated(const v1::CreateRunRequest& request);
+  // Of what has been written: those who watch it, and who makes snapshots.
+  void Tell(Transaction& tx, const Heads& heads);
   // ABORTED: a row is not as it was seen; then nothing of the batch stays written.
   absl::Status WriteBatch(Transaction& tx, const Heads& heads, const Batch& batch);
   static absl::Status WriteOneByOne(Transaction& tx, const Heads& heads, const Batch& batch);
@@ -105,11 +134,17 @@ class Journal final : public BatchWriter {
   const Payloads& payloads_;
   Ledger& ledger_;
   const Outbox& outbox_;
+  const Runs& runs_;
   const int64_t snapshot_every_;
   Mutex mutex_;
   std::vector<std::string> long_runs_ ABSL_GUARDED_BY(mutex_);
   // Of open runs this process appended to; emptied when it has grown too large.
   absl::flat_hash_map<std::string, Remembered> remembered_ ABSL_GUARDED_BY(mutex_);
+  // What was seen of the tables before the last change by others is not remembered.
+  int64_t changes_by_others_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Deferred: the sealed part, the rest, and what the last Defer would add to that. The writing thread's; ApplySealed
+  // reads the first.
+  std::unique_ptr<Tail> sealed_, tail_, next_;
 };
 
 absl::Status RunNotFound(const std::string& run_id);

@@ -1,13 +1,34 @@
-// What one transaction of appends has to write; inside the journal only.
+// What the journal's parts share: the writes that wait, and what one transaction of them has to write.
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
+
 #include "services/state-manager/store/journal.h"
 #include "services/state-manager/store/journal_entry.h"
 
 namespace tutti::state_manager {
+
+struct Journal::Creation {
+  v1::CreateRunRequest request;  // moved away when it is deferred
+  v1::CreateRunResponse response;
+  absl::Status refusal;
+  absl::AnyInvocable<void(absl::StatusOr<v1::CreateRunResponse>)> done;
+};
+
+// A write that waits: an append or, when it has one, a creation.
+struct Journal::Item {
+  v1::AppendRequest request;
+  v1::AppendResponse response;
+  bool ledger_elsewhere = false;
+  absl::AnyInvocable<void(v1::AppendResponse)> done;
+  std::unique_ptr<Creation> creation;
+  std::string run_id;
+  Remembered after;          // the run's head, if it was written
+  int64_t seen_changes = 0;  // changes_by_others_ when it was
+};
 
 // A run's row, as far as an append needs it.
 struct Journal::Head : Remembered {
@@ -34,6 +55,22 @@ struct Journal::Batch {
     std::string cell;
   };
   std::vector<Row> rows;
+};
+
+// Writes that are durable in a log and not in the tables yet.
+struct Journal::Tail {
+  struct Created {
+    v1::CreateRunRequest request;
+    int64_t time;
+  };
+  std::vector<Created> created;
+  std::vector<v1::AppendRequest> appended;
+  // The rows of the runs in `appended` as they are in the tables, or will be when `created` is.
+  absl::flat_hash_map<std::string, Remembered> heads;
+  absl::flat_hash_set<std::string> request_keys;  // of `created`
+  size_t rows = 0;
+  // Of the next one only: whose requests it takes when they are durable.
+  std::vector<Item*> items;
 };
 
 }  // namespace tutti::state_manager

@@ -81,9 +81,7 @@ absl::Status Journal::Write(Transaction& tx, v1::AppendRequest& request, Head& h
   return absl::OkStatus();
 }
 
-void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntry& entry,
-                         const v1::JournalEntry& stored, Head& head, Batch& batch) {
-  const std::string& run_id = request.run_id();
+void Journal::Advance(Head& head, const v1::JournalEntry& entry) {
   const int64_t time = ToMicros(entry.time());
   head.progress = std::max<int64_t>(head.progress, entry.progress_percent());
   if (entry.has_run_started()) {
@@ -92,21 +90,11 @@ void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntr
     head.status = "RUNNING";
   }
   if (entry.has_run_finished()) {
-    const auto& finished = stored.run_finished();
     head.ended = true;
     head.turned = true;
-    head.status = StatusOf(finished.outcome());
+    head.status = StatusOf(entry.run_finished().outcome());
     head.end_time = std::max<int64_t>(1, time);
-    if (finished.has_output()) {
-      head.output = finished.output().hash().empty()
-                        ? payloads_.codec().Seal(finished.output().data(), absl::StrCat(OwnerOf(run_id), "/output"))
-                        : payloads_.codec().Reference(finished.output().hash());
-    }
-    if (finished.has_error()) {
-      head.error =
-          payloads_.codec().Seal(finished.error().SerializeAsString(), absl::StrCat(OwnerOf(run_id), "/error"));
-      head.error_code = finished.error().code();
-    }
+    head.error_code = entry.run_finished().has_error() ? entry.run_finished().error().code() : 0;
   }
   if (entry.has_run_parked()) {
     head.parked = head.given_back = true;
@@ -116,16 +104,33 @@ void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntr
     bool wakes = entry.run_parked().has_wake_time();
     head.wake_after = wakes ? std::max<int64_t>(1, ToMicros(entry.run_parked().wake_time()) - time) : 0;
   }
-  EntryKey key = KeyOf(entry);
-  for (const auto& usage : *key.usage) {
+  for (const auto& usage : *KeyOf(entry).usage) {
     head.used = true;
     head.calls += usage.calls();
     head.input_tokens += usage.input_tokens();
     head.output_tokens += usage.output_tokens();
     head.cost_nano_units += usage.cost_nano_units();
   }
+}
+
+void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntry& entry,
+                         const v1::JournalEntry& stored, Head& head, Batch& batch) {
+  const std::string& run_id = request.run_id();
+  Advance(head, entry);
+  if (entry.has_run_finished()) {
+    const auto& finished = stored.run_finished();
+    if (finished.has_output()) {
+      head.output = finished.output().hash().empty()
+                        ? payloads_.codec().Seal(finished.output().data(), absl::StrCat(OwnerOf(run_id), "/output"))
+                        : payloads_.codec().Reference(finished.output().hash());
+    }
+    if (finished.has_error()) {
+      head.error =
+          payloads_.codec().Seal(finished.error().SerializeAsString(), absl::StrCat(OwnerOf(run_id), "/error"));
+    }
+  }
   std::string cell = payloads_.codec().Seal(stored.SerializeAsString(), PlaceOf(run_id, entry.seq()));
-  batch.rows.push_back({run_id, entry.seq(), time, key, std::move(cell)});
+  batch.rows.push_back({run_id, entry.seq(), ToMicros(entry.time()), KeyOf(entry), std::move(cell)});
 }
 
 absl::Status Journal::WriteBatch(Transaction& tx, const Heads& heads, const Batch& batch) {
@@ -145,10 +150,16 @@ absl::Status Journal::WriteBatch(Transaction& tx, const Heads& heads, const Batc
       // Something may have come meanwhile; whoever is told looks.
       if (head.inbox_seen < head.seen_seq) tx.Announce({News::Kind::kClaimable, "", ""});
     }
+  }
+  return parked.Flush();
+}
+
+void Journal::Tell(Transaction& tx, const Heads& heads) {
+  for (const auto& [run_id, head] : heads) {
+    if (!head.written) continue;
     tx.Announce({News::Kind::kRun, std::string(run_id), ""});
     if (!head.ended && WantsSnapshot(head.last_seq, head.snapshot_seq)) NoteLong(std::string(run_id));
   }
-  return parked.Flush();
 }
 
 // One UPDATE a run, with as many columns as have changed: a row is large, and each statement writes all of it. Columns

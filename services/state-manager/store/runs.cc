@@ -133,42 +133,83 @@ absl::Status Runs::WhyNotCreated(Transaction& tx, const v1::CreateRunRequest& re
       .RetryAfter(absl::Milliseconds(100));
 }
 
-absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& request,
-                             v1::CreateRunResponse& response) const {
+absl::StatusOr<bool> Runs::InsertIf(Transaction& tx, const v1::CreateRunRequest& request, int64_t create_time,
+                                    bool unconditionally) const {
   const v1::StoredRun& run = request.run();
-  const std::string& run_id = run.run_id();
-  const bool owned = request.has_owner();
-  const std::string owner = OwnerOf(run_id);
+  const std::string owner = OwnerOf(run.run_id());
   TUTTI_ASSIGN_OR_RETURN(std::string spec, payloads_.Put(tx, owner, "spec", run.spec().data()));
   TUTTI_ASSIGN_OR_RETURN(std::string input, payloads_.Put(tx, owner, "input", run.input().data()));
-  const int64_t now = tx.NowMicros();
-  bool inserted = false;
-  {
-    // With its conditions, as one statement: they hold nearly always. (An owner that goes at this moment is as one that
-    // goes in the next: the run is claimed by another.)
-    Statement insert = tx.Prepare(
-        "INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, create_time, "
-        "labels, traceparent, request_id, owner, owner_incarnation, lease_epoch, priority, parent_run_id, forked_from) "
-        "SELECT $1::text, $2::text, $3::text, $4::bigint, $5::text, 'PENDING', $6::bytea, $7::bytea, $8::bigint, "
-        "$9::jsonb, $10::text, $11::text, $12::text, $13::text, $14::bigint, $15::bigint, $16::text, $17::text WHERE "
-        "($14::bigint = 0 OR EXISTS (SELECT 1 FROM instances WHERE name = $12 AND incarnation = $13 AND expire_time > "
-        "$8)) AND ($18::bigint = 0 OR NOT EXISTS (SELECT 1 FROM workflows WHERE name = $3 AND version > $4)) ON "
-        "CONFLICT DO NOTHING");
-    insert.BindAll(run_id, run.tenant(), run.workflow(), run.workflow_version(), run.pattern(), SqlArg::Bytes(spec),
-                   SqlArg::Bytes(input), now, ToJsonText(run.labels()), run.traceparent(),
-                   SqlArg::TextOrNull(run.request_id()), request.owner().name(), request.owner().incarnation(),
-                   owned ? 1 : 0, run.priority(), run.parent_run_id(), run.forked_from(), request.check_latest());
-    TUTTI_RETURN_IF_ERROR(insert.Run());
-    inserted = insert.Changes() > 0;
-  }
-  if (!inserted) return WhyNotCreated(tx, request, response);
-  *response.mutable_run() = run;
-  SetMicros(now, response.mutable_run()->mutable_create_time());
-  response.mutable_run()->set_lease_epoch(owned ? 1 : 0);
+  // With its conditions, as one statement: they hold nearly always. (An owner that goes at this moment is as one that
+  // goes in the next: the run is claimed by another.)
+  Statement insert = tx.Prepare(
+      "INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, create_time, "
+      "labels, traceparent, request_id, owner, owner_incarnation, lease_epoch, priority, parent_run_id, forked_from) "
+      "SELECT $1::text, $2::text, $3::text, $4::bigint, $5::text, 'PENDING', $6::bytea, $7::bytea, $8::bigint, "
+      "$9::jsonb, $10::text, $11::text, $12::text, $13::text, $14::bigint, $15::bigint, $16::text, $17::text WHERE "
+      "$19::bigint = 1 OR (($14::bigint = 0 OR EXISTS (SELECT 1 FROM instances WHERE name = $12 AND incarnation = $13 "
+      "AND expire_time > $8)) AND ($18::bigint = 0 OR NOT EXISTS (SELECT 1 FROM workflows WHERE name = $3 AND version "
+      "> $4))) ON CONFLICT DO NOTHING");
+  insert.BindAll(run.run_id(), run.tenant(), run.workflow(), run.workflow_version(), run.pattern(), SqlArg::Bytes(spec),
+                 SqlArg::Bytes(input), create_time, ToJsonText(run.labels()), run.traceparent(),
+                 SqlArg::TextOrNull(run.request_id()), request.owner().name(), request.owner().incarnation(),
+                 request.has_owner() ? 1 : 0, run.priority(), run.parent_run_id(), run.forked_from(),
+                 request.check_latest(), unconditionally);
+  TUTTI_RETURN_IF_ERROR(insert.Run());
+  return insert.Changes() > 0;
+}
+
+void Runs::AnswerCreated(const v1::CreateRunRequest& request, int64_t create_time, v1::CreateRunResponse& response) {
+  *response.mutable_run() = request.run();
+  SetMicros(create_time, response.mutable_run()->mutable_create_time());
+  response.mutable_run()->set_lease_epoch(request.has_owner() ? 1 : 0);
   response.mutable_run()->mutable_usage()->set_currency_code("USD");
   response.set_created(true);
-  if (!owned) tx.Announce({News::Kind::kClaimable, "", ""});
+}
+
+absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& request,
+                             v1::CreateRunResponse& response) const {
+  const int64_t now = tx.NowMicros();
+  TUTTI_ASSIGN_OR_RETURN(bool inserted, InsertIf(tx, request, now, /*unconditionally=*/false));
+  if (!inserted) {
+    absl::Status refused = WhyNotCreated(tx, request, response);
+    if (!refused.ok() && tx.failure().ok()) {
+      TUTTI_RETURN_IF_ERROR(Payloads::Forget(tx, OwnerOf(request.run().run_id())));
+    }
+    return refused;
+  }
+  AnswerCreated(request, now, response);
+  if (!request.has_owner()) tx.Announce({News::Kind::kClaimable, "", ""});
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Runs::MayCreate(Transaction& tx, const v1::CreateRunRequest& request) const {
+  const v1::StoredRun& run = request.run();
+  {
+    Statement row = tx.Prepare("SELECT 1 FROM runs WHERE run_id = $1");
+    row.Bind(run.run_id());
+    if (row.Step()) return false;
+    TUTTI_RETURN_IF_ERROR(row.status());
+  }
+  if (!run.request_id().empty()) {
+    Statement row = tx.Prepare("SELECT 1 FROM runs WHERE tenant = $1 AND request_id = $2");
+    row.BindAll(run.tenant(), run.request_id());
+    if (row.Step()) return false;
+    TUTTI_RETURN_IF_ERROR(row.status());
+  }
+  if (request.check_latest()) {
+    Statement row = tx.Prepare("SELECT 1 FROM workflows WHERE name = $1 AND version > $2");
+    row.BindAll(run.workflow(), run.workflow_version());
+    if (row.Step()) return false;
+    TUTTI_RETURN_IF_ERROR(row.status());
+  }
+  return !request.has_owner() || IsLive(tx, request.owner());
+}
+
+absl::Status Runs::Insert(Transaction& tx, const v1::CreateRunRequest& request, int64_t create_time) const {
+  TUTTI_ASSIGN_OR_RETURN(bool inserted, InsertIf(tx, request, create_time, /*unconditionally=*/true));
+  if (inserted) return absl::OkStatus();
+  return Error(absl::StatusCode::kInternal, "STORE_BUG",
+               absl::StrCat("run ", request.run().run_id(), " was acknowledged as new and is there already"));
 }
 
 absl::Status Runs::GetRun(Transaction& tx, const v1::GetRunRequest& request, v1::GetRunResponse& response) const {

@@ -17,6 +17,12 @@ class Runs {
   Runs(const Payloads& payloads, const Outbox& outbox) : payloads_(payloads), outbox_(outbox) {}
 
   absl::Status CreateRun(Transaction& tx, const v1::CreateRunRequest& request, v1::CreateRunResponse& response) const;
+  // Whether CreateRun would create it now.
+  absl::StatusOr<bool> MayCreate(Transaction& tx, const v1::CreateRunRequest& request) const;
+  // Stores a run that may be created.
+  absl::Status Insert(Transaction& tx, const v1::CreateRunRequest& request, int64_t create_time) const;
+  // What CreateRun answers for it.
+  static void AnswerCreated(const v1::CreateRunRequest& request, int64_t create_time, v1::CreateRunResponse& response);
   absl::Status GetRun(Transaction& tx, const v1::GetRunRequest& request, v1::GetRunResponse& response) const;
   absl::Status ListRuns(Transaction& tx, const v1::ListRunsRequest& request, v1::ListRunsResponse& response) const;
   absl::Status ListUsage(Transaction& tx, const v1::ListUsageRequest& request, v1::ListUsageResponse& response) const;
@@ -43,6 +49,9 @@ class Runs {
   absl::StatusOr<v1::StoredRun> Load(Transaction& tx, const std::string& run_id) const;
 
  private:
+  // False: it may not be created.
+  absl::StatusOr<bool> InsertIf(Transaction& tx, const v1::CreateRunRequest& request, int64_t create_time,
+                                bool unconditionally) const;
   // After an INSERT that brought nothing: the run is there already (in the response), or the error.
   absl::Status WhyNotCreated(Transaction& tx, const v1::CreateRunRequest& request,
                              v1::CreateRunResponse& response) const;

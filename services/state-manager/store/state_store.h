@@ -33,7 +33,7 @@ struct StateStore {
   StateStore(Options options, IdSource& ids)
       : keys(std::move(options.keys)),
         outbox(ledger, audit, ids),
-        journal(payloads, ledger, outbox, options.snapshot_every),
+        journal(payloads, ledger, outbox, runs, options.snapshot_every),
         contexts(payloads, ids),
         memories(payloads, embedder, ids, options.memory),
         conversations(payloads, summarizer, ids),
@@ -46,8 +46,8 @@ struct StateStore {
   Ledger ledger;
   AuditLog audit;
   Outbox outbox;
-  Journal journal;
   Runs runs{payloads, outbox};
+  Journal journal;
   RunControl control{payloads, runs, journal};
   Leases leases{runs};
   StepCache step_cache{payloads};

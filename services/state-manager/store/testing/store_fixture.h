@@ -87,7 +87,7 @@ class StoreFixture : public ::testing::TestWithParam<Engine> {
       case Engine::kMemory:
         return Check(SqliteDatabase::Open({}, time_, listener));
       case Engine::kSqlite:
-        return Check(SqliteDatabase::Open({.data_dir = dir_}, time_, listener));
+        return Check(SqliteDatabase::Open({.data_dir = dir_, .deferrer = &store_->journal}, time_, listener));
       default: {
         PostgresOptions options;
         options.dsn = dsn_;
