@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/random/random.h"
+#include "runtime/text/utf8.h"
 
 namespace tutti {
 namespace {
@@ -51,6 +52,87 @@ TEST(Json, IsWrittenAsTheLibraryWritesIt) {
     Json value = RandomJson(rng, 4);
     ASSERT_EQ(DumpJson(value), value.dump(-1, ' ', false, Json::error_handler_t::replace));
     ASSERT_EQ(DumpJson(value, 2), value.dump(2, ' ', false, Json::error_handler_t::replace));
+  }
+}
+
+// The two parsers agree, also on what is no JSON, and errors are the library's.
+TEST(Json, IsReadAsTheLibraryReadsIt) {
+  std::vector<std::string> texts = {"",
+                                    " ",
+                                    "null",
+                                    "nul",
+                                    "nullx",
+                                    "true ",
+                                    "[1,2,]",
+                                    "{\"a\":1,\"a\":2}",
+                                    "{\"a\":1,}",
+                                    "[1 2]",
+                                    "-",
+                                    "-0",
+                                    "-0.0",
+                                    "01",
+                                    "1.",
+                                    "1e5",
+                                    "1E+2",
+                                    "1e400",
+                                    "-1e400",
+                                    "1e-400",
+                                    "9223372036854775807",
+                                    "9223372036854775808",
+                                    "18446744073709551615",
+                                    "18446744073709551616",
+                                    "-9223372036854775808",
+                                    "-9223372036854775809",
+                                    "0.1",
+                                    "123456789012345678901234567890",
+                                    "\"\\u0000\"",
+                                    "\"\\ud800\"",
+                                    "\"\\ud83d\\ude00\"",
+                                    "\"\\udc00\"",
+                                    "\"\\x\"",
+                                    "\"\t\"",
+                                    "\"a",
+                                    "\xef\xbb\xbf[1]",
+                                    "[\"\xff\"]",
+                                    "{1:2}",
+                                    "{\"a\" 1}",
+                                    "[]]",
+                                    "[[]",
+                                    "\"\\ud83dx\"",
+                                    "NaN",
+                                    std::string("1\0", 2),
+                                    "/* no */ 1",
+                                    "'a'"};
+  for (int depth : {29, 30, 31, 32, 2000}) {
+    std::string open, close;
+    for (int i = 0; i < depth; ++i) {
+      open += i % 2 ? "[" : "{\"k\":";
+      close.insert(0, i % 2 ? "]" : "}");
+    }
+    texts.push_back(open + "1" + close);
+    texts.push_back(open + close);
+  }
+  Xoshiro rng(9);
+  for (int i = 0; i < 5000; ++i) {
+    std::string text = DumpJson(RandomJson(rng, 4));
+    for (uint64_t n = rng.Next() % 3; n > 0 && !text.empty(); --n) {
+      static constexpr char kBytes[] = "{}[]\",:0-e.\\ut \xc3";
+      text[rng.Next() % text.size()] = kBytes[rng.Next() % (sizeof(kBytes) - 1)];
+    }
+    texts.push_back(text);
+  }
+  for (const auto& text : texts) {
+    SCOPED_TRACE(text.substr(0, 200));
+    auto read = ParseJson(text);
+    if (!IsValidUtf8(text) || JsonDepth(text) > kMaxJsonDepth || !Json::accept(text)) {
+      EXPECT_FALSE(read.ok());
+      continue;
+    }
+    Json expected = Json::parse(text);
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(*read, expected);
+    if (text != "-0") EXPECT_EQ(read->type(), expected.type());
+    EXPECT_EQ(DumpJson(*read), DumpJson(expected));
   }
 }
 
