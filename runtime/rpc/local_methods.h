@@ -27,10 +27,13 @@ class LocalMethods {
   template <class Impl, class Request, class Response>
   void Add(ServerEnv& env, const char* name, Impl& impl,
            Task<absl::Status> (Impl::*method)(CallContext&, const Request&, Response&)) {
-    auto entry = std::make_shared<Method<Impl, Request, Response>>(env, timers_, name, impl, method);
-    MutexLock lock(mutex_);
-    methods_[name] = entry;
-    typed_[name] = std::static_pointer_cast<Typed<Request, Response>>(entry);
+    Put<Request, Response>(env, name, impl, method);
+  }
+  // For methods that keep the request.
+  template <class Impl, class Request, class Response>
+  void AddTaking(ServerEnv& env, const char* name, Impl& impl,
+                 Task<absl::Status> (Impl::*method)(CallContext&, Request&&, Response&)) {
+    Put<Request, Response>(env, name, impl, method);
   }
 
   // One method, by its messages.
@@ -63,10 +66,17 @@ class LocalMethods {
   }
 
  private:
-  template <class Impl, class Request, class Response>
+  template <class Request, class Response, class Impl, class Handler>
+  void Put(ServerEnv& env, const char* name, Impl& impl, Handler handler) {
+    auto entry = std::make_shared<Method<Impl, Handler, Request, Response>>(env, timers_, name, impl, handler);
+    MutexLock lock(mutex_);
+    methods_[name] = entry;
+    typed_[name] = std::static_pointer_cast<Typed<Request, Response>>(entry);
+  }
+
+  template <class Impl, class Handler, class Request, class Response>
   class Method final : public Typed<Request, Response>, public Raw {
    public:
-    using Handler = Task<absl::Status> (Impl::*)(CallContext&, const Request&, Response&);
     Method(ServerEnv& env, TimerService& timers, std::string name, Impl& impl, Handler handler)
         : env_(env), timers_(timers), name_(std::move(name)), impl_(impl), handler_(handler) {}
 
@@ -126,7 +136,8 @@ class LocalMethods {
       call.trace = span.context();
       call.actor = actor.empty() ? "anonymous" : std::move(actor);
       call.origin = origin.empty() ? "in-process" : std::move(origin);
-      absl::Status status = co_await (impl_.*handler_)(call, running->request, running->response);
+      absl::Status status =
+          co_await rpc_internal::StartMethod(impl_, handler_, call, std::move(running->request), running->response);
       span.SetStatus(status);
       span.End();
       env_.metrics.Record(name_, status.code(), env_.clock.Now() - start);
@@ -151,9 +162,9 @@ template <class Async, class Request, class Response>
 Task<absl::Status> CallUnary(const LocalMethods& local, CallContext& call, Async& async,
                              void (Async::*method)(grpc::ClientContext*, const Request*, Response*,
                                                    std::function<void(grpc::Status)>),
-                             const char* name, const Request& request, Response& response, absl::Duration timeout) {
+                             const char* name, Request request, Response& response, absl::Duration timeout) {
   if (auto here = local.Find<Request, Response>(name)) {
-    absl::Status status = co_await here->Call(call, request, response, timeout);
+    absl::Status status = co_await here->Call(call, std::move(request), response, timeout);
     co_return status;
   }
   absl::Status status = co_await CallUnary(call, async, method, name, request, response, timeout);

@@ -37,6 +37,13 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
 std::string MetadataOf(const grpc::CallbackServerContext& context, const char* key);
 absl::Status ShuttingDown();
 
+// A member's coroutine, begun by an ordinary function: with sanitizers GCC 12 reads an uninitialised temporary where a
+// coroutine calls through a pointer to a member.
+template <class Impl, class Method, class... Args>
+auto StartMethod(Impl& impl, Method method, Args&&... args) {
+  return (impl.*method)(std::forward<Args>(args)...);
+}
+
 // The part of a call that is the same for every shape: span, metrics, context.
 class CallRecord {
  public:
@@ -63,7 +70,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, const Request& request, Response& response,
                    Impl& impl, Method method, const char* name) {
     CallRecord record(env, context, stop_.get_token(), name);
-    absl::Status status = co_await (impl.*method)(record.call(), request, response);
+    absl::Status status = co_await StartMethod(impl, method, record.call(), request, response);
     grpc::Status out = record.End(status);
     Finish(std::move(out));
   }
@@ -128,7 +135,7 @@ class ServerStreamCall final : public grpc::ServerWriteReactor<Response>, public
                    Method method, const char* name) {
     CallRecord record(env, context, stop_.get_token(), name);
     StreamWriter<Response>& writer = *this;
-    absl::Status status = co_await (impl.*method)(record.call(), request, writer);
+    absl::Status status = co_await StartMethod(impl, method, record.call(), request, writer);
     grpc::Status out = record.End(status);
     if (last_ && out.ok()) {
       this->StartWriteAndFinish(&*last_, {}, std::move(out));
@@ -177,7 +184,7 @@ class BidiCall final : public grpc::ServerBidiReactor<Request, Response>,
     CallRecord record(env, context, stop_.get_token(), name);
     StreamReader<Request>& reader = *this;
     StreamWriter<Response>& writer = *this;
-    absl::Status status = co_await (impl.*method)(record.call(), reader, writer);
+    absl::Status status = co_await StartMethod(impl, method, record.call(), reader, writer);
     grpc::Status out = record.End(status);
     if (last_ && out.ok()) {
       this->StartWriteAndFinish(&*last_, {}, std::move(out));

@@ -31,7 +31,7 @@ class SqliteDatabase final : public Database {
     // When what it holds is put into the tables: after as long without a write, longer than a caller needs to come
     // again with the next; and while there are writes, before it is older.
     std::chrono::milliseconds idle_after{5};
-    std::chrono::milliseconds longest_behind{100};
+    std::chrono::milliseconds longest_behind{40};
   };
   // Creates the folder and the database when they are missing, and migrates it. FAILED_PRECONDITION: the folder is in
   // use, not writable, or the database is newer than this program. DATA_LOSS: the database is damaged.

@@ -121,10 +121,10 @@ Task<absl::Status> JournalRpc::HandleAppend(CallContext& call, StreamReader<v1::
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> JournalRpc::HandleLocalAppend(CallContext& call, const v1::AppendRequest& request,
+Task<absl::Status> JournalRpc::HandleLocalAppend(CallContext& call, v1::AppendRequest&& request,
                                                  v1::AppendResponse& response) {
   OneShot<v1::AppendResponse> done;
-  local_router_->Append(request, [&done](v1::AppendResponse answer) { done.Set(std::move(answer)); });
+  local_router_->Append(std::move(request), [&done](v1::AppendResponse answer) { done.Set(std::move(answer)); });
   response = co_await done.Wait(*call.executor);
   co_return absl::OkStatus();
 }

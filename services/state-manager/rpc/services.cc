@@ -16,7 +16,7 @@ JournalRpc::~JournalRpc() = default;
 
 void JournalRpc::Offer(LocalMethods& local) {
   local_router_ = std::make_shared<AppendRouter>(shards_, journal_, ledger_);
-  local.Add(env_, "tutti.state.v1.JournalService/Append", *this, &JournalRpc::HandleLocalAppend);
+  local.AddTaking(env_, "tutti.state.v1.JournalService/Append", *this, &JournalRpc::HandleLocalAppend);
 }
 
 RunStoreRpc::RunStoreRpc(const RpcDeps& deps, StateStore& store)

@@ -32,7 +32,7 @@ Task<absl::StatusOr<AgentAnswer>> GrpcAgents::Execute(CallContext& call, Attempt
   using Async = tutti::agent::v1::AgentExecutionService::StubInterface::async_interface;
   absl::Status status =
       co_await CallUnary(local_, child, *execution_->async(), &Async::Execute,
-                         "tutti.agent.v1.AgentExecutionService/Execute", request, response, kNoOwnTimeout);
+                         "tutti.agent.v1.AgentExecutionService/Execute", std::move(request), response, kNoOwnTimeout);
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   AgentAnswer answer;
@@ -72,7 +72,7 @@ Task<absl::StatusOr<Json>> GrpcTools::Execute(CallContext& call, Attempt attempt
   using Async = tutti::tool::v1::ToolExecutionService::StubInterface::async_interface;
   absl::Status status =
       co_await CallUnary(local_, child, *execution_->async(), &Async::Execute,
-                         "tutti.tool.v1.ToolExecutionService/Execute", request, response, kNoOwnTimeout);
+                         "tutti.tool.v1.ToolExecutionService/Execute", std::move(request), response, kNoOwnTimeout);
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   auto result = FromPayload(response.result());

@@ -30,15 +30,15 @@ class StateClient {
         memories_(state::MemoryService::NewStub(channel)),
         schedules_(state::ScheduleStoreService::NewStub(channel)) {}
 
-#define TUTTI_STATE_CALL(Service, stub, Name)                                                                         \
-  Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {                 \
-    using Async = state::Service::StubInterface::async_interface;                                                     \
-    state::Name##Response response;                                                                                   \
-    absl::Status status =                                                                                             \
-        co_await CallUnary(local_, call, *stub->async(), &Async::Name, "tutti.state.v1." #Service "/" #Name, request, \
-                           response, absl::Seconds(10));                                                              \
-    if (!status.ok()) co_return status;                                                                               \
-    co_return std::move(response);                                                                                    \
+#define TUTTI_STATE_CALL(Service, stub, Name)                                                                \
+  Task<absl::StatusOr<state::Name##Response>> Name(CallContext& call, state::Name##Request request) {        \
+    using Async = state::Service::StubInterface::async_interface;                                            \
+    state::Name##Response response;                                                                          \
+    absl::Status status =                                                                                    \
+        co_await CallUnary(local_, call, *stub->async(), &Async::Name, "tutti.state.v1." #Service "/" #Name, \
+                           std::move(request), response, absl::Seconds(10));                                 \
+    if (!status.ok()) co_return status;                                                                      \
+    co_return std::move(response);                                                                           \
   }
   TUTTI_STATE_CALL(RunStoreService, runs_, CreateRun)
   TUTTI_STATE_CALL(RunStoreService, runs_, GetRun)
