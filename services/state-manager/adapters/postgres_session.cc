@@ -17,6 +17,7 @@ namespace tutti::state_manager {
 // A parameter in text form.
 struct PgParam {
   bool null = true;
+  bool bytes = false;  // `text` is bytes, to be written as hexadecimal digits
   std::string text;
 };
 
@@ -28,7 +29,9 @@ struct string_traits<tutti::state_manager::PgParam> {
   static constexpr const char* name() noexcept { return "parameter"; }
   static constexpr bool has_null() noexcept { return true; }
   static bool is_null(const tutti::state_manager::PgParam& param) { return param.null; }
-  static std::string to_string(const tutti::state_manager::PgParam& param) { return param.text; }
+  static std::string to_string(const tutti::state_manager::PgParam& param) {
+    return param.bytes ? absl::StrCat("\\x", absl::BytesToHexString(param.text)) : param.text;
+  }
 };
 }  // namespace pqxx
 
@@ -145,7 +148,8 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
         }
         break;
       case SqlArg::Kind::kBytes:
-        param.text = absl::StrCat("\\x", absl::BytesToHexString(arg.text));
+        param.bytes = true;
+        param.text = std::string(arg.text);
         break;
     }
   }
@@ -221,16 +225,17 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
   }
   void Execute() {
     auto& transaction = *session_.connection_->current;
-    pqxx::internal::dynamic_params<std::vector<PgParam>::const_iterator> params(params_.begin(), params_.end());
-    if (!session_.options_.prepared_statements) {
-      result_ = transaction.exec_params(sql_, params);
-    } else {
-      if (!prepared_) {
-        session_.connection_->link.prepare(name_, sql_);
-        prepared_ = true;
-      }
-      result_ = transaction.exec_prepared(name_, params);
+    if (session_.options_.prepared_statements && !prepared_) {
+      session_.connection_->link.prepare(name_, sql_);
+      prepared_ = true;
     }
+    // A last parameter can be sent as the bytes it is, half as many.
+    const bool raw = !params_.empty() && params_.back().bytes && !params_.back().null;
+    pqxx::internal::dynamic_params<std::vector<PgParam>::const_iterator> params(params_.begin(), params_.end() - raw);
+    auto run = [&](const auto&... all) {
+      return prepared_ ? transaction.exec_prepared(name_, all...) : transaction.exec_params(sql_, all...);
+    };
+    result_ = raw ? run(params, pqxx::binarystring(params_.back().text)) : run(params);
     changes_ = result_.columns() > 0 ? static_cast<int64_t>(result_.size()) : 0;
     if (auto affected = result_.affected_rows(); affected > 0) changes_ = static_cast<int64_t>(affected);
     if (!absl::StartsWithIgnoreCase(sql_, "SELECT")) session_.rows_written_ += changes_;

@@ -231,10 +231,15 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
       "input_tokens, output_tokens, cost_nano_units, currency_code) SELECT * FROM unnest($29::text[], $30::bigint[], "
       "$31::bigint[], $32::bigint[], $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[], "
       "$38::bigint[], $39::bigint[], $40::bigint[], $41::text[])) INSERT INTO journal (run_id, seq, time, kind, path, "
-      "step_kind, attempt, target, error_code, entry) SELECT * FROM unnest($19::text[], $20::bigint[], $21::bigint[], "
-      "$22::text[], $23::text[], $24::text[], $25::bigint[], $26::text[], $27::bigint[], $28::bytea[]) WHERE 1 / (CASE "
-      "WHEN (SELECT count(*) FROM head) = $1::bigint THEN 1 ELSE 0 END) = 1");
-  Columns runs(17), entries(10), usage(13);
+      "step_kind, attempt, target, error_code, entry) SELECT e.run_id, e.seq, e.time, e.kind, e.path, e.step_kind, "
+      "e.attempt, e.target, e.error_code, substring($43::bytea FROM e.begin::int FOR e.size::int) FROM "
+      "unnest($19::text[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::text[], $25::bigint[], "
+      "$26::text[], $27::bigint[], $28::bigint[], $42::bigint[]) AS e(run_id, seq, time, kind, path, step_kind, "
+      "attempt, "
+      "target, error_code, begin, size) WHERE 1 / (CASE WHEN (SELECT count(*) FROM head) = "
+      "$1::bigint THEN 1 ELSE 0 END) = 1");
+  Columns runs(17), entries(10), usage(13), sizes(1);
+  std::string cells;  // one behind the other: as elements of an array they would be written as text, twice as large
   int64_t written = 0;
   bool parked = false;
   // In one order everywhere, in which rows are locked: replicas do not wait for each other in a circle.
@@ -254,7 +259,9 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
   if (written == 0) return absl::OkStatus();
   for (const auto& row : batch.rows) {
     entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind, row.key.attempt,
-                row.key.target, row.key.error_code, Hex(row.cell));
+                row.key.target, row.key.error_code, cells.size() + 1);
+    sizes.Add(row.cell.size());
+    cells += row.cell;
     int position = 0;
     for (const auto& used : *row.key.usage) {
       usage.Add(row.run_id, row.seq, position++, row.time, row.key.path, used.agent(), used.provider(), used.model(),
@@ -265,6 +272,8 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
   runs.BindTo(all);
   entries.BindTo(all);
   usage.BindTo(all);
+  sizes.BindTo(all);
+  all.BindBytes(cells);
   return parked ? all.Run() : all.RunAndCommit();
 }
 

@@ -131,7 +131,9 @@ absl::Status Memories::SyncLocked(Transaction& tx) const {
   Statement rows = tx.Prepare(
       tx.sqlite()
           ? "SELECT change, number, removed FROM memory_changes WHERE change > $1 AND $2::bigint > 0 ORDER BY change"
-          : "SELECT change, number, removed FROM memory_changes WHERE change > $1 OR time > $2 ORDER BY change");
+          // Not by OR, for which PostgreSQL reads all of them.
+          : "SELECT change, number, removed FROM memory_changes WHERE change > $1 UNION SELECT change, number, removed "
+            "FROM memory_changes WHERE time > $2 ORDER BY change");
   rows.BindAll(synced_change_, tx.NowMicros() - kSlowest);
   int64_t newest = synced_change_;
   while (rows.Step()) {
