@@ -151,7 +151,11 @@ absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config,
     TUTTI_RETURN_IF_ERROR(db->Begin());
     absl::Status status = ImportFile(*db, file, replace);
     // What the log still holds is not this store's.
-    if (status.ok() && logged > 0) status = NoteApplied(*db, std::max(logged, applied));
+    if (status.ok()) {
+      auto imported = AppliedGeneration(*db);
+      const uint64_t last = std::max({logged, applied, imported.ok() ? *imported : 0});
+      if (last > 0) status = NoteApplied(*db, last);
+    }
     if (!status.ok()) {
       db->Rollback();
       return status;

@@ -40,7 +40,6 @@ class SqliteDatabase final : public Database {
   ~SqliteDatabase() override;
 
   Dialect dialect() const override { return Dialect::kSqlite; }
-  bool defers(const BatchWriter* writer) const override { return writer_->defers(writer); }
   void Write(WriteOp op) override;
   void Read(ReadOp op) override;
   void Announce(std::vector<News> news) override;

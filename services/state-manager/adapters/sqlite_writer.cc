@@ -48,6 +48,13 @@ absl::Status SqliteWriter::UseLog(const std::array<std::string, 2>& files, Defer
   longest_behind_ = longest_behind;
   if (logs_[0]->generation() < logs_[1]->generation()) current_ = 1;
   generation_ = std::max(applied + 1, log().generation());
+  // Each generation has a record, and two at most are not in the tables.
+  if (generation_ > applied + 2 || (generation_ == applied + 2 && other_log().generation() != applied + 1)) {
+    return Error(absl::StatusCode::kDataLoss, "WRITE_LOG_UNFITTING",
+                 absl::StrCat(files[current_], " goes on from writes that are neither in ", files[1 - current_],
+                              " nor in the database: one of the files was exchanged or is missing. Restore the data "
+                              "folder from a backup, or move the log's files away to go on without the last writes"));
+  }
   bool found = false;
   for (size_t i : {1 - current_, current_}) {
     for (const std::string& record : logs_[i]->found()) {
@@ -94,6 +101,8 @@ absl::Status SqliteWriter::Commit() {
   if (settles_) {
     deferrer_->OnApplied();
     log().BeginGeneration(++generation_);
+    other_log().Empty();
+    tail_since_ = {};
     behind_.store(false, std::memory_order_release);
   }
   if (others_write_ && deferrer_) deferrer_->OnTablesChanged();
@@ -172,6 +181,7 @@ void SqliteWriter::AwaitApplied() {
   handed_over_ = false;
   if (applied_->ok()) {
     deferrer_->OnSealedApplied();
+    other_log().Empty();
   } else {
     doubtful_ = true;  // the next transaction tries again, and tells what is wrong
   }

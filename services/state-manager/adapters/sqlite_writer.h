@@ -43,7 +43,6 @@ class SqliteWriter final : private WriteSession {
   void Commit(std::vector<WriteOp>& batch);
   // Puts what is deferred into the tables while nobody waits.
   void Idle();
-  bool defers(const BatchWriter* writer) const { return writer == deferrer_; }
   // Something acknowledged is not in the tables.
   bool behind() const { return behind_.load(std::memory_order_acquire); }
 
@@ -63,6 +62,7 @@ class SqliteWriter final : private WriteSession {
   absl::Status Settle();
   bool log_in_use() const { return deferrer_ != nullptr; }
   WriteLog& log() { return *logs_[current_]; }
+  WriteLog& other_log() { return *logs_[1 - current_]; }
 
   SqliteDb& db_;  // the applying thread's while it applies
   DatabaseMetrics& metrics_;

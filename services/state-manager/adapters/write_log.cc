@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -80,6 +81,13 @@ absl::Status WriteAll(int descriptor, absl::string_view bytes, size_t offset) {
 absl::StatusOr<std::unique_ptr<WriteLog>> WriteLog::Open(const std::string& file, uint64_t applied) {
   int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (descriptor < 0) return FileError("open", file);
+  // That the file is there must outlive a power cut, too.
+  std::string folder = std::filesystem::path(file).parent_path();
+  int parent = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (parent >= 0) {
+    (void)fsync(parent);  // some file systems cannot, and need not
+    close(parent);
+  }
   std::unique_ptr<WriteLog> log(new WriteLog(file, descriptor));
   TUTTI_RETURN_IF_ERROR(log->Read(applied));
   return log;
@@ -149,6 +157,7 @@ absl::Status WriteLog::Append(absl::string_view record) {
   frame_.resize(size);
   header.crc = CrcOf(frame_.data(), record.size());
   std::memcpy(frame_.data(), &header, sizeof(Header));
+  dirty_ = std::max(dirty_, end_ + size);
   absl::Status status = Extend(end_ + size);
   if (status.ok()) status = WriteAll(descriptor_, frame_, end_);
   if (status.ok() && fdatasync(descriptor_) != 0) status = absl::ErrnoToStatus(errno, "the log cannot be synced");
@@ -158,7 +167,6 @@ absl::Status WriteLog::Append(absl::string_view record) {
   }
   end_ += size;
   ++number_;
-  dirty_ = std::max(dirty_, end_);
   return absl::OkStatus();
 }
 

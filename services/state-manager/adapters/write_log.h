@@ -47,6 +47,8 @@ class WriteLog {
   uint64_t generation() const { return generation_; }
   // All records of the last generation are in the database, which says so itself.
   void BeginGeneration(uint64_t generation);
+  // The same, and no generation begins here for now.
+  void Empty() { BeginGeneration(0); }
   // Nobody needs what the file still holds of former generations. An error is none: they are not read anyhow.
   void Wipe();
 

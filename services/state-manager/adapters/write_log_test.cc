@@ -371,14 +371,29 @@ TEST_P(LoggedStoreTest, WhoReadsSeesWhatWasAcknowledgedBefore) {
 
 TEST_P(LoggedStoreTest, ALogThatDoesNotBelongToTheDatabaseIsToldOf) {
   auto engine = Register("e", "1");
-  ASSERT_THAT(CreateLogged("r1", engine), IsOk());
-  Number("SELECT 1");  // now it is in the tables
+  ASSERT_THAT(Create("r1", &engine), IsOk());  // in the tables at once
   ASSERT_THAT(Append("r1", 1, 1), IsOk());
   std::string cut = CutOff();
   for (const char* end : {"", "-wal", "-shm"}) std::filesystem::remove(cut + "/tutti.db" + end);
   StateStore store{{}, ids_};
   EXPECT_THAT(SqliteDatabase::Open({.data_dir = cut, .deferrer = &store.journal}, time_, hub_),
               HasCodeAndText(absl::StatusCode::kDataLoss, "do not follow what the database holds"));
+}
+
+TEST_P(LoggedStoreTest, AMissingLogIsToldOf) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(CreateLogged("r1", engine), IsOk());
+  std::string cut = CutOff();
+  // As if the generation before had been in the other file, and that file was lost.
+  std::filesystem::remove(cut + "/tutti.log0");
+  std::filesystem::remove(cut + "/tutti.log1");
+  auto later = *WriteLog::Open(cut + "/tutti.log1", 0);
+  later->BeginGeneration(WriteLog::GenerationOf(dir_ + "/tutti.log0") + WriteLog::GenerationOf(dir_ + "/tutti.log1") +
+                         1);
+  ASSERT_THAT(later->Append("any"), IsOk());
+  StateStore store{{}, ids_};
+  EXPECT_THAT(SqliteDatabase::Open({.data_dir = cut, .deferrer = &store.journal}, time_, hub_),
+              HasCodeAndText(absl::StatusCode::kDataLoss, "one of the files was exchanged or is missing"));
 }
 
 TEST_P(LoggedStoreTest, ABackupHoldsWhatTheLogHolds) {
@@ -421,6 +436,9 @@ TEST_P(SealedLogTest, WithKeysTheLogIsEncryptedAndAnIdleStoreHasWipedIt) {
   EXPECT_NE(bytes.find_first_not_of('\0'), std::string::npos);
   EXPECT_EQ(bytes.find("nnnnnnnn"), std::string::npos);
   std::string cut = CutOff();
+  Reopen(dir_, std::chrono::hours(0));  // each write is handed over to the applying thread: both logs are used
+  ASSERT_THAT(Append("r1", 1, 2), IsOk());
+  ASSERT_THAT(Append("r1", 1, 3), IsOk());
   database_.reset();
   for (const char* log : {"/tutti.log0", "/tutti.log1"}) {
     EXPECT_EQ(Slurp(dir_ + log).find_first_not_of('\0'), std::string::npos) << "nothing is left";

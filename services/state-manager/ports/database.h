@@ -239,8 +239,6 @@ class Database {
  public:
   virtual ~Database() = default;
   virtual Dialect dialect() const = 0;
-  // Whether `writer`'s writes may be taken as records.
-  virtual bool defers(const BatchWriter* writer) const { return false; }
   // RESOURCE_EXHAUSTED at once when too many wait.
   virtual void Write(WriteOp op) = 0;
   virtual void Read(ReadOp op) = 0;

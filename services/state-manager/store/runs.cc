@@ -115,6 +115,8 @@ absl::Status Runs::WhyNotCreated(Transaction& tx, const v1::CreateRunRequest& re
     }
     TUTTI_RETURN_IF_ERROR(row.status());
   }
+  // It is not there: what was put for it belongs to nobody.
+  TUTTI_RETURN_IF_ERROR(Payloads::Forget(tx, OwnerOf(run.run_id())));
   if (request.has_owner() && !IsLive(tx, request.owner())) {
     return Error(absl::StatusCode::kFailedPrecondition, "INSTANCE_UNKNOWN",
                  absl::StrCat("instance ", request.owner().name(), " is not registered or has expired"));
@@ -170,13 +172,7 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
                              v1::CreateRunResponse& response) const {
   const int64_t now = tx.NowMicros();
   TUTTI_ASSIGN_OR_RETURN(bool inserted, InsertIf(tx, request, now, /*unconditionally=*/false));
-  if (!inserted) {
-    absl::Status refused = WhyNotCreated(tx, request, response);
-    if (!refused.ok() && tx.failure().ok()) {
-      TUTTI_RETURN_IF_ERROR(Payloads::Forget(tx, OwnerOf(request.run().run_id())));
-    }
-    return refused;
-  }
+  if (!inserted) return WhyNotCreated(tx, request, response);
   AnswerCreated(request, now, response);
   if (!request.has_owner()) tx.Announce({News::Kind::kClaimable, "", ""});
   return absl::OkStatus();
