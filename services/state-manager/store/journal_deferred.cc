@@ -15,9 +15,12 @@ constexpr char kPlace[] = "write_log";
 constexpr size_t kMostRecordBytes = size_t{1} << 20;
 
 absl::Status Unfitting(absl::string_view run_id) {
-  return Error(absl::StatusCode::kDataLoss, "WRITE_LOG_UNFITTING",
-               absl::StrCat("acknowledged entries of run ", run_id,
-                            " do not follow what the database holds; the database was exchanged or altered"));
+  return Error(
+      absl::StatusCode::kDataLoss, "WRITE_LOG_UNFITTING",
+      absl::StrCat(
+          "acknowledged entries of run ", run_id,
+          " do not follow what the database holds; the database was exchanged or altered. Restore the data folder "
+          "from a backup, or move the log's files away to go on without the last writes"));
 }
 
 bool Parks(const v1::AppendRequest& request) {
@@ -34,7 +37,6 @@ class LentRecord {
     while (record_.created_size() > 0) record_.mutable_created()->UnsafeArenaReleaseLast();
     while (record_.appended_size() > 0) record_.mutable_appended()->UnsafeArenaReleaseLast();
   }
-  v1::WriteLogRecord& operator*() { return record_; }
   v1::WriteLogRecord* operator->() { return &record_; }
 
  private:
@@ -141,8 +143,10 @@ absl::StatusOr<std::string> Journal::Defer(Transaction& tx, const std::vector<vo
     record->mutable_appended()->UnsafeArenaAddAllocated(&item->request);
   }
   Tell(tx, heads);
-  if (record->ByteSizeLong() > kMostRecordBytes) return "";
-
+  if (record->ByteSizeLong() > kMostRecordBytes) {
+    next_.reset();
+    return "";
+  }
   return payloads_.codec().Seal(record->SerializeAsString(), kPlace, CellCodec::Compression::kNone);
 }
 
@@ -213,7 +217,10 @@ absl::Status Journal::Replay(Transaction& tx, absl::string_view sealed) {
   TUTTI_ASSIGN_OR_RETURN(std::string plain, payloads_.codec().Open(sealed, kPlace));
   v1::WriteLogRecord record;
   if (!record.ParseFromString(plain)) {
-    return Error(absl::StatusCode::kDataLoss, "WRITE_LOG_DAMAGED", "a record of the log is none");
+    return Error(
+        absl::StatusCode::kDataLoss, "WRITE_LOG_DAMAGED",
+        "a record of the log cannot be read. Restore the data folder from a backup, or move the log's files away to "
+        "go on without the last writes");
   }
   for (auto& request : *record.mutable_created()) {
     tail_->heads[request.run().run_id()] = AsCreated(request);
