@@ -14,10 +14,12 @@
 
 namespace tutti::state_manager {
 
-// A parameter in text form.
+// A parameter in text form, or in the form in which the server keeps it.
 struct PgParam {
   bool null = true;
-  bool bytes = false;  // `text` is bytes, to be written as hexadecimal digits
+  bool bytes = false;   // `text` is bytes, to be written as hexadecimal digits
+  bool column = false;  // `text` is an array in binary form
+  bool number = false;  // of a bigint, if columns stand beside it
   std::string text;
 };
 
@@ -67,6 +69,37 @@ absl::Status FromSqlState(const std::string& state, const std::string& text) {
 }
 
 constexpr size_t kMaxPrepared = 500;
+
+void PutBigEndian(std::string& out, uint64_t value, int bytes) {
+  for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out.push_back(static_cast<char>(value >> shift));
+}
+
+// As array_send writes it (src/backend/utils/adt/arrayfuncs.c): dimensions, whether there are nulls, the elements'
+// type, each dimension's size and first index, each element behind its size.
+std::string BinaryArray(const SqlColumn& column) {
+  constexpr uint64_t kInt8 = 20, kText = 25, kBytea = 17;  // pg_type.dat
+  const bool ints = column.kind() == SqlColumn::Kind::kInts;
+  const size_t count = ints ? column.ints().size() : column.texts().size();
+  size_t bytes = 20 + 4 * count + 8 * column.ints().size();
+  for (absl::string_view text : column.texts()) bytes += text.size();
+  std::string out;
+  out.reserve(bytes);
+  PutBigEndian(out, count > 0 ? 1 : 0, 4);
+  PutBigEndian(out, 0, 4);
+  PutBigEndian(out, ints ? kInt8 : column.kind() == SqlColumn::Kind::kTexts ? kText : kBytea, 4);
+  if (count == 0) return out;
+  PutBigEndian(out, count, 4);
+  PutBigEndian(out, 1, 4);
+  for (int64_t value : column.ints()) {
+    PutBigEndian(out, 8, 4);
+    PutBigEndian(out, static_cast<uint64_t>(value), 8);
+  }
+  for (absl::string_view text : column.texts()) {
+    PutBigEndian(out, text.size(), 4);
+    out.append(text.data(), text.size());
+  }
+  return out;
+}
 
 std::string OneLine(absl::string_view text) {
   return absl::StrReplaceAll(absl::StripAsciiWhitespace(text), {{"\n", "; "}, {"\t", " "}});
@@ -136,6 +169,7 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
         break;
       case SqlArg::Kind::kInt:
         param.text = absl::StrCat(arg.integer);
+        param.number = true;
         break;
       case SqlArg::Kind::kDouble:
         param.text = pqxx::to_string(arg.real);
@@ -162,6 +196,13 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
                       absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
     }
     param.text += "}";
+  }
+  void BindColumn(int position, const SqlColumn& column) override {
+    PgParam& param = At(position);
+    param.null = false;
+    param.column = true;
+    param.text = BinaryArray(column);
+    columns_ = true;
   }
   bool StepAndCommit() override {
     commit_ = session_.alone() && session_.state_ == State::kToBegin;
@@ -213,7 +254,7 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
   const absl::Status& status() const override { return status_; }
   void Release() override {
     result_ = pqxx::result();
-    ran_ = commit_ = false;
+    ran_ = commit_ = columns_ = false;
     status_ = absl::OkStatus();
     for (auto& param : params_) param = PgParam();
   }
@@ -229,16 +270,30 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
       session_.connection_->link.prepare(name_, sql_);
       prepared_ = true;
     }
-    // A last parameter can be sent as the bytes it is, half as many.
-    const bool raw = !params_.empty() && params_.back().bytes && !params_.back().null;
-    pqxx::internal::dynamic_params<std::vector<PgParam>::const_iterator> params(params_.begin(), params_.end() - raw);
-    auto run = [&](const auto&... all) {
-      return prepared_ ? transaction.exec_prepared(name_, all...) : transaction.exec_params(sql_, all...);
+    auto run = [&](const auto& all) {
+      return prepared_ ? transaction.exec_prepared(name_, all) : transaction.exec_params(sql_, all);
     };
-    result_ = raw ? run(params, pqxx::binarystring(params_.back().text)) : run(params);
+    if (columns_) {  // libpqxx sends either all of a list in binary form or none
+      std::vector<pqxx::binarystring> binary;
+      binary.reserve(params_.size());
+      for (const PgParam& param : params_) binary.push_back(Binary(param));
+      result_ = run(pqxx::internal::dynamic_params<std::vector<pqxx::binarystring>::const_iterator>(binary.begin(),
+                                                                                                    binary.end()));
+    } else {
+      result_ =
+          run(pqxx::internal::dynamic_params<std::vector<PgParam>::const_iterator>(params_.begin(), params_.end()));
+    }
     changes_ = result_.columns() > 0 ? static_cast<int64_t>(result_.size()) : 0;
     if (auto affected = result_.affected_rows(); affected > 0) changes_ = static_cast<int64_t>(affected);
     if (!absl::StartsWithIgnoreCase(sql_, "SELECT")) session_.rows_written_ += changes_;
+  }
+  static pqxx::binarystring Binary(const PgParam& param) {
+    if (!param.number) return pqxx::binarystring(param.text);
+    int64_t value = 0;
+    (void)absl::SimpleAtoi(param.text, &value);
+    std::string bytes;
+    PutBigEndian(bytes, static_cast<uint64_t>(value), 8);
+    return pqxx::binarystring(bytes);
   }
   pqxx::field Field(int column) const { return result_[static_cast<pqxx::result::size_type>(row_)][column]; }
   absl::string_view View(int column) const {
@@ -250,7 +305,8 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
   const std::string sql_, name_;
   bool prepared_ = false;
   bool ran_ = false;
-  bool commit_ = false;  // the statement is a transaction of its own
+  bool commit_ = false;   // the statement is a transaction of its own
+  bool columns_ = false;  // there are columns among its parameters
   std::vector<PgParam> params_;
   pqxx::result result_;
   int row_ = -1;

@@ -56,6 +56,10 @@ class SqliteDb::StatementOfSqlite final : public StatementImpl {
     for (const auto& value : values) list.push_back(value);
     Bind(position, DumpJson(list));
   }
+  void BindColumn(int, const SqlColumn&) override {
+    status_ = absl::UnimplementedError("SQLite takes its rows one by one");
+    if (db_.failure_.ok()) db_.failure_ = status_;
+  }
   bool Step() override {
     if (!statement_) return Fail("cannot prepare a statement on");
     if (!db_.failure_.ok()) {

@@ -49,12 +49,31 @@ class SqlArg {
   SqlArg(Kind kind, absl::string_view value) : kind(kind), text(value) {}
 };
 
+// Values of one column, for statements that take rows by columns (`unnest($1::bigint[], $2::text[])`), on PostgreSQL:
+// they travel as they are in memory and not as text. Borrows texts and bytes.
+class SqlColumn {
+ public:
+  enum class Kind { kInts, kTexts, kBytes };
+  explicit SqlColumn(Kind kind) : kind_(kind) {}
+  void Add(int64_t value) { ints_.push_back(value); }
+  void Add(absl::string_view value) { texts_.push_back(value); }
+  Kind kind() const { return kind_; }
+  const std::vector<int64_t>& ints() const { return ints_; }
+  const std::vector<absl::string_view>& texts() const { return texts_; }  // or bytes
+
+ private:
+  Kind kind_;
+  std::vector<int64_t> ints_;
+  std::vector<absl::string_view> texts_;
+};
+
 // The engine's half of a statement.
 class StatementImpl {
  public:
   virtual ~StatementImpl() = default;
   virtual void Bind(int position, const SqlArg& arg) = 0;  // from 1
   virtual void BindList(int position, const std::vector<std::string>& values) = 0;
+  virtual void BindColumn(int position, const SqlColumn& column) = 0;
   virtual bool Step() = 0;
   // See Statement::RunAndCommit.
   virtual bool StepAndCommit() { return Step(); }
@@ -92,6 +111,12 @@ class Statement {
   // For `= ANY($n)`.
   Statement& BindList(const std::vector<std::string>& values) {
     impl_->BindList(next_++, values);
+    return *this;
+  }
+  // For `unnest($n::type[])`. The statement's other parameters are then of type bigint, text or bytea, and none is
+  // null.
+  Statement& BindColumn(const SqlColumn& column) {
+    impl_->BindColumn(next_++, column);
     return *this;
   }
   // True: a row is there. Errors are kept: see status().

@@ -42,24 +42,28 @@ const char* StatusOf(v1::Outcome outcome) {
 
 std::string OwnerOf(const std::string& run_id) { return absl::StrCat("runs/", run_id); }
 
-// Lists of a statement's parameters, column by column.
+// Rows on their way into a statement, column by column. `kinds`: a letter for each column, (i)nts, (t)exts or (b)ytes.
 class Columns {
  public:
-  explicit Columns(size_t count) : lists_(count) {}
+  explicit Columns(absl::string_view kinds) {
+    for (char kind : kinds) {
+      columns_.emplace_back(kind == 'i'   ? SqlColumn::Kind::kInts
+                            : kind == 't' ? SqlColumn::Kind::kTexts
+                                          : SqlColumn::Kind::kBytes);
+    }
+  }
   template <class... Values>
   void Add(const Values&... values) {
     size_t column = 0;
-    (lists_[column++].push_back(absl::StrCat(values)), ...);
+    (columns_[column++].Add(values), ...);
   }
   void BindTo(Statement& statement) const {
-    for (const auto& list : lists_) statement.BindList(list);
+    for (const auto& column : columns_) statement.BindColumn(column);
   }
 
  private:
-  std::vector<std::vector<std::string>> lists_;
+  std::vector<SqlColumn> columns_;
 };
-
-std::string Hex(absl::string_view bytes) { return absl::StrCat("\\x", absl::BytesToHexString(bytes)); }
 
 }  // namespace
 
@@ -210,38 +214,49 @@ absl::Status Journal::WriteOneByOne(Transaction& tx, const Heads& heads, const B
   return absl::OkStatus();
 }
 
+// One statement, whatever the number of runs and entries, and one change of a run's row, whatever changes in it. A row
+// that is not as it was seen is not changed: then too few are, and a division by zero ends it all. $1: how many rows;
+// $2 to $8: the heads; $9 to $18: the entries.
+#define TUTTI_MOVE_HEADS                                                                                          \
+  "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = " \
+  "h.progress"
+#define TUTTI_FROM_HEADS \
+  " FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]"
+#define TUTTI_HEADS_AS ") AS h(run_id, lease_epoch, seen_seq, seen_writer_seq, last_seq, last_writer_seq, progress"
+#define TUTTI_HEADS_AS_SEEN                                                                                 \
+  ") WHERE runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND " \
+  "runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING 1)"
+#define TUTTI_INSERT_ENTRIES                                                                                           \
+  " INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT * FROM " \
+  "unnest($9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::bigint[], "            \
+  "$16::text[], $17::bigint[], $18::bytea[]) WHERE 1 / (CASE WHEN (SELECT count(*) FROM head) = $1::bigint THEN 1 "    \
+  "ELSE 0 END) = 1"
+
+// Most appends only move heads.
+constexpr char kMoveHeads[] = TUTTI_MOVE_HEADS TUTTI_FROM_HEADS TUTTI_HEADS_AS TUTTI_HEADS_AS_SEEN TUTTI_INSERT_ENTRIES;
+
+// Values of indexed columns that stay as they are leave the indexes alone. $19 to $28: what else changes in a run's
+// row; $29 to $41: what was consumed.
+constexpr char kChangeRuns[] = TUTTI_MOVE_HEADS
+    ", calls = runs.calls + h.calls, input_tokens = runs.input_tokens + h.input_tokens, output_tokens = "
+    "runs.output_tokens + h.output_tokens, cost_nano_units = runs.cost_nano_units + h.cost_nano_units, status = "
+    "h.status, start_time = h.start_time, end_time = h.end_time, error_code = CASE WHEN h.end_time = 0 THEN "
+    "runs.error_code ELSE h.error_code END, output = CASE WHEN h.end_time = 0 THEN runs.output ELSE NULLIF(h.output, "
+    "''::bytea) END, error = CASE WHEN h.end_time = 0 THEN runs.error ELSE NULLIF(h.error, ''::bytea) "
+    "END" TUTTI_FROM_HEADS
+    ", $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::bigint[], $25::bigint[], "
+    "$26::bigint[], $27::bytea[], $28::bytea[]" TUTTI_HEADS_AS
+    ", calls, input_tokens, output_tokens, cost_nano_units, status, start_time, end_time, error_code, output, "
+    "error" TUTTI_HEADS_AS_SEEN
+    ", used AS (INSERT INTO usage (run_id, seq, position, time, step_path, agent, provider, model, calls, "
+    "input_tokens, output_tokens, cost_nano_units, currency_code) SELECT * FROM unnest($29::text[], $30::bigint[], "
+    "$31::bigint[], $32::bigint[], $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[], $38::bigint[], "
+    "$39::bigint[], $40::bigint[], $41::text[]))" TUTTI_INSERT_ENTRIES;
+
 absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch) {
-  // One statement, whatever the number of runs and entries, and one change of a run's row, whatever changes in it.
-  // Values of indexed columns that stay as they are leave the indexes alone. A row that is not as it was seen is not
-  // changed: then too few are, and a division by zero ends it all.
-  Statement all = tx.Prepare(
-      "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = "
-      "h.progress, calls = runs.calls + h.calls, input_tokens = runs.input_tokens + h.input_tokens, output_tokens = "
-      "runs.output_tokens + h.output_tokens, cost_nano_units = runs.cost_nano_units + h.cost_nano_units, status = "
-      "h.status, start_time = h.start_time, end_time = h.end_time, error_code = CASE WHEN h.end_time = 0 THEN "
-      "runs.error_code ELSE h.error_code END, output = CASE WHEN h.end_time = 0 THEN runs.output ELSE NULLIF(h.output, "
-      "''::bytea) END, error = CASE WHEN h.end_time = 0 THEN runs.error ELSE NULLIF(h.error, ''::bytea) END FROM "
-      "unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], "
-      "$9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[], "
-      "$16::bigint[], $17::bytea[], $18::bytea[]) AS h(run_id, lease_epoch, seen_seq, seen_writer_seq, last_seq, "
-      "last_writer_seq, progress, calls, input_tokens, output_tokens, cost_nano_units, status, start_time, end_time, "
-      "error_code, output, error) WHERE runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq "
-      "= h.seen_seq AND runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING "
-      "1), used AS (INSERT INTO usage (run_id, seq, position, time, step_path, agent, provider, model, calls, "
-      "input_tokens, output_tokens, cost_nano_units, currency_code) SELECT * FROM unnest($29::text[], $30::bigint[], "
-      "$31::bigint[], $32::bigint[], $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[], "
-      "$38::bigint[], $39::bigint[], $40::bigint[], $41::text[])) INSERT INTO journal (run_id, seq, time, kind, path, "
-      "step_kind, attempt, target, error_code, entry) SELECT e.run_id, e.seq, e.time, e.kind, e.path, e.step_kind, "
-      "e.attempt, e.target, e.error_code, substring($43::bytea FROM e.begin::int FOR e.size::int) FROM "
-      "unnest($19::text[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::text[], $25::bigint[], "
-      "$26::text[], $27::bigint[], $28::bigint[], $42::bigint[]) AS e(run_id, seq, time, kind, path, step_kind, "
-      "attempt, "
-      "target, error_code, begin, size) WHERE 1 / (CASE WHEN (SELECT count(*) FROM head) = "
-      "$1::bigint THEN 1 ELSE 0 END) = 1");
-  Columns runs(17), entries(10), usage(13), sizes(1);
-  std::string cells;  // one behind the other: as elements of an array they would be written as text, twice as large
+  Columns runs("tiiiiii"), changes("iiiitiiibb"), entries("tiitttitib"), usage("tiiittttiiiit");
   int64_t written = 0;
-  bool parked = false;
+  bool parked = false, changed = false;
   // In one order everywhere, in which rows are locked: replicas do not wait for each other in a circle.
   std::map<absl::string_view, const Head*> in_order;
   for (const auto& [run_id, head] : heads) {
@@ -251,29 +266,30 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
     const Head& head = *of;
     ++written;
     parked |= head.parked;
+    changed |= head.used || head.turned || head.ended;
     runs.Add(run_id, head.lease_epoch, head.seen_seq, head.seen_writer_seq, head.last_seq, head.last_writer_seq,
-             head.progress, head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units, head.status,
-             head.start_time, head.end_time, head.error_code, head.output.empty() ? "" : Hex(head.output),
-             head.error.empty() ? "" : Hex(head.error));
+             head.progress);
+    changes.Add(head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units, head.status, head.start_time,
+                head.end_time, head.error_code, head.output, head.error);
   }
   if (written == 0) return absl::OkStatus();
   for (const auto& row : batch.rows) {
     entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind, row.key.attempt,
-                row.key.target, row.key.error_code, cells.size() + 1);
-    sizes.Add(row.cell.size());
-    cells += row.cell;
+                row.key.target, row.key.error_code, row.cell);
     int position = 0;
     for (const auto& used : *row.key.usage) {
       usage.Add(row.run_id, row.seq, position++, row.time, row.key.path, used.agent(), used.provider(), used.model(),
                 used.calls(), used.input_tokens(), used.output_tokens(), used.cost_nano_units(), used.currency_code());
     }
   }
+  Statement all = tx.Prepare(changed ? kChangeRuns : kMoveHeads);
   all.Bind(written);
   runs.BindTo(all);
   entries.BindTo(all);
-  usage.BindTo(all);
-  sizes.BindTo(all);
-  all.BindBytes(cells);
+  if (changed) {
+    changes.BindTo(all);
+    usage.BindTo(all);
+  }
   return parked ? all.Run() : all.RunAndCommit();
 }
 
