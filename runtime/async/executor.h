@@ -37,13 +37,20 @@ class EventLoop final : public Executor {
   std::thread thread_;
 };
 
+// Where work is done that may block.
+class WorkQueue {
+ public:
+  virtual ~WorkQueue() = default;
+  // False when too much waits; `fn` then never runs.
+  virtual bool TryPost(absl::AnyInvocable<void()> fn) = 0;
+};
+
 // Threads for work that blocks (files, databases), with a bounded queue.
-class WorkerPool final {
+class WorkerPool final : public WorkQueue {
  public:
   WorkerPool(const std::string& name, int threads, size_t max_queue);
-  ~WorkerPool();
-  // False when the queue is full; `fn` then never runs.
-  bool TryPost(absl::AnyInvocable<void()> fn);
+  ~WorkerPool() override;
+  bool TryPost(absl::AnyInvocable<void()> fn) override;
 
  private:
   void Run();

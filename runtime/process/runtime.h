@@ -11,7 +11,7 @@
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/otlp_exporter.h"
 #include "runtime/telemetry/trace.h"
-#include "runtime/time/system_time.h"
+#include "runtime/time/clock.h"
 
 namespace prometheus {
 class Registry;
@@ -24,26 +24,50 @@ namespace tutti {
 
 // Members end in the reverse order: what is used is declared before its users.
 struct Runtime {
+ private:
+  // The machine's clock, timers and random numbers; null where others are given.
+  struct Machine;
+  std::unique_ptr<Machine> machine_;
+
+ public:
+  // What a process has of the outside world, where it is not the machine's: a simulator's. All outlive the runtime.
+  struct Surroundings {
+    const Clock& clock;
+    TimerService& timers;
+    Rng& rng;
+    Executor& loop;          // where everything runs, also what else has threads of its own
+    MethodCarrier& network;  // how other processes are reached: nobody listens
+  };
+
   explicit Runtime(const tutti::config::v1::Config& config);
+  Runtime(const tutti::config::v1::Config& config, Surroundings given);
   ~Runtime();
 
-  SystemClock clock;
-  SystemTimers timers;
-  Xoshiro rng;
+  const Clock& clock;
+  TimerService& timers;
+  Rng& rng;
   IdSource ids;
   std::shared_ptr<prometheus::Registry> metrics;
   RpcMetrics rpc_metrics;
-  EventLoop telemetry_loop;
   OtlpExporter exporter;
   LocalMethods local_methods;
   // Where all services of one process run, when they share a loop: a call from one to the other is then no switch of
   // threads. Null: each has its own.
-  std::unique_ptr<EventLoop> shared_loop;
+  Executor* shared_loop = nullptr;
+  // Whether services have ports and channels of gRPC.
+  const bool listens;
   LogLevel log_level;
   double sample_ratio;
   TraceBudget trace_budget;
 
+  // From now on all services share a loop.
+  void ShareLoop();
   std::unique_ptr<Tracer> NewTracer(const std::string& service);
+  // For work that blocks.
+  std::unique_ptr<WorkQueue> NewWorkers(const std::string& name, int threads, size_t max_queue);
+
+ private:
+  std::unique_ptr<EventLoop> own_shared_loop_;
 };
 
 }  // namespace tutti

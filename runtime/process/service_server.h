@@ -20,7 +20,7 @@ class ServiceServer {
         runtime_(runtime),
         log_(name, runtime.log_level, runtime.clock),
         tracer_(runtime.NewTracer(name)),
-        own_loop_(runtime.shared_loop && !alone ? nullptr : std::make_unique<EventLoop>(name)),
+        own_loop_(runtime.shared_loop && (!alone || !runtime.listens) ? nullptr : std::make_unique<EventLoop>(name)),
         loop_(own_loop_ ? *own_loop_ : *runtime.shared_loop),
         env_{loop_, scope_, *tracer_, runtime.rpc_metrics, runtime.clock} {}
   ~ServiceServer() {
@@ -38,7 +38,9 @@ class ServiceServer {
   Executor& loop() { return loop_; }
   Runtime& runtime() { return runtime_; }
 
+  // Nothing, where nobody listens: calls then come by the runtime's local methods.
   absl::Status Serve(RpcServer::Options options) {
+    if (!runtime_.listens) return absl::OkStatus();
     options.name = name_;
     auto server = RpcServer::Start(std::move(options));
     if (!server.ok()) return server.status();
@@ -61,7 +63,7 @@ class ServiceServer {
   Logger log_;
   std::unique_ptr<Tracer> tracer_;
   std::unique_ptr<EventLoop> own_loop_;
-  EventLoop& loop_;
+  Executor& loop_;
   Scope scope_;
   ServerEnv env_;
   std::unique_ptr<RpcServer> server_;

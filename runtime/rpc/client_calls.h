@@ -45,10 +45,21 @@ Task<absl::Status> CallUnary(CallContext& call, Async& async,
   co_return out;
 }
 
-// The client's side of a server stream. Start, Read until false, then Finish; the object must live until Finish
+// The client's side of a server stream, whatever carries it: Read until false, then Finish; it lives until Finish has
 // returned.
 template <class Response>
-class ClientReadStream final : public grpc::ClientReadReactor<Response> {
+class ReadStream {
+ public:
+  virtual ~ReadStream() = default;
+  virtual Task<bool> Read(Response& response) = 0;
+  virtual Task<absl::Status> Finish() = 0;
+  // Ends it early; Finish is called all the same.
+  virtual void Cancel() = 0;
+};
+
+// By gRPC; begun by Start.
+template <class Response>
+class ClientReadStream final : public grpc::ClientReadReactor<Response>, public ReadStream<Response> {
  public:
   ClientReadStream(CallContext& call, absl::Duration timeout) : call_(call) {
     rpc_internal::Prepare(call, timeout, call.trace, context_);
@@ -60,20 +71,20 @@ class ClientReadStream final : public grpc::ClientReadReactor<Response> {
     this->StartCall();
     cancel_.emplace(call_.stop, Canceller(context_));
   }
-  Task<bool> Read(Response& response) {
+  Task<bool> Read(Response& response) override {
     OneShot<bool> arrived;
     read_ = &arrived;
     this->StartRead(&response);
     auto ok = co_await arrived.Wait(*call_.executor);
     co_return ok;
   }
-  Task<absl::Status> Finish() {
+  Task<absl::Status> Finish() override {
     this->RemoveHold();
     grpc::Status status = co_await done_.Wait(*call_.executor);
     cancel_.reset();
     co_return FromGrpc(status);
   }
-  void Cancel() { context_.TryCancel(); }
+  void Cancel() override { context_.TryCancel(); }
   void OnReadDone(bool ok) override { read_->Set(ok); }
   void OnDone(const grpc::Status& status) override { done_.Set(status); }
 

@@ -94,16 +94,18 @@ class AgentManagerModule final : public Module {
   absl::Status Start(const PeerChannels& peers) override {
     const auto& options = config_.agent_manager();
     TUTTI_ASSIGN_OR_RETURN(directory_, AgentDirectory::Create(options.agents()));
-    tools_ = std::make_unique<GrpcAgentTools>(peers.tool_service, serving_.runtime().clock);
+    tools_ = std::make_unique<GrpcAgentTools>(peers.tool_service, serving_.runtime().local_methods,
+                                              serving_.runtime().clock);
     std::map<std::string, ModelProvider*> providers = {
         {"openai", openai_.get()}, {"anthropic", anthropic_.get()}, {"local", local_.get()}};
     std::string automatic = AutomaticProvider(options);
     runner_ = std::make_unique<AgentRunner>(std::move(providers), automatic, *tools_, PriceList(options.prices()),
                                             limiter_, serving_.runtime().clock, metrics_);
     agent_rpc_ = std::make_unique<AgentRpc>(serving_.env(), directory_, *runner_, serving_.runtime().ids);
-    publisher_ = std::make_unique<TextPublisher>(peers.state_manager, serving_.loop(), serving_.runtime().timers,
-                                                 serving_.tracer());
+    publisher_ = std::make_unique<TextPublisher>(peers.state_manager, serving_.runtime().local_methods, serving_.loop(),
+                                                 serving_.runtime().timers, serving_.tracer());
     execution_rpc_ = std::make_unique<AgentExecutionRpc>(serving_.env(), directory_, *runner_, *publisher_);
+    agent_rpc_->Offer(serving_.runtime().local_methods);
     execution_rpc_->Offer(serving_.runtime().local_methods);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());

@@ -22,8 +22,8 @@ namespace {
 
 class StateManager final : public Module {
  public:
-  StateManager(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)
-      : config_(config), standalone_(standalone), serving_(runtime, "state-manager") {}
+  StateManager(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone, OpenStore open)
+      : config_(config), standalone_(standalone), open_(std::move(open)), serving_(runtime, "state-manager") {}
   ~StateManager() override { Drain(absl::Now()); }
 
   absl::Status Start(const PeerChannels&) override {
@@ -69,6 +69,7 @@ class StateManager final : public Module {
     leases_->Offer(local);
     cache_->Offer(local);
     schedules_->Offer(local);
+    memories_->Offer(local);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--state-manager.grpc-port";
@@ -143,7 +144,7 @@ class StateManager final : public Module {
     std::string store_id;
     for (size_t i = 0; i < configs.size(); ++i) {
       Shard& shard = *databases_.emplace_back(std::make_unique<Shard>());
-      TUTTI_ASSIGN_OR_RETURN(shard.opened, OpenDatabase(configs[i], runtime.clock, hub_, &store_->journal));
+      TUTTI_ASSIGN_OR_RETURN(shard.opened, open_(configs[i], runtime.clock, hub_, &store_->journal));
       shard.metrics = std::make_unique<StoreMetrics>(*runtime.metrics, *shard.opened.metrics, static_cast<int>(i));
       shard.access = std::make_unique<Access>(*shard.opened.database, runtime.timers, runtime.clock);
       std::string claimed;
@@ -171,6 +172,7 @@ class StateManager final : public Module {
 
   const tutti::config::v1::Config& config_;
   const bool standalone_;
+  const OpenStore open_;
   // What is used is declared before its users: the database ends before the store that its last writes still use.
   WatchHub hub_;
   std::unique_ptr<StateStore> store_;
@@ -195,8 +197,13 @@ class StateManager final : public Module {
 
 }  // namespace
 
+std::unique_ptr<Module> NewStateManagerOver(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone,
+                                            OpenStore open) {
+  return std::make_unique<StateManager>(runtime, config, standalone, std::move(open));
+}
+
 std::unique_ptr<Module> NewStateManager(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone) {
-  return std::make_unique<StateManager>(runtime, config, standalone);
+  return NewStateManagerOver(runtime, config, standalone, OpenDatabase);
 }
 
 }  // namespace tutti::state_manager

@@ -34,8 +34,8 @@ class ToolServiceModule final : public Module {
       : config_(config),
         standalone_(standalone),
         library_(LibraryOptions(config.tool_service())),
-        pool_("tools", std::max(1, config.tool_service().worker_threads()), kMaxWaitingCalls),
-        runner_(catalogue_, pool_, runtime.clock),
+        pool_(runtime.NewWorkers("tools", std::max(1, config.tool_service().worker_threads()), kMaxWaitingCalls)),
+        runner_(catalogue_, *pool_, runtime.clock),
         serving_(runtime, "tool-service"),
         tool_rpc_(serving_.env(), catalogue_, runner_),
         execution_rpc_(serving_.env(), runner_) {
@@ -49,6 +49,7 @@ class ToolServiceModule final : public Module {
   ~ToolServiceModule() override { Drain(absl::Now()); }
 
   absl::Status Start(const PeerChannels&) override {
+    tool_rpc_.Offer(serving_.runtime().local_methods);
     execution_rpc_.Offer(serving_.runtime().local_methods);
     RpcServer::Options server;
     if (!standalone_)
@@ -68,7 +69,7 @@ class ToolServiceModule final : public Module {
   DocumentLibrary library_;
   std::unique_ptr<HttpClient> http_ = NewCurlHttpClient();
   Catalogue catalogue_;
-  WorkerPool pool_;
+  std::unique_ptr<WorkQueue> pool_;
   ToolRunner runner_;
   ServiceServer serving_;
   ToolRpc tool_rpc_;

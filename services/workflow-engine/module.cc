@@ -52,6 +52,7 @@ class WorkflowEngine final : public Module {
     run_rpc_ = std::make_unique<RunRpc>(serving_.env(), *state_, *checker_, *host_, *library_, runtime.ids,
                                         options.max_input_bytes());
     run_rpc_->Offer(runtime.local_methods);
+    workflow_rpc_->Offer(runtime.local_methods);
     schedules_ = std::make_unique<ScheduleClient>(*state_);
     auto start = [this](CallContext& call, const tutti::workflow::v1::StartRunRequest& request) {
       return run_rpc_->Create(call, request);
@@ -61,6 +62,7 @@ class WorkflowEngine final : public Module {
                                       [this](CallContext& call, const tutti::workflow::v1::StartRunRequest& request) {
                                         return run_rpc_->CheckStart(call, request);
                                       });
+    schedule_rpc_->Offer(runtime.local_methods);
     scheduler_ = std::make_unique<Scheduler>(serving_, *state_, *schedules_, start);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());

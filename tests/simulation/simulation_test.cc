@@ -3,15 +3,14 @@
 // the store is away now and then. After each seed: every accepted run has ended; no step is recorded twice; no signal
 // is lost or taken twice; no timer fired early; compensations ran in reverse order for exactly what was completed.
 //
-// A failing seed is printed and replays exactly: TUTTI_SIM_SEED=17. More seeds: TUTTI_SIM_SEEDS=100000.
+// A failing seed is printed and replays exactly: TUTTI_SIM_SEED=17 (seeds.h). The whole suite is simulated by
+// suite_simulation_test.cc; this one plays ten times as many seeds.
 #include <gtest/gtest.h>
 
 #include <deque>
 #include <map>
-#include <set>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/async/scope.h"
@@ -26,6 +25,8 @@
 #include "services/workflow-engine/adapters/journal_client.h"
 #include "services/workflow-engine/domain/interpreter.h"
 #include "services/workflow-engine/domain/validator.h"
+#include "tests/simulation/run_checks.h"
+#include "tests/simulation/seeds.h"
 
 #include <prometheus/registry.h>
 
@@ -127,14 +128,6 @@ struct Sim {
 void SimStore::Write(StoredRun& run, JournalEntry entry) {
   entry.set_seq(static_cast<int64_t>(run.journal.size()) + 1);
   if (entry.has_step_waiting() || !entry.has_time()) ToProto(sim_.time.Now(), entry.mutable_time());
-  if (entry.has_step_completed() && !entry.step_completed().result().data().empty()) {
-    for (const auto& before : run.journal) {
-      bool block = IsBlockKind(entry.step_completed().kind());
-      if (!block && before.step_completed().path() == entry.step_completed().path() && before.has_step_completed()) {
-        sim_.Problem(absl::StrCat(run.id, ": ", entry.step_completed().path(), " is recorded twice"));
-      }
-    }
-  }
   run.journal.push_back(std::move(entry));
 }
 
@@ -313,50 +306,12 @@ void Tick(Sim& sim) {
 
 void Check(Sim& sim) {
   for (auto& [id, run] : sim.store.runs) {
-    if (!run.ended) {
-      sim.Problem(absl::StrCat(id, " has not ended"));
-      continue;
-    }
-    std::vector<std::string> done, undone;
-    std::set<int64_t> taken;
-    std::map<std::string, absl::Time> wakes;
-    for (const auto& entry : run.journal) {
-      absl::Time at = absl::FromUnixSeconds(entry.time().seconds()) + absl::Nanoseconds(entry.time().nanos());
-      if (entry.has_step_waiting() && entry.step_waiting().has_wake_time() &&
-          wakes.count(entry.step_waiting().path()) == 0) {
-        wakes[entry.step_waiting().path()] = absl::FromUnixSeconds(entry.step_waiting().wake_time().seconds()) +
-                                             absl::Nanoseconds(entry.step_waiting().wake_time().nanos());
-      }
-      if (!entry.has_step_completed()) continue;
-      const auto& step = entry.step_completed();
-      if (step.kind() == "sleep" && at < wakes[step.path()])
-        sim.Problem(absl::StrCat(id, ": ", step.path(), " woke early"));
-      if (step.signal_seq() > 0 && !taken.insert(step.signal_seq()).second) {
-        sim.Problem(absl::StrCat(id, ": a signal is taken twice"));
-      }
-      size_t undo = step.path().find("/compensate/");
-      if (undo != std::string::npos) {
-        undone.push_back(step.path().substr(0, undo));
-      } else if (step.path() == "one" || absl::EndsWith(step.path(), "/two") || absl::EndsWith(step.path(), "/three")) {
-        done.push_back(step.path());
-      }
-    }
-    bool failed = run.journal.back().run_finished().outcome() == state::OUTCOME_FAILED;
-    if (run.spec->name() == "saga") {
-      std::reverse(undone.begin(), undone.end());
-      if (failed && done != undone) {
-        sim.Problem(
-            absl::StrCat(id, ": done ", absl::StrJoin(done, " "), ", undone in reverse ", absl::StrJoin(undone, " ")));
-      }
-      if (!failed && !undone.empty()) sim.Problem(absl::StrCat(id, " ended well and was undone"));
-      if (!failed && absl::EndsWith(id, "f")) sim.Problem(absl::StrCat(id, " should have failed"));
-    }
-    if (run.spec->name() == "waits" && !failed) {
-      auto output = FromPayload(run.journal.back().run_finished().output());
-      Json expected = {{"first", 1}, {"second", 2}, {"third", "late"}};
-      if (!output.ok() || *output != expected)
-        sim.Problem(absl::StrCat(id, ": output ", output.ok() ? output->dump() : "?"));
-    }
+    simulation::RunStory story;
+    story.run_id = id;
+    story.workflow = run.spec->name();
+    story.journal = run.journal;
+    story.must_fail = absl::EndsWith(id, "f");
+    simulation::CheckStory(story, [&sim](const std::string& what) { sim.Problem(what); });
   }
 }
 
@@ -422,16 +377,10 @@ std::vector<std::string> RunSeed(uint64_t seed) {
 }
 
 TEST(SimulationTest, NothingIsLostWhateverHappens) {
-  int64_t first = 1, count = 300;
-  if (const char* seed = getenv("TUTTI_SIM_SEED")) {
-    ASSERT_TRUE(absl::SimpleAtoi(seed, &first));
-    count = 1;
-  } else if (const char* seeds = getenv("TUTTI_SIM_SEEDS")) {
-    ASSERT_TRUE(absl::SimpleAtoi(seeds, &count));
-  }
-  for (int64_t seed = first; seed < first + count; ++seed) {
-    auto problems = RunSeed(static_cast<uint64_t>(seed));
-    ASSERT_TRUE(problems.empty()) << "TUTTI_SIM_SEED=" << seed << ": " << absl::StrJoin(problems, "; ");
+  const simulation::Seeds seeds = simulation::SeedsFromEnvironment(1000);
+  for (uint64_t seed = seeds.first; seed < seeds.first + seeds.count; ++seed) {
+    auto problems = RunSeed(seed);
+    EXPECT_TRUE(problems.empty()) << "TUTTI_SIM_SEED=" << seed << ": " << absl::StrJoin(problems, "; ");
   }
 }
 

@@ -16,7 +16,7 @@ Task<absl::StatusOr<std::vector<ToolSpec>>> GrpcAgentTools::Describe(CallContext
     tutti::tool::v1::ListToolsResponse response;
     request.set_page_size(1000);
     using Async = tutti::tool::v1::ToolService::StubInterface::async_interface;
-    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(call, *service_->async(), &Async::ListTools,
+    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, *service_->async(), &Async::ListTools,
                                                 "tutti.tool.v1.ToolService/ListTools", request, response,
                                                 absl::Seconds(5)));
     known_.clear();
@@ -50,9 +50,9 @@ Task<absl::StatusOr<Json>> GrpcAgentTools::Call(CallContext& call, std::string t
   child.trace = span.context();
   tutti::tool::v1::ExecuteResponse response;
   using Async = tutti::tool::v1::ToolExecutionService::StubInterface::async_interface;
-  absl::Status status =
-      co_await CallUnary(child, *execution_->async(), &Async::Execute, "tutti.tool.v1.ToolExecutionService/Execute",
-                         request, response, absl::InfiniteDuration());
+  absl::Status status = co_await CallUnary(local_, child, *execution_->async(), &Async::Execute,
+                                           "tutti.tool.v1.ToolExecutionService/Execute", std::move(request), response,
+                                           absl::InfiniteDuration());
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   auto result = FromPayload(response.result());

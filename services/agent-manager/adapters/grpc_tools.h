@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "runtime/rpc/local_methods.h"
 #include "services/agent-manager/ports/model_provider.h"
 #include "tutti/tool/v1/tool_service.grpc.pb.h"
 
@@ -12,8 +13,9 @@ namespace tutti::agent_manager {
 
 class GrpcAgentTools final : public AgentTools {
  public:
-  GrpcAgentTools(const std::shared_ptr<grpc::Channel>& channel, const Clock& clock)
-      : service_(tutti::tool::v1::ToolService::NewStub(channel)),
+  GrpcAgentTools(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local, const Clock& clock)
+      : local_(local),
+        service_(tutti::tool::v1::ToolService::NewStub(channel)),
         execution_(tutti::tool::v1::ToolExecutionService::NewStub(channel)),
         clock_(clock) {}
   Task<absl::StatusOr<std::vector<ToolSpec>>> Describe(CallContext& call, std::vector<std::string> names) override;
@@ -21,6 +23,7 @@ class GrpcAgentTools final : public AgentTools {
                                   std::string idempotency_key) override;
 
  private:
+  const LocalMethods& local_;
   std::unique_ptr<tutti::tool::v1::ToolService::StubInterface> service_;
   std::unique_ptr<tutti::tool::v1::ToolExecutionService::StubInterface> execution_;
   const Clock& clock_;

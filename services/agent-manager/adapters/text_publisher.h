@@ -8,7 +8,7 @@
 
 #include "runtime/async/one_shot.h"
 #include "runtime/async/scope.h"
-#include "runtime/rpc/call_context.h"
+#include "runtime/rpc/local_methods.h"
 #include "runtime/time/clock.h"
 #include "tutti/agent/v1/agent_service.pb.h"
 #include "tutti/state/v1/journal_service.grpc.pb.h"
@@ -18,8 +18,8 @@ namespace tutti::agent_manager {
 class TextPublisher {
  public:
   // All methods on `executor`.
-  TextPublisher(const std::shared_ptr<grpc::Channel>& state_manager, Executor& executor, TimerService& timers,
-                Tracer& tracer);
+  TextPublisher(const std::shared_ptr<grpc::Channel>& state_manager, const LocalMethods& local, Executor& executor,
+                TimerService& timers, Tracer& tracer);
   // What one attempt says.
   class Speech : public std::enable_shared_from_this<Speech> {
    public:
@@ -47,6 +47,7 @@ class TextPublisher {
  private:
   Task<void> Publish(std::shared_ptr<Speech> speech);
 
+  const LocalMethods& local_;
   std::unique_ptr<tutti::state::v1::JournalService::StubInterface> stub_;
   Executor& executor_;
   TimerService& timers_;

@@ -20,6 +20,11 @@ class AgentRpc final : public v1::AgentService::CallbackService {
                                        v1::ListAgentsResponse* response) override;
   grpc::ServerUnaryReactor* InvokeAgent(grpc::CallbackServerContext* context, const v1::InvokeAgentRequest* request,
                                         v1::InvokeAgentResponse* response) override;
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.agent.v1.AgentService/ListAgents", *this, &AgentRpc::HandleList);
+    local.Add(env_, "tutti.agent.v1.AgentService/InvokeAgent", *this, &AgentRpc::HandleInvoke);
+  }
 
  private:
   Task<absl::Status> HandleList(CallContext& call, const v1::ListAgentsRequest& request,

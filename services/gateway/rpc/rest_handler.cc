@@ -149,12 +149,17 @@ std::string RestHandler::Malformed(const std::string& what) {
 Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call& target, HttpReply& reply) {
   grpc::ByteBuffer request = ToBytes(*target.request), response;
   const std::string& method = target.route->grpc_method;
-  if (auto local = serving_.runtime().local_methods.FindRaw(absl::string_view(method).substr(1))) {
+  const LocalMethods& local_methods = serving_.runtime().local_methods;
+  auto raw = local_methods.FindRaw(absl::string_view(method).substr(1));
+  if (!raw) {
+    call.call_id = serving_.runtime().ids.NewUlid();
+    raw = local_methods.FindCarried(absl::string_view(method).substr(1));
+  }
+  if (raw) {
     CallContext bounded = call;
     if (call.deadline == absl::InfiniteFuture()) bounded.deadline = serving_.runtime().clock.Now() + timeout_;
-    TUTTI_CO_RETURN_IF_ERROR(co_await local->CallBytes(bounded, request, response));
+    TUTTI_CO_RETURN_IF_ERROR(co_await raw->CallBytes(bounded, request, response));
   } else {
-    call.call_id = serving_.runtime().ids.NewUlid();
     absl::Duration timeout = call.deadline == absl::InfiniteFuture() ? timeout_ : absl::InfiniteDuration();
     TUTTI_CO_RETURN_IF_ERROR(co_await methods_.Find(method)->Call(call, request, response, timeout));
   }

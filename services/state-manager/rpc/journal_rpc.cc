@@ -190,6 +190,17 @@ Task<absl::Status> JournalRpc::HandleRead(CallContext& call, const v1::ReadJourn
   }
 }
 
+Task<absl::StatusOr<bool>> JournalRpc::HasEnded(CallContext& call, std::string run_id) {
+  auto body = [&runs = runs_, run_id](Transaction& tx, bool& out) {
+    auto ended = runs.HasEnded(tx, run_id);
+    out = ended.ok() && *ended;
+    return ended.status();
+  };
+  auto ended =
+      co_await shards_.Of(run_id).Read<bool>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body));
+  co_return ended;
+}
+
 Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJournalRequest& request,
                                            StreamWriter<v1::WatchJournalResponse>& writer) {
   auto wake_up = hub_.Watch(News::Kind::kRun, request.run_id(), *call.executor);
@@ -215,13 +226,7 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
       absl::Time begin = env_.clock.Now();
       if (!co_await writer.Write(out)) co_return WatcherGone();
       if (ended) {  // unless the run was opened again, and this is the end of an earlier try
-        auto over = [&runs = runs_, id = request.run_id()](Transaction& tx, bool& out) {
-          auto has_ended = runs.HasEnded(tx, id);
-          out = has_ended.ok() && *has_ended;
-          return has_ended.status();
-        };
-        auto really = co_await shards_.Of(request.run_id())
-                          .Read<bool>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(over));
+        auto really = co_await HasEnded(call, request.run_id());
         if (!really.ok() || *really) co_return absl::OkStatus();
         continue;
       }
@@ -231,14 +236,7 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
     }
     if (look && after > 0) {
       // Resumed after the end of a run: nothing will come.
-      auto ended = [&runs = runs_, id = request.run_id()](Transaction& tx, bool& out) {
-        auto status_or = runs.HasEnded(tx, id);
-        out = status_or.ok() && *status_or;
-        return status_or.status();
-      };
-      TUTTI_CO_ASSIGN_OR_RETURN(bool over, co_await shards_.Of(request.run_id())
-                                               .Read<bool>(*call.executor, call.deadline,
-                                                           /*allow_stale=*/false, std::move(ended)));
+      TUTTI_CO_ASSIGN_OR_RETURN(bool over, co_await HasEnded(call, request.run_id()));
       if (over) {
         TUTTI_CO_ASSIGN_OR_RETURN(page, co_await ReadPage(call, request.run_id(), after));
         if (page.entries().empty()) co_return absl::OkStatus();

@@ -17,6 +17,9 @@ JournalRpc::~JournalRpc() = default;
 void JournalRpc::Offer(LocalMethods& local) {
   local_router_ = std::make_shared<AppendRouter>(shards_, journal_, ledger_);
   local.AddTaking(env_, "tutti.state.v1.JournalService/Append", *this, &JournalRpc::HandleLocalAppend);
+  local.AddStream(env_, "tutti.state.v1.JournalService/ReadJournal", *this, &JournalRpc::HandleRead);
+  local.AddStream(env_, "tutti.state.v1.JournalService/WatchJournal", *this, &JournalRpc::HandleWatch);
+  local.Add(env_, "tutti.state.v1.JournalService/PublishText", *this, &JournalRpc::HandlePublish);
 }
 
 RunStoreRpc::RunStoreRpc(const RpcDeps& deps, StateStore& store)
@@ -60,6 +63,7 @@ void LeaseRpc::Offer(LocalMethods& local) {
   local.Add(env_, "tutti.state.v1.LeaseService/Heartbeat", *this, &LeaseRpc::HandleHeartbeat);
   local.Add(env_, "tutti.state.v1.LeaseService/ClaimRuns", *this, &LeaseRpc::HandleClaimRuns);
   local.Add(env_, "tutti.state.v1.LeaseService/ReleaseInstance", *this, &LeaseRpc::HandleReleaseInstance);
+  local.AddStream(env_, "tutti.state.v1.LeaseService/WatchInstance", *this, &LeaseRpc::HandleWatch);
 }
 
 ContextRpc::ContextRpc(const RpcDeps& deps, const Contexts& contexts)
@@ -74,6 +78,11 @@ ContextRpc::~ContextRpc() = default;
 MemoryRpc::MemoryRpc(const RpcDeps& deps, const Memories& memories, RemoteEmbedder* embedder)
     : env_(deps.env), access_(deps.access), area_(memories), audit_(deps.audit), embedder_(embedder) {}
 MemoryRpc::~MemoryRpc() = default;
+
+void MemoryRpc::Offer(LocalMethods& local) {
+  local.Add(env_, "tutti.state.v1.MemoryService/SearchMemories", *this, &MemoryRpc::HandleSearchMemories);
+  local.Add(env_, "tutti.state.v1.MemoryService/StoreMemory", *this, &MemoryRpc::HandleStoreMemory);
+}
 
 ConversationRpc::ConversationRpc(const RpcDeps& deps, const Conversations& conversations)
     : env_(deps.env), access_(deps.access), area_(conversations), audit_(deps.audit) {}

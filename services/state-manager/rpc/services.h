@@ -60,6 +60,7 @@ class JournalRpc final : public v1::JournalService::CallbackService {
                                    v1::PublishTextResponse& response);
   Task<absl::StatusOr<v1::ReadJournalResponse>> ReadPage(CallContext& call, std::string run_id, int64_t after,
                                                          bool inbox_only = false);
+  Task<absl::StatusOr<bool>> HasEnded(CallContext& call, std::string run_id);
   Task<absl::Status> SendSnapshot(CallContext& call, std::string run_id, int64_t& after,
                                   StreamWriter<v1::ReadJournalResponse>& writer);
   ServerEnv& env_;
@@ -194,6 +195,10 @@ class MemoryRpc final : public v1::MemoryService::CallbackService {
   TUTTI_STORE_METHOD(SearchMemories);
   TUTTI_STORE_METHOD(DeleteMemory);
   TUTTI_STORE_METHOD(ForgetMemories);
+
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local);
 
  private:
   ServerEnv& env_;

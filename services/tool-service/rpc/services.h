@@ -13,14 +13,14 @@ namespace v1 = tutti::tool::v1;
 // Runs tools on worker threads: they may block.
 class ToolRunner {
  public:
-  ToolRunner(const Catalogue& catalogue, WorkerPool& pool, const Clock& clock)
+  ToolRunner(const Catalogue& catalogue, WorkQueue& pool, const Clock& clock)
       : catalogue_(catalogue), pool_(pool), clock_(clock) {}
   // RESOURCE_EXHAUSTED: too many calls wait.
   Task<absl::StatusOr<Json>> Run(CallContext& call, std::string tool, Json parameters, std::string idempotency_key);
 
  private:
   const Catalogue& catalogue_;
-  WorkerPool& pool_;
+  WorkQueue& pool_;
   const Clock& clock_;
 };
 
@@ -32,6 +32,11 @@ class ToolRpc final : public v1::ToolService::CallbackService {
                                       v1::ListToolsResponse* response) override;
   grpc::ServerUnaryReactor* CallTool(grpc::CallbackServerContext* context, const v1::CallToolRequest* request,
                                      v1::CallToolResponse* response) override;
+  // For callers in this process.
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.tool.v1.ToolService/ListTools", *this, &ToolRpc::HandleList);
+    local.Add(env_, "tutti.tool.v1.ToolService/CallTool", *this, &ToolRpc::HandleCall);
+  }
 
  private:
   Task<absl::Status> HandleList(CallContext& call, const v1::ListToolsRequest& request,

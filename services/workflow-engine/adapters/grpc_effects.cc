@@ -48,7 +48,7 @@ Task<absl::StatusOr<std::set<std::string>>> GrpcAgents::Names(CallContext& call)
   do {
     tutti::agent::v1::ListAgentsResponse response;
     using Async = tutti::agent::v1::AgentService::StubInterface::async_interface;
-    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(call, *service_->async(), &Async::ListAgents,
+    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, *service_->async(), &Async::ListAgents,
                                                 "tutti.agent.v1.AgentService/ListAgents", request, response,
                                                 kListTimeout));
     for (const auto& agent : response.agents()) names.insert(agent.name());
@@ -86,7 +86,7 @@ Task<absl::StatusOr<std::set<std::string>>> GrpcTools::Names(CallContext& call) 
   do {
     tutti::tool::v1::ListToolsResponse response;
     using Async = tutti::tool::v1::ToolService::StubInterface::async_interface;
-    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(call, *service_->async(), &Async::ListTools,
+    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, *service_->async(), &Async::ListTools,
                                                 "tutti.tool.v1.ToolService/ListTools", request, response,
                                                 kListTimeout));
     for (const auto& tool : response.tools()) names.insert(tool.name());

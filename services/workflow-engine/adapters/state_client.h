@@ -67,8 +67,18 @@ class StateClient {
   TUTTI_STATE_CALL(ScheduleStoreService, schedules_, ClaimDueSchedules)
 #undef TUTTI_STATE_CALL
 
-  state::JournalService::StubInterface& journal() { return *journal_; }
-  state::LeaseService::StubInterface& leases() { return *leases_; }
+  // Streams; `call` outlives them.
+#define TUTTI_STATE_STREAM(Service, stub, Name)                                                                   \
+  std::unique_ptr<ReadStream<state::Name##Response>> Name(CallContext& call, const state::Name##Request& request, \
+                                                          absl::Duration timeout) {                               \
+    using Async = state::Service::StubInterface::async_interface;                                                 \
+    return OpenStream(local_, call, *stub->async(), &Async::Name, "tutti.state.v1." #Service "/" #Name, request,  \
+                      timeout);                                                                                   \
+  }
+  TUTTI_STATE_STREAM(JournalService, journal_, ReadJournal)
+  TUTTI_STATE_STREAM(JournalService, journal_, WatchJournal)
+  TUTTI_STATE_STREAM(LeaseService, leases_, WatchInstance)
+#undef TUTTI_STATE_STREAM
 
  private:
   const LocalMethods& local_;

@@ -161,6 +161,7 @@ class Interpreter {
                                 int64_t& signal_seq);
   Task<Result> RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step, std::string path, std::string key,
                               const Variables& variables, Bounds bounds, const StepHistory* known);
+  tutti::state::v1::JournalEntry Waits(const std::string& path, const std::string& child_run_id) const;
   Task<absl::StatusOr<std::string>> StartChild(const tutti::workflow::v1::SubWorkflowStep& step, std::string path,
                                                std::string key, const Variables& variables, Bounds bounds,
                                                const StepHistory* known);

@@ -216,6 +216,16 @@ TEST_F(InterpreterTest, ACancelledParentCancelsItsChildAHaltedOneDoesNot) {
   EXPECT_EQ(world_.children_cancelled, (std::vector<std::string>{"child-run1/child/1"}));
 }
 
+TEST_F(InterpreterTest, AStepThatIsTooLateCancelsItsChildUnlessTheRunIsAnothers) {
+  auto spec = Spec("steps:\n- {id: child, timeout: 5s, sub_workflow: {workflow: other}}\n");
+  on_idle_ = [this] { world_.commits_until_crash = 0; };  // frozen meanwhile, and the lease is lost
+  EXPECT_TRUE(EndsWalk(Walk(spec, Json::object(), absl::Seconds(1)).status()));
+  EXPECT_TRUE(world_.children_cancelled.empty());
+  world_.commits_until_crash = -1;
+  EXPECT_THAT(Walk(spec, Json::object(), absl::Seconds(1)), HasCode(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_EQ(world_.children_cancelled, (std::vector<std::string>{"child-run1/child/1"}));
+}
+
 TEST_F(InterpreterTest, AChildsErrorIsTheSteps) {
   world_.children_ended.emplace("child-run1/child/1", absl::NotFoundError("nothing there"));
   EXPECT_THAT(Walk(Spec("steps:\n- {id: child, sub_workflow: {workflow: other}}\n")),

@@ -261,6 +261,14 @@ Task<Interpreter::Result> Interpreter::RunWaitForSignal(const tutti::workflow::v
   co_return payload;
 }
 
+tutti::state::v1::JournalEntry Interpreter::Waits(const std::string& path, const std::string& child_run_id) const {
+  auto entry = NewEntry();
+  entry.mutable_step_waiting()->set_path(path);
+  entry.mutable_step_waiting()->set_kind("sub_workflow");
+  entry.mutable_step_waiting()->set_child_run_id(child_run_id);
+  return entry;
+}
+
 Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow::v1::SubWorkflowStep& step,
                                                           std::string path, std::string key, const Variables& variables,
                                                           Bounds bounds, const StepHistory* known) {
@@ -277,15 +285,13 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
     Attempt attempt{subject_.run_id, path, key};
     auto started = co_await deps_.effects.children.StartChild(call, std::move(attempt), start);
     if (started.ok()) {
-      auto entry = NewEntry();
-      entry.mutable_step_waiting()->set_path(path);
-      entry.mutable_step_waiting()->set_kind("sub_workflow");
-      entry.mutable_step_waiting()->set_child_run_id(*started);
-      deps_.effects.journal.Post(std::move(entry));
+      deps_.effects.journal.Post(Waits(path, *started));
       co_return started;
     }
-    // Whether it was started is not known when the answer is lost: the same attempt asks for the same child.
-    if (!Passing(started.status()) || !Interrupted(bounds).ok()) co_return started;
+    // Whether it was started is not known when the answer is lost, on its way here or on the store's way to its
+    // database (UNKNOWN): the same attempt asks for the same child, another would start another.
+    const bool perhaps = Passing(started.status()) || absl::IsUnknown(started.status());
+    if (!perhaps || !Interrupted(bounds).ok()) co_return started;
     TUTTI_CO_RETURN_IF_ERROR(co_await Wait(deps_.clock.Now() + kAskAgainAfter, /*for_news=*/false, bounds));
   }
 }
@@ -313,8 +319,10 @@ Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1:
     if (waited.ok()) waited = Interrupted(bounds);
     if (waited.ok()) continue;
     // Given up: by a cancel, a timeout, or because what runs beside it has failed. A walk that goes on elsewhere keeps
-    // its child.
-    if (!halt_.stop_requested() && !EndsWalk(waited)) {
+    // its child, and whether this one does only the journal knows: what runs beside it may have failed because the
+    // lease is lost, and who was frozen has timeouts that nobody else has.
+    if (!halt_.stop_requested() && !EndsWalk(waited) &&
+        (co_await deps_.effects.journal.Commit(Waits(path, child))).ok()) {
       Bounds own = bounds;
       own.stop = halt_;
       own.deadline = deps_.clock.Now() + absl::Seconds(10);

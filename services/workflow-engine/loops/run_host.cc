@@ -163,19 +163,17 @@ Task<void> RunHost::LeaseLoop() {
 Task<void> RunHost::NewsLoop() {
   while (!stop_.stop_requested()) {
     CallContext call = NewCall();
-    ClientReadStream<state::WatchInstanceResponse> stream(call, absl::InfiniteDuration());
     state::WatchInstanceRequest request;
     *request.mutable_instance() = instance_;
-    state_.leases().async()->WatchInstance(stream.context(), &request, &stream);
-    stream.Start();
+    auto stream = state_.WatchInstance(call, request, absl::InfiniteDuration());
     state::WatchInstanceResponse news;
-    while (co_await stream.Read(news)) {
+    while (co_await stream->Read(news)) {
       if (news.runs_claimable()) claim_wanted_.TryPush(true);
       if (!news.cancel_run_id().empty()) Cancel(news.cancel_run_id());
       if (!news.inbox_run_id().empty()) LookIntoInbox(news.inbox_run_id());
       if (auto it = active_.find(news.ended_run_id()); it != active_.end()) it->second->halt.request_stop();
     }
-    co_await stream.Finish();
+    co_await stream->Finish();
     co_await Sleep(serving_.runtime().timers, serving_.loop(), kRetryPause, stop_.get_token());
   }
 }

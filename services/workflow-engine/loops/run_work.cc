@@ -83,40 +83,36 @@ Task<void> RunHost::ReadInbox(std::string run_id, std::shared_ptr<Active> active
     if (!active->interpreter) break;  // it reads its history itself
     CallContext call = NewCall();
     call.stop = active->halt.get_token();
-    ClientReadStream<state::ReadJournalResponse> stream(call, absl::Seconds(10));
     state::ReadJournalRequest request;
     request.set_run_id(run_id);
     request.set_after_seq(active->interpreter->delivered_seq());
     request.set_inbox_only(true);
-    state_.journal().async()->ReadJournal(stream.context(), &request, &stream);
-    stream.Start();
+    auto stream = state_.ReadJournal(call, request, absl::Seconds(10));
     state::ReadJournalResponse page;
-    while (co_await stream.Read(page)) {
+    while (co_await stream->Read(page)) {
       for (const auto& entry : page.entries()) {
         if (active->interpreter) active->interpreter->Deliver(entry);
       }
     }
-    (void)co_await stream.Finish();  // what was missed is told again with the next heartbeat
+    (void)co_await stream->Finish();  // what was missed is told again with the next heartbeat
   } while (active->read_again);
   active->reading_inbox = false;
 }
 
 Task<absl::StatusOr<History>> RunHost::LoadHistory(CallContext& call, const std::string& run_id) {
   History history;
-  ClientReadStream<state::ReadJournalResponse> stream(call, absl::Seconds(60));
   state::ReadJournalRequest request;
   request.set_run_id(run_id);
   request.set_condensed(true);
-  state_.journal().async()->ReadJournal(stream.context(), &request, &stream);
-  stream.Start();
+  auto stream = state_.ReadJournal(call, request, absl::Seconds(60));
   absl::Status status;
   state::ReadJournalResponse page;
-  while (co_await stream.Read(page)) {
+  while (co_await stream->Read(page)) {
     for (const auto& entry : page.entries()) {
       if (status.ok()) status = history.Add(entry);
     }
   }
-  absl::Status ended = co_await stream.Finish();
+  absl::Status ended = co_await stream->Finish();
   TUTTI_CO_RETURN_IF_ERROR(ended);
   TUTTI_CO_RETURN_IF_ERROR(status);
   co_return std::move(history);

@@ -142,15 +142,13 @@ Task<absl::Status> RunRpc::AwaitEnd(CallContext& call, absl::Time deadline, v1::
   while (!IsEnded(run->state()) && env_.clock.Now() < deadline) {
     CallContext watching = call;
     watching.deadline = deadline;
-    ClientReadStream<state::WatchJournalResponse> stream(watching, absl::InfiniteDuration());
     state::WatchJournalRequest watch;
     watch.set_run_id(run->run_id());
-    state_.journal().async()->WatchJournal(stream.context(), &watch, &stream);
-    stream.Start();
+    auto stream = state_.WatchJournal(watching, watch, absl::InfiniteDuration());
     state::WatchJournalResponse page;
-    while (co_await stream.Read(page)) {
+    while (co_await stream->Read(page)) {
     }
-    absl::Status ended = co_await stream.Finish();
+    absl::Status ended = co_await stream->Finish();
     if (call.stop.stop_requested()) co_return absl::CancelledError("the caller has gone");
     auto stored = co_await Load(call, run->run_id());
     if (stored.ok()) *run = ToRun(*stored, /*with_payloads=*/true);
@@ -163,16 +161,14 @@ Task<absl::Status> RunRpc::HandleGet(CallContext& call, const v1::GetRunRequest&
                                      v1::GetRunResponse& response) {
   TUTTI_CO_ASSIGN_OR_RETURN(state::StoredRun stored, co_await Load(call, request.run_id()));
   *response.mutable_run() = ToRun(stored, /*with_payloads=*/true);
-  ClientReadStream<state::ReadJournalResponse> stream(call, absl::Seconds(30));
   state::ReadJournalRequest read;
   read.set_run_id(request.run_id());
-  state_.journal().async()->ReadJournal(stream.context(), &read, &stream);
-  stream.Start();
+  auto stream = state_.ReadJournal(call, read, absl::Seconds(30));
   state::ReadJournalResponse page;
-  while (co_await stream.Read(page)) {
+  while (co_await stream->Read(page)) {
     for (const auto& entry : page.entries()) ApplyToSteps(entry, response.mutable_run());
   }
-  absl::Status status = co_await stream.Finish();
+  absl::Status status = co_await stream->Finish();
   co_return status;
 }
 
@@ -212,17 +208,15 @@ Task<absl::Status> RunRpc::HandleWatch(CallContext& call, const v1::WatchRunRequ
     TUTTI_CO_ASSIGN_OR_RETURN(state::StoredRun stored, co_await Load(call, request.run_id()));
     progress = stored.progress_percent();
   }
-  ClientReadStream<state::WatchJournalResponse> stream(call, absl::InfiniteDuration());
   state::WatchJournalRequest watch;
   watch.set_run_id(request.run_id());
   watch.set_after_seq(request.after_offset());
   watch.set_texts(request.texts());
-  state_.journal().async()->WatchJournal(stream.context(), &watch, &stream);
-  stream.Start();
+  auto stream = state_.WatchJournal(call, watch, absl::InfiniteDuration());
   bool open = true;
   int64_t offset = request.after_offset();
   state::WatchJournalResponse page;
-  while (open && co_await stream.Read(page)) {
+  while (open && co_await stream->Read(page)) {
     for (const auto& text : page.texts()) {
       v1::WatchRunResponse out;
       *out.mutable_event() = ToEvent(text, env_.clock.Now());
@@ -240,8 +234,8 @@ Task<absl::Status> RunRpc::HandleWatch(CallContext& call, const v1::WatchRunRequ
       open = co_await writer.Write(out);
     }
   }
-  if (!open) stream.Cancel();
-  absl::Status status = co_await stream.Finish();
+  if (!open) stream->Cancel();
+  absl::Status status = co_await stream->Finish();
   co_return open ? status : absl::CancelledError("the watcher has gone");
 }
 

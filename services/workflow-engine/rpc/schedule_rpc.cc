@@ -50,6 +50,18 @@ ScheduleRpc::ScheduleRpc(ServerEnv& env, ScheduleClient& schedules, StartRun sta
     : env_(env), schedules_(schedules), start_(std::move(start)), check_(std::move(check)) {}
 ScheduleRpc::~ScheduleRpc() = default;
 
+void ScheduleRpc::Offer(LocalMethods& local) {
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/CreateSchedule", *this, &ScheduleRpc::HandleCreateSchedule);
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/GetSchedule", *this, &ScheduleRpc::HandleGetSchedule);
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/ListSchedules", *this, &ScheduleRpc::HandleListSchedules);
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/UpdateSchedule", *this, &ScheduleRpc::HandleUpdateSchedule);
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/DeleteSchedule", *this, &ScheduleRpc::HandleDeleteSchedule);
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/PauseSchedule", *this, &ScheduleRpc::HandlePauseSchedule);
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/ResumeSchedule", *this, &ScheduleRpc::HandleResumeSchedule);
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/TriggerSchedule", *this, &ScheduleRpc::HandleTriggerSchedule);
+  local.Add(env_, "tutti.workflow.v1.ScheduleService/ListScheduleTimes", *this, &ScheduleRpc::HandleListScheduleTimes);
+}
+
 #define TUTTI_SCHEDULE_METHOD(Name)                                                                                   \
   grpc::ServerUnaryReactor* ScheduleRpc::Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
                                               v1::Name##Response* response) {                                         \

@@ -42,6 +42,10 @@ class ScheduleRpc final : public tutti::workflow::v1::ScheduleService::CallbackS
   TUTTI_SCHEDULE_METHOD(ListScheduleTimes);
 #undef TUTTI_SCHEDULE_METHOD
 
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local);
+
  private:
   ServerEnv& env_;
   ScheduleClient& schedules_;

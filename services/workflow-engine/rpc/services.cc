@@ -25,6 +25,20 @@ void RunRpc::Offer(LocalMethods& local) {
   local.Add(env_, "tutti.workflow.v1.RunService/ListRuns", *this, &RunRpc::HandleList);
   local.Add(env_, "tutti.workflow.v1.RunService/CancelRun", *this, &RunRpc::HandleCancel);
   local.Add(env_, "tutti.workflow.v1.RunService/SignalRun", *this, &RunRpc::HandleSignalRun);
+  local.Add(env_, "tutti.workflow.v1.RunService/TerminateRun", *this, &RunRpc::HandleTerminateRun);
+  local.Add(env_, "tutti.workflow.v1.RunService/PauseRun", *this, &RunRpc::HandlePauseRun);
+  local.Add(env_, "tutti.workflow.v1.RunService/ResumeRun", *this, &RunRpc::HandleResumeRun);
+  local.Add(env_, "tutti.workflow.v1.RunService/RetryRun", *this, &RunRpc::HandleRetryRun);
+  local.Add(env_, "tutti.workflow.v1.RunService/ForkRun", *this, &RunRpc::HandleForkRun);
+  local.AddStream(env_, "tutti.workflow.v1.RunService/WatchRun", *this, &RunRpc::HandleWatch);
+}
+
+void WorkflowRpc::Offer(LocalMethods& local) {
+  local.Add(env_, "tutti.workflow.v1.WorkflowService/CreateWorkflow", *this, &WorkflowRpc::HandleCreate);
+  local.Add(env_, "tutti.workflow.v1.WorkflowService/GetWorkflow", *this, &WorkflowRpc::HandleGet);
+  local.Add(env_, "tutti.workflow.v1.WorkflowService/ListWorkflows", *this, &WorkflowRpc::HandleList);
+  local.Add(env_, "tutti.workflow.v1.WorkflowService/PlanWorkflow", *this, &WorkflowRpc::HandlePlan);
+  local.Add(env_, "tutti.workflow.v1.WorkflowService/DiffWorkflow", *this, &WorkflowRpc::HandleDiff);
 }
 
 }  // namespace tutti::engine

@@ -66,6 +66,9 @@ class WorkflowRpc final : public v1::WorkflowService::CallbackService {
   grpc::ServerUnaryReactor* DiffWorkflow(grpc::CallbackServerContext* context, const v1::DiffWorkflowRequest* request,
                                          v1::DiffWorkflowResponse* response) override;
 
+  // For callers in this process.
+  void Offer(LocalMethods& local);
+
  private:
   Task<absl::Status> HandleCreate(CallContext& call, const v1::CreateWorkflowRequest& request,
                                   v1::CreateWorkflowResponse& response);
