@@ -18,7 +18,6 @@ namespace tutti::state_manager {
 struct PgParam {
   bool null = true;
   bool bytes = false;   // `text` is bytes, to be written as hexadecimal digits
-  bool column = false;  // `text` is an array in binary form
   bool number = false;  // of a bigint, if columns stand beside it
   std::string text;
 };
@@ -200,7 +199,6 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
   void BindColumn(int position, const SqlColumn& column) override {
     PgParam& param = At(position);
     param.null = false;
-    param.column = true;
     param.text = BinaryArray(column);
     columns_ = true;
   }
@@ -270,8 +268,8 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
       session_.connection_->link.prepare(name_, sql_);
       prepared_ = true;
     }
-    auto run = [&](const auto& all) {
-      return prepared_ ? transaction.exec_prepared(name_, all) : transaction.exec_params(sql_, all);
+    auto run = [&](const auto&... all) {
+      return prepared_ ? transaction.exec_prepared(name_, all...) : transaction.exec_params(sql_, all...);
     };
     if (columns_) {  // libpqxx sends either all of a list in binary form or none
       std::vector<pqxx::binarystring> binary;
@@ -280,8 +278,10 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
       result_ = run(pqxx::internal::dynamic_params<std::vector<pqxx::binarystring>::const_iterator>(binary.begin(),
                                                                                                     binary.end()));
     } else {
-      result_ =
-          run(pqxx::internal::dynamic_params<std::vector<PgParam>::const_iterator>(params_.begin(), params_.end()));
+      // A last parameter can be sent as the bytes it is, half as many.
+      const bool raw = !params_.empty() && params_.back().bytes && !params_.back().null;
+      pqxx::internal::dynamic_params<std::vector<PgParam>::const_iterator> params(params_.begin(), params_.end() - raw);
+      result_ = raw ? run(params, pqxx::binarystring(params_.back().text)) : run(params);
     }
     changes_ = result_.columns() > 0 ? static_cast<int64_t>(result_.size()) : 0;
     if (auto affected = result_.affected_rows(); affected > 0) changes_ = static_cast<int64_t>(affected);

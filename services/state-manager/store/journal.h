@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -120,6 +121,8 @@ class Journal final : public DeferringWriter {
   absl::StatusOr<bool> AllMayBeCreated(Transaction& tx, const std::vector<void*>& items) const;
   void Remember(const Item& item, bool written);
   static Remembered AsCreated(const v1::CreateRunRequest& request);
+  // Those that have been written, in an order that is always the same.
+  static std::map<absl::string_view, const Head*> InOrder(const Heads& heads);
   // Of what has been written: those who watch it, and who makes snapshots.
   void Tell(Transaction& tx, const Heads& heads);
   // ABORTED: a row is not as it was seen; then nothing of the batch stays written.

@@ -158,9 +158,17 @@ absl::Status Journal::WriteBatch(Transaction& tx, const Heads& heads, const Batc
   return parked.Flush();
 }
 
-void Journal::Tell(Transaction& tx, const Heads& heads) {
+std::map<absl::string_view, const Journal::Head*> Journal::InOrder(const Heads& heads) {
+  std::map<absl::string_view, const Head*> written;
   for (const auto& [run_id, head] : heads) {
-    if (!head.written) continue;
+    if (head.written) written[run_id] = &head;
+  }
+  return written;
+}
+
+void Journal::Tell(Transaction& tx, const Heads& heads) {
+  for (const auto& [run_id, of] : InOrder(heads)) {
+    const Head& head = *of;
     tx.Announce({News::Kind::kRun, std::string(run_id), ""});
     if (!head.ended && WantsSnapshot(head.last_seq, head.snapshot_seq)) NoteLong(std::string(run_id));
   }
@@ -257,12 +265,8 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
   Columns runs("tiiiiii"), changes("iiiitiiibb"), entries("tiitttitib"), usage("tiiittttiiiit");
   int64_t written = 0;
   bool parked = false, changed = false;
-  // In one order everywhere, in which rows are locked: replicas do not wait for each other in a circle.
-  std::map<absl::string_view, const Head*> in_order;
-  for (const auto& [run_id, head] : heads) {
-    if (head.written) in_order[run_id] = &head;
-  }
-  for (const auto& [run_id, of] : in_order) {
+  // Rows are locked in one order everywhere: replicas do not wait for each other in a circle.
+  for (const auto& [run_id, of] : InOrder(heads)) {
     const Head& head = *of;
     ++written;
     parked |= head.parked;

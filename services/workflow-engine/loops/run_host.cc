@@ -126,8 +126,9 @@ Task<void> RunHost::LeaseLoop() {
         waiting_gauge_.Set(static_cast<double>(claimable_));
         queued_gauge_.Set(static_cast<double>(admission_.waiting()));
         for (const auto& run_id : answer->cancel_run_ids()) Cancel(run_id);
-        // News may be lost, this is not.
-        for (const auto& [run_id, seq] : answer->inboxes()) {
+        // News may be lost, this is not. In an order that is always the same, which a message's map has not.
+        const std::map<std::string, int64_t> inboxes(answer->inboxes().begin(), answer->inboxes().end());
+        for (const auto& [run_id, seq] : inboxes) {
           auto it = active_.find(run_id);
           bool behind = it != active_.end() && it->second->interpreter && it->second->interpreter->inbox() < seq;
           if (behind) LookIntoInbox(run_id);
