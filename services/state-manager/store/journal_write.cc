@@ -3,7 +3,6 @@
 #include <cstdlib>
 #include <map>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/status/macros.h"
 #include "services/state-manager/store/bulk_writer.h"
