@@ -131,7 +131,9 @@ TEST(Json, IsReadAsTheLibraryReadsIt) {
     Json expected = Json::parse(text);
     ASSERT_TRUE(read.ok()) << read.status();
     EXPECT_EQ(*read, expected);
-    if (text != "-0") EXPECT_EQ(read->type(), expected.type());
+    if (text != "-0") {
+      EXPECT_EQ(read->type(), expected.type());
+    }
     EXPECT_EQ(DumpJson(*read), DumpJson(expected));
   }
 }
