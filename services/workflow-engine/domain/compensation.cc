@@ -27,10 +27,13 @@ void Interpreter::Completed(const Step& step, const std::string& path, const Jso
   completed_.push_back({order, &step, path, output, variables.Flatten()});
 }
 
-Task<absl::Status> Interpreter::Compensate(std::string path, Bounds bounds) {
+Task<absl::Status> Interpreter::CompensateExcept(std::string path, Bounds bounds, std::string except) {
+  auto meant = [&](const Compensable& entry) {
+    return Below(entry.path, path) && (except.empty() || !Below(entry.path, except));
+  };
   if (bounds.replay_only) {  // nothing is begun: what was undone before is known, the rest is for whoever catches this
     std::erase_if(completed_, [&](const Compensable& entry) {
-      if (!Below(entry.path, path)) return false;
+      if (!meant(entry)) return false;
       return std::all_of(entry.step->compensation().begin(), entry.step->compensation().end(), [&](const Step& step) {
         const StepHistory* known = history_.Find(absl::StrCat(entry.path, "/compensate/", step.id()));
         return known && (known->result || known->failed_for_good());
@@ -45,7 +48,7 @@ Task<absl::Status> Interpreter::Compensate(std::string path, Bounds bounds) {
   for (;;) {
     auto last = completed_.end();
     for (auto it = completed_.begin(); it != completed_.end(); ++it) {
-      if (Below(it->path, path) && (last == completed_.end() || it->order > last->order)) last = it;
+      if (meant(*it) && (last == completed_.end() || it->order > last->order)) last = it;
     }
     if (last == completed_.end()) co_return absl::OkStatus();
     Compensable undone = std::move(*last);

@@ -249,7 +249,11 @@ class Interpreter {
   void Completed(const Step& step, const std::string& path, const JsonRef& output, const Variables& variables,
                  int64_t order);
   // Undoes what was completed at `path` and below, last first; all, when it is empty. Not ended by a cancel.
-  Task<absl::Status> Compensate(std::string path, Bounds bounds);
+  Task<absl::Status> Compensate(std::string path, Bounds bounds) {
+    return CompensateExcept(std::move(path), std::move(bounds), std::string());
+  }
+  // But not what is at `except` and below, unless that is empty.
+  Task<absl::Status> CompensateExcept(std::string path, Bounds bounds, std::string except);
 
   InterpreterDeps deps_;
   const RunSubject subject_;

@@ -61,7 +61,8 @@ struct Interpreter::Branches {
   }
 };
 
-// A branch, or two copies of it when the first takes long: the first good end counts.
+// A branch, or two copies of it when the first takes long: the first good end counts, and what the other had done is
+// undone.
 Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
   const auto& branch = all.step.branches(index);
   std::string path = absl::StrCat(all.path, "/", branch.id());
@@ -74,24 +75,37 @@ Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
   Bounds bounds = all.bounds;
   bounds.stop = race.stop.get_token();
   std::stop_callback outer(all.bounds.stop, [&race] { race.stop.request_stop(); });
+  const std::string copy_path = path + "/hedge-copy";
   const StepHistory* known = history_.Find(path + "/hedge-winner");
-  auto run = [&](std::string copy_path, std::string name, absl::Duration after) -> Task<bool> {
-    if (after > absl::ZeroDuration()) {
+  const bool decided = known && known->result;
+  bool second_won = decided && *known->result == Json("hedge");
+  // However often the run has left memory since the branch began.
+  absl::Time hedge_time = absl::InfinitePast();
+  if (all.step.has_hedge_after() && !decided) {
+    hedge_time = deps_.clock.Now();
+    const StepHistory* first = branch.steps().empty() ? nullptr : history_.Find(path + "/" + branch.steps(0).id());
+    if (first) hedge_time = std::min(hedge_time, first->start_time);
+    hedge_time += FromProto(all.step.hedge_after());
+  }
+  auto run = [&](std::string at, std::string name, absl::Time begin) -> Task<bool> {
+    if (race.result) co_return false;
+    if (begin > deps_.clock.Now()) {
       std::stop_source either;
       std::stop_callback on_stop(bounds.stop, [&either] { either.request_stop(); });
       std::stop_callback on_end(race.stop_waiting.get_token(), [&either] { either.request_stop(); });
       Bounds waiting = bounds;
       waiting.stop = either.get_token();
-      absl::Status waited = co_await Wait(deps_.clock.Now() + after, /*for_news=*/false, waiting);
+      absl::Status waited = co_await Wait(begin, /*for_news=*/false, waiting);
       if (!waited.ok() || race.result) {
         if (EndsWalk(waited)) race.failure = waited;
         co_return false;
       }
     }
     Variables inner(&all.variables);
-    auto result = co_await RunBlock(branch.steps(), copy_path, inner, bounds);
+    auto result = co_await RunBlock(branch.steps(), at, inner, bounds);
     if (result.ok() && !race.result) {
       race.result = *result;
+      second_won = name == "hedge";
       if (all.step.has_hedge_after()) {
         std::function<Task<Result>()> say = [&]() -> Task<Result> { co_return Ref(name); };
         auto recorded = co_await Record(path + "/hedge-winner", "hedge", name, std::move(say), all.bounds.replay_only);
@@ -105,17 +119,26 @@ Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
     co_return true;
   };
   std::vector<Task<bool>> copies;
-  bool second_won = known && known->result && *known->result == Json("hedge");
-  if (!second_won) copies.push_back(run(path, "original", absl::ZeroDuration()));
-  if (all.step.has_hedge_after() && !all.bounds.replay_only && !(known && known->result && !second_won)) {
-    copies.push_back(
-        run(path + "/hedge-copy", "hedge", second_won ? absl::ZeroDuration() : FromProto(all.step.hedge_after())));
+  if (!second_won) copies.push_back(run(path, "original", absl::InfinitePast()));
+  if (all.step.has_hedge_after() && !all.bounds.replay_only && (!decided || second_won)) {
+    copies.push_back(run(copy_path, "hedge", hedge_time));
   }
   co_await Join(std::move(copies));
   if (EndsWalk(race.failure) || !race.result) {
     if (race.failure.ok()) race.failure = absl::CancelledError("given up");
     if (all.failure.ok() || EndsWalk(race.failure)) all.failure = race.failure;
     co_return false;
+  }
+  if (all.step.has_hedge_after() && HasCompensations()) {
+    const std::string lost = second_won ? path : copy_path, won = second_won ? copy_path : "";
+    if (decided) {  // what it had done is known from the journal alone
+      Variables inner(&all.variables);
+      Bounds again = all.bounds;
+      again.replay_only = true;
+      (void)co_await RunBlock(branch.steps(), lost, inner, again);
+    }
+    absl::Status undone = co_await CompensateExcept(lost, all.bounds, won);
+    if (!undone.ok()) all.failure = undone;
   }
   all.results[slot] = race.result;
   all.ended.push_back(index);

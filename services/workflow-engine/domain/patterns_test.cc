@@ -130,6 +130,42 @@ steps:
   EXPECT_TRUE(world_.calls.empty());
 }
 
+TEST_F(InterpreterTest, WhatTheSlowerCopyOfAHedgedBranchHadDoneIsUndone) {
+  auto spec = Spec(R"(
+steps:
+- id: p
+  parallel:
+    hedge_after: 5s
+    branches:
+    - id: only
+      steps:
+      - {id: book, tool: {tool: t}, compensation: [{id: undo, tool: {tool: t}}]}
+      - {id: s, agent: {agent: a, input: x}}
+)");
+  world_.hold = true;
+  on_held_ = [&] {
+    if (world_.calls.back() == "run1/p/only/s/1") {
+      world_.time.Advance(absl::Seconds(6));
+    } else {
+      LetGo(world_.held.size() - 1);
+    }
+  };
+  ASSERT_THAT(Walk(spec), IsOk());
+  const std::vector<std::string> both = {"run1/p/only/book/1", "run1/p/only/s/1", "run1/p/only/hedge-copy/book/1",
+                                         "run1/p/only/hedge-copy/s/1", "run1/p/only/book/compensate/undo/1"};
+  EXPECT_EQ(world_.calls, both);
+  world_.calls.clear();
+  ASSERT_THAT(Walk(spec), IsOk());
+  EXPECT_TRUE(world_.calls.empty());
+  // A crash between the end of the copy and the undoing.
+  while (!world_.journal.back().has_step_completed() ||
+         world_.journal.back().step_completed().path() != "p/only/hedge-winner") {
+    world_.journal.pop_back();
+  }
+  ASSERT_THAT(Walk(spec), IsOk());
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/p/only/book/compensate/undo/1"}));
+}
+
 TEST_F(InterpreterTest, APanelJudgesByItsWeightsAndLessonsAreLearned) {
   auto spec = Spec(R"(
 steps:
