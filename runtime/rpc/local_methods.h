@@ -175,6 +175,10 @@ class LocalMethods {
     auto it = streams_.find(name);
     return it == streams_.end() ? nullptr : it->second;
   }
+  std::shared_ptr<RawStream> FindCarriedStream(absl::string_view name) const {
+    if (carrier_ == nullptr || !carrier_->Carries(name)) return nullptr;
+    return std::make_shared<CarriedRawStream>(*carrier_, std::string(name));
+  }
 
  private:
   template <class Request, class Response, class Impl, class Handler>
@@ -225,6 +229,18 @@ class LocalMethods {
     Task<absl::Status> CallBytes(CallContext& call, grpc::ByteBuffer& request, grpc::ByteBuffer& response) override {
       absl::Status status = co_await carrier_.Carry(call, name_, request, response, absl::InfiniteDuration());
       co_return status;
+    }
+
+   private:
+    MethodCarrier& carrier_;
+    const std::string name_;
+  };
+
+  class CarriedRawStream final : public RawStream {
+   public:
+    CarriedRawStream(MethodCarrier& carrier, std::string name) : carrier_(carrier), name_(std::move(name)) {}
+    std::unique_ptr<ReadStream<grpc::ByteBuffer>> OpenBytes(CallContext& call, grpc::ByteBuffer& request) override {
+      return carrier_.CarryStream(call, name_, request, absl::InfiniteDuration());
     }
 
    private:

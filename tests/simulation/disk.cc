@@ -55,7 +55,9 @@ class Disk::Front final : public state_manager::Database {
   void Read(ReadOp op) override {
     WriteOp write;
     write.apply = std::move(op.query);
-    write.finish = std::move(op.finish);
+    write.finish = [finish = std::move(op.finish)](const absl::Status& status) mutable {
+      finish(absl::IsUnknown(status) ? Away("the connection was lost") : status);  // nothing was to be committed
+    };
     Write(std::move(write));
   }
   void Announce(std::vector<News> news) override {

@@ -36,20 +36,55 @@ PeerChannels NoPeers() {
   return {nobody, nobody, nobody, nobody, nobody, nobody};
 }
 
-// A reply that is kept.
-class Kept final : public gateway::HttpReply {
+// A reply that is kept, or, when it is a stream, read as it comes.
+class ReadReply final : public gateway::HttpReply {
  public:
+  explicit ReadReply(std::function<bool(const Json&)> read = nullptr) : read_(std::move(read)) {}
   Task<bool> Send(int code, std::string, std::string text, Headers) override {
     status = code;
     body = std::move(text);
+    ended = true;
     co_return true;
   }
-  Task<bool> Begin(int, std::string, Headers) override { co_return false; }
-  Task<bool> Write(std::string) override { co_return false; }
-  Task<bool> End() override { co_return false; }
+  Task<bool> Begin(int code, std::string, Headers) override {
+    status = code;
+    co_return read_ != nullptr;
+  }
+  Task<bool> Write(std::string line) override {
+    if (line == "\n") co_return true;  // nothing for a while
+    Json message = Json::parse(line, nullptr, false);
+    if (message.is_object() && message.contains("result")) co_return read_(message["result"]);
+    status = message.is_object() && message.contains("error") ? message["error"].value("code", 500) : 500;
+    body = std::move(line);
+    co_return true;
+  }
+  Task<bool> End() override {
+    ended = true;
+    co_return true;
+  }
+  // Whether it is worth another try is all that a caller wants to know of an error here.
+  absl::Status Outcome() const {
+    if (status == 200 && ended) return absl::OkStatus();
+    std::string what = absl::StrCat(status, " ", body);
+    const bool passing = status == 200 || status == 503 || status == 504 || status == 409 || status == 429 ||
+                         status == 499 || status == 500;
+    return passing ? absl::UnavailableError(what) : absl::InvalidArgumentError(what);
+  }
   int status = 0;
   std::string body;
+  bool ended = false;
+
+ private:
+  const std::function<bool(const Json&)> read_;
 };
+
+gateway::HttpRequest NewRequest(std::string method, std::string path) {
+  gateway::HttpRequest request;
+  request.method = std::move(method);
+  request.target = std::move(path);
+  request.header = [](const char* name) { return std::string(name) == "content-type" ? "application/json" : ""; };
+  return request;
+}
 
 }  // namespace
 
@@ -60,6 +95,7 @@ Suite::Suite(World& world)
       peers_(NoPeers()),
       snapshot_every_(5 + static_cast<int>(world.Pick(60))),
       park_after_(absl::Milliseconds(100) + world.Delay(absl::Seconds(5))),
+      skew_(world.Chance(0.3) ? absl::ZeroDuration() : absl::Seconds(4)),
       client_(world.Start("client")),
       client_port_(network_.Join(client_, "client")),
       methods_(client_, &client_port_) {
@@ -118,8 +154,7 @@ std::unique_ptr<Node> Suite::NewNode(const std::string& kind, const std::string&
 
 void Suite::Begin(Node& node) {
   // Engines' clocks are what they are; of the store's the database's time counts.
-  absl::Duration skew =
-      node.kind == "workflow-engine" ? world_.Delay(absl::Seconds(4)) - absl::Seconds(2) : absl::ZeroDuration();
+  absl::Duration skew = node.kind == "workflow-engine" ? world_.Delay(skew_) - skew_ / 2 : absl::ZeroDuration();
   node.process = &world_.Start(node.instance, skew);
   node.port = &network_.Join(*node.process, node.kind);
   node.runtime = std::make_unique<Runtime>(
@@ -166,21 +201,20 @@ void Suite::Crash(Node& node, absl::Duration back_after) {
 }
 
 Task<absl::StatusOr<Json>> Suite::Rest(std::string method, std::string path, Json body) {
-  gateway::HttpRequest request;
-  request.method = std::move(method);
-  request.target = std::move(path);
+  gateway::HttpRequest request = NewRequest(std::move(method), std::move(path));
   request.body = body.is_null() ? "" : DumpJson(body);
-  request.header = [](const char* name) { return std::string(name) == "content-type" ? "application/json" : ""; };
-  Kept reply;
+  ReadReply reply;
   co_await rest_->Handle(request, reply);
-  Json answer = Json::parse(reply.body, nullptr, false);
-  if (reply.status == 200) co_return answer;
-  std::string what = absl::StrCat(reply.status, " ", reply.body);
-  // Whether it is worth another try is all that a caller wants to know here.
-  const bool passing = reply.status == 503 || reply.status == 504 || reply.status == 409 || reply.status == 429 ||
-                       reply.status == 499 || reply.status == 500;
-  if (passing) co_return absl::UnavailableError(what);
-  co_return absl::InvalidArgumentError(what);
+  absl::Status outcome = reply.Outcome();
+  if (!outcome.ok()) co_return outcome;
+  co_return Json::parse(reply.body, nullptr, false);
+}
+
+Task<absl::Status> Suite::Follow(std::string path, std::function<bool(const Json&)> read) {
+  gateway::HttpRequest request = NewRequest("GET", std::move(path));
+  ReadReply reply(std::move(read));
+  co_await rest_->Handle(request, reply);
+  co_return reply.Outcome();
 }
 
 }  // namespace tutti::simulation

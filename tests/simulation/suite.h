@@ -2,6 +2,7 @@
 // tool-service, and the gateway's REST handler, over a simulated network and database.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -51,6 +52,10 @@ class Suite {
   LocalMethods& methods() { return methods_; }
   // A request by REST, through the gateway; the answer's JSON, or its error.
   Task<absl::StatusOr<Json>> Rest(std::string method, std::string path, Json body);
+  // A server stream by REST, a message at a time; `read` returns false when the client goes away. OK: it ended well.
+  Task<absl::Status> Follow(std::string path, std::function<bool(const Json&)> read);
+  // By how much two engines' clocks differ at most.
+  absl::Duration skew() const { return skew_; }
 
  private:
   std::unique_ptr<Node> NewNode(const std::string& kind, const std::string& instance);
@@ -62,7 +67,7 @@ class Suite {
   Disk disk_;
   PeerChannels peers_;
   const int snapshot_every_;
-  const absl::Duration park_after_;
+  const absl::Duration park_after_, skew_;
   std::vector<std::unique_ptr<Node>> nodes_;
   int coming_ = 0;
 

@@ -1,7 +1,7 @@
 // The whole suite under a seeded simulator (suite.h): services crash, stand still and come back, the network delays,
 // loses, repeats and reorders, the database is away and loses answers, clocks differ. Meanwhile callers start runs,
-// send signals, cancel, pause and watch. When the weather has cleared, everything that was acknowledged must have
-// happened, once.
+// send signals, cancel, pause, retry, fork, schedule and watch. When the weather has cleared, everything that was
+// acknowledged must have happened, once.
 //
 // A failing seed is printed and replays exactly: TUTTI_SIM_SEED=17 (seeds.h).
 #include <google/protobuf/util/json_util.h>
@@ -99,18 +99,35 @@ steps:
     items: '${ .input.three }'
     max_concurrency: 3
     steps: [{id: child, sub_workflow: {workflow: leaf, input: '${ .item }'}, retry: {max_attempts: 20}}]
+)",
+    R"(
+name: late
+steps:
+- {id: first, tool: {tool: calculate, parameters: {expression: 1 + 2}}, retry: {max_attempts: 20}}
+- {id: answer, wait_for_signal: {signal: go, timeout: 10s}}
+- {id: last, agent: {agent: echo, input: '${ .answer }'}, retry: {max_attempts: 20}}
+output: '${ .last }'
+)",
+    R"(
+name: tick
+steps: [{id: say, agent: {agent: echo, input: tick}, retry: {max_attempts: 20}}]
 )"};
 
 constexpr absl::Duration kStorm = absl::Seconds(90);
 constexpr absl::Duration kPatience = absl::Minutes(60);
-// Between two engines: each is off by up to half of it (suite.cc).
-constexpr absl::Duration kSkew = absl::Seconds(4);
+// In fair weather: until who watches a run has seen its end.
+constexpr absl::Duration kPrompt = absl::Seconds(30);
+constexpr absl::Duration kEvery = absl::Seconds(10);
 
 // What a caller knows of a run.
 struct Told {
   std::string name, workflow, run_id;
   bool must_fail = false, meddled = false, ended = false;
+  std::string state;
   std::set<int64_t> offsets;  // of signals that were acknowledged
+  // What its watcher has seen; -1: nobody watches.
+  int64_t seen = -1;
+  int progress = 0;
 };
 
 class Drama {
@@ -133,14 +150,17 @@ class Drama {
     Spawn(Introduce());
     world_.Run(kPatience, [this] { return introduced_; });
     const int runs = 5 + static_cast<int>(world_.Pick(5));
-    open_ = runs;
+    open_ = runs + 1;
     for (int i = 0; i < runs; ++i) Spawn(Live(i));
+    Spawn(KeepTime());
     for (absl::Duration since; since < kStorm; since += absl::Seconds(1)) {
       Misfortune();
       world_.Run(absl::Seconds(1), [] { return false; });
     }
     Clear();
     if (!world_.Run(kPatience, [this] { return open_ == 0; })) Problem(absl::StrCat(open_, " callers wait for ever"));
+    if (!world_.Run(kPrompt, [this] { return watching_ == 0; }))
+      Problem(absl::StrCat(watching_, " watches stand still"));
     bool read = false;
     Spawn(ReadAll(read));
     if (!world_.Run(kPatience, [&] { return read; })) Problem("the journals cannot be read");
@@ -181,6 +201,7 @@ class Drama {
     suite_.disk().away = false;
     suite_.disk().unanswered = suite_.disk().news_lost = 0;
     suite_.network().weather = Weather();
+    clear_ = true;
   }
 
   // The workflows are stored.
@@ -222,9 +243,9 @@ class Drama {
   Task<void> Live(int number) {
     auto told = std::make_shared<Told>();
     told_.push_back(told);
-    const char* const kinds[] = {"saga", "waits", "loops", "family"};
+    const char* const kinds[] = {"saga", "waits", "loops", "family", "late"};
     told->name = absl::StrCat("request-", number);
-    told->workflow = kinds[static_cast<size_t>(number) % 4];
+    told->workflow = kinds[static_cast<size_t>(number) % 5];
     told->must_fail = told->workflow == "saga" && world_.Chance(0.5);
     co_await Pause(absl::Seconds(40));
     told->run_id = co_await Start(*told);
@@ -243,67 +264,183 @@ class Drama {
         if (answer.is_object()) (void)absl::SimpleAtoi(answer.value("offset", "0"), &offset);
         told->offsets.insert(offset);
       }
+    } else if (told->workflow == "late") {
+      co_await Persist(*told);
     } else if (world_.Chance(0.2)) {
       told->meddled = true;
       co_await Pause(absl::Seconds(20));
-      co_await Try(absl::StrCat(path, ":cancel"));
+      co_await Try(absl::StrCat(path, ":cancel"), Json::object());
     } else if (world_.Chance(0.2)) {
       co_await Pause(absl::Seconds(10));
-      co_await Try(absl::StrCat(path, ":pause"));
+      co_await Try(absl::StrCat(path, ":pause"), Json::object());
       co_await Pause(absl::Seconds(10));
-      co_await Try(absl::StrCat(path, ":resume"));
+      co_await Try(absl::StrCat(path, ":resume"), Json::object());
     }
-    // Until it has ended.
-    for (int tries = 0; tries < 2000 && !told->ended && !over_; ++tries) {
-      auto run = co_await suite_.Rest("GET", path, Json());
-      if (run.ok()) {
-        const std::string state = (*run)["run"].value("state", "");
-        told->ended =
-            absl::EndsWith(state, "SUCCEEDED") || absl::EndsWith(state, "FAILED") || absl::EndsWith(state, "CANCELLED");
+    co_await End(*told);
+    const bool forkable = told->workflow == "loops" || told->workflow == "saga";
+    if (forkable && absl::EndsWith(told->state, "SUCCEEDED") && world_.Chance(0.5)) co_await Fork(*told);
+    --open_;
+  }
+
+  // Fails when nobody answers, and is tried again from there until somebody has.
+  Task<void> Persist(const Told& told) {
+    const std::string path = absl::StrCat("/v1/runs/", told.run_id);
+    for (int round = 0; round < 50 && !over_; ++round) {
+      co_await Pause(absl::Seconds(30));
+      co_await Try(absl::StrCat(path, ":retry"), Json::object());
+      co_await Pause(absl::Seconds(8));
+      Json signal = {{"signal", "go"}, {"payload", "here"}, {"requestId", absl::StrCat(told.name, "-", round)}};
+      co_await Try(absl::StrCat(path, ":signal"), signal);
+      for (;;) {
+        Json run = co_await Repeat("GET", path, Json());
+        const std::string state = run.is_object() ? run["run"].value("state", "") : "";
+        if (absl::EndsWith(state, "SUCCEEDED") || over_) co_return;
+        if (absl::EndsWith(state, "FAILED")) break;
+        co_await Pause(absl::Seconds(4));
       }
-      if (!told->ended) co_await Pause(absl::Seconds(4));
     }
-    if (!told->ended) Problem(absl::StrCat(told->run_id, " (", told->workflow, ") does not end"));
+    Problem(absl::StrCat(told.run_id, " does not succeed"));
+  }
+
+  // What was done before a step is not done again, and the original stays as it is (its watcher has seen all of it).
+  Task<void> Fork(const Told& original) {
+    auto told = std::make_shared<Told>();
+    told->name = absl::StrCat(original.name, "-fork");
+    told->workflow = original.workflow;
+    Json body = {{"fromStep", original.workflow == "loops" ? "loop" : "last"}, {"requestId", told->name}};
+    const std::string path = absl::StrCat("/v1/runs/", original.run_id, ":fork");
+    for (int i = 0; i < 2; ++i) {
+      Json answer = co_await Repeat("POST", path, body);
+      const std::string id = answer.is_object() ? answer["run"].value("runId", "") : "";
+      if (i == 1 && id != told->run_id) Problem(absl::StrCat(told->name, " made ", told->run_id, " and ", id));
+      told->run_id = id;
+    }
+    told_.push_back(told);
+    Spawn(Watch(told));
+    co_await End(*told);
+  }
+
+  Task<void> End(Told& told) {
+    for (int tries = 0; tries < 2000 && !told.ended && !over_; ++tries) {
+      auto run = co_await suite_.Rest("GET", absl::StrCat("/v1/runs/", told.run_id), Json());
+      if (run.ok()) {
+        told.state = (*run)["run"].value("state", "");
+        told.ended = absl::EndsWith(told.state, "SUCCEEDED") || absl::EndsWith(told.state, "FAILED") ||
+                     absl::EndsWith(told.state, "CANCELLED");
+      }
+      if (!told.ended) co_await Pause(absl::Seconds(4));
+    }
+    if (!told.ended) Problem(absl::StrCat(told.run_id, " (", told.workflow, ") does not end"));
+  }
+
+  // A schedule through the storm: each of its times has one run.
+  Task<void> KeepTime() {
+    co_await Pause(absl::Seconds(20));
+    Json schedule = {{"name", "clock"}, {"workflow", "tick"}, {"overlapPolicy", "OVERLAP_POLICY_ALLOW_ALL"}};
+    schedule["calendar"] = {{"every", absl::StrCat(absl::ToInt64Seconds(kEvery), "s")}};
+    Json body = {{"schedule", schedule}};
+    co_await Repeat("POST", "/v1/schedules", body);
+    const absl::Time from = world_.now();
+    // Until what could not be kept has been made up for.
+    while (!clear_ && !over_) co_await Pause(kEvery);
+    co_await Sleep(suite_.client(), suite_.client(), 3 * kEvery, {});
+    co_await Repeat("POST", "/v1/schedules/clock:pause", Json::object());
+    const absl::Time until = world_.now();
+    co_await Sleep(suite_.client(), suite_.client(), kEvery, {});  // one may have been about to start
+    Json answer = co_await Repeat("GET", "/v1/schedules/clock", Json());
+    // A time that was due when it was paused waits for the day on which it goes on; its run may have been started.
+    int64_t started = 0, waiting = 0;
+    if (answer.is_object()) {
+      const Json state = answer["schedule"].value("state", Json::object());
+      (void)absl::SimpleAtoi(state.value("started", "0"), &started);
+      waiting = static_cast<int64_t>(state.value("buffered", Json::array()).size());
+    }
+    std::set<std::string> times;
+    std::string token;
+    do {
+      const char* const filter = "workflow%20%3D%20%22tick%22";
+      Json page =
+          co_await Repeat("GET", absl::StrCat("/v1/runs?pageSize=1000&filter=", filter, "&pageToken=", token), Json());
+      for (const Json& run : page.value("runs", Json::array())) {
+        ticks_.insert(run.value("runId", ""));
+        const std::string time = run["labels"].value("tutti.scheduled_time", "");
+        if (!times.insert(time).second) Problem(absl::StrCat("the schedule's time ", time, " has two runs"));
+      }
+      token = page.value("nextPageToken", "");
+    } while (!token.empty());
+    const auto there = static_cast<int64_t>(times.size());
+    if (there < started || there > started + waiting) {
+      Problem(absl::StrCat("the schedule says that it started ", started, " runs, and ", there, " are there"));
+    }
+    const int64_t every = absl::ToInt64Seconds(kEvery);
+    for (int64_t due = (absl::ToUnixSeconds(from) / every + 1) * every; due < absl::ToUnixSeconds(until) - 2;
+         due += every) {
+      const std::string time = absl::FormatTime(absl::RFC3339_sec, absl::FromUnixSeconds(due), absl::UTCTimeZone());
+      if (times.count(time) == 0) Problem(absl::StrCat("the schedule's time ", time, " has no run"));
+    }
     --open_;
   }
 
   // What may be refused, for example because the run has ended; else as Repeat.
-  Task<void> Try(std::string path) {
+  Task<void> Try(std::string path, Json body) {
     for (int tries = 0; tries < 2000 && !over_; ++tries) {
-      auto answer = co_await suite_.Rest("POST", path, Json::object());
+      auto answer = co_await suite_.Rest("POST", path, body);
       if (answer.ok() || !absl::IsUnavailable(answer.status())) co_return;
       co_await Pause(absl::Seconds(2));
     }
   }
 
-  // Every event once and in order, over all that breaks.
+  // Every event once and in order, over all that breaks, up to the end; by REST or by gRPC.
   Task<void> Watch(std::shared_ptr<Told> told) {
-    int64_t offset = 0;
-    int32_t progress = 0;
-    for (bool over = false; !over;) {
-      CallContext call = NewCall(absl::Minutes(5));
-      wf::WatchRunRequest request;
-      request.set_run_id(told->run_id);
-      request.set_after_offset(offset);
-      auto method = suite_.methods().FindStream<wf::WatchRunRequest, wf::WatchRunResponse>(
-          "tutti.workflow.v1.RunService/WatchRun");
-      auto stream = method->Open(call, request, absl::InfiniteDuration());
-      wf::WatchRunResponse response;
-      while (co_await stream->Read(response)) {
-        const auto& event = response.event();
-        if (event.offset() != offset + 1) {
-          Problem(absl::StrCat(told->run_id, ": event ", event.offset(), " was seen after ", offset));
-        }
-        if (event.progress_percent() < progress) {
-          Problem(absl::StrCat(told->run_id, ": progress fell from ", progress, " to ", event.progress_percent()));
-        }
-        offset = event.offset();
-        progress = event.progress_percent();
+    told->seen = 0;
+    ++watching_;
+    const bool by_rest = world_.Chance(0.5);
+    while (!over_) {
+      const bool last = told->ended || told->workflow != "late";  // a run that is tried again goes on
+      absl::Status status;
+      if (by_rest) {
+        status = co_await WatchByRest(*told);
+      } else {
+        status = co_await WatchByGrpc(*told);
       }
-      absl::Status status = co_await stream->Finish();
-      over = status.ok() || absl::IsNotFound(status) || told->ended || over_;
-      if (!over) co_await Pause(absl::Seconds(1));
+      if (status.ok() && last) break;
+      if (!status.ok() && !absl::IsUnavailable(status)) Problem(absl::StrCat(told->run_id, ": ", status.ToString()));
+      co_await Pause(absl::Seconds(1));
     }
+    --watching_;
+  }
+  void See(Told& told, int64_t offset, int progress) {
+    if (offset != told.seen + 1) Problem(absl::StrCat(told.run_id, ": event ", offset, " was seen after ", told.seen));
+    if (progress < told.progress) {
+      Problem(absl::StrCat(told.run_id, ": progress fell from ", told.progress, " to ", progress));
+    }
+    told.seen = offset;
+    told.progress = progress;
+  }
+  Task<absl::Status> WatchByRest(Told& told) {
+    absl::Status status = co_await suite_.Follow(
+        absl::StrCat("/v1/runs/", told.run_id, ":watch?afterOffset=", told.seen), [this, &told](const Json& message) {
+          int64_t offset = 0;
+          (void)absl::SimpleAtoi(message["event"].value("offset", "0"), &offset);
+          See(told, offset, message["event"].value("progressPercent", 0));
+          return !world_.Chance(gone_);
+        });
+    co_return status;
+  }
+  Task<absl::Status> WatchByGrpc(Told& told) {
+    CallContext call = NewCall(absl::InfiniteDuration());
+    wf::WatchRunRequest request;
+    request.set_run_id(told.run_id);
+    request.set_after_offset(told.seen);
+    auto method =
+        suite_.methods().FindStream<wf::WatchRunRequest, wf::WatchRunResponse>("tutti.workflow.v1.RunService/WatchRun");
+    auto stream = method->Open(call, request, absl::InfiniteDuration());
+    wf::WatchRunResponse response;
+    while (co_await stream->Read(response)) {
+      See(told, response.event().offset(), response.event().progress_percent());
+    }
+    absl::Status status = co_await stream->Finish();
+    co_return status;
   }
 
   // The journals of all runs, when all is over.
@@ -329,11 +466,12 @@ class Drama {
     std::map<std::string, int> count;
     for (const auto& id : ids) {
       ++count[workflows[id]];
-      if (workflows[id] != "leaf" && told_of.count(id) == 0) Problem(absl::StrCat(id, " was started by nobody"));
+      if (workflows[id] != "leaf" && ticks_.count(id) == 0 && told_of.count(id) == 0)
+        Problem(absl::StrCat(id, " was started by nobody"));
       RunStory story;
       story.run_id = id;
       story.workflow = workflows[id];
-      story.skew = kSkew;
+      story.skew = suite_.skew();
       if (auto told = told_of.find(id); told != told_of.end()) {
         story.must_fail = told->second->must_fail && !told->second->meddled;
       }
@@ -342,7 +480,7 @@ class Drama {
         for (const auto& entry : story.journal) std::cerr << id << " " << entry.ShortDebugString() << "\n";
       }
       CheckStory(story, [this](const std::string& what) { Problem(what); });
-      if (auto told = told_of.find(id); told != told_of.end()) CheckSignals(story, *told->second);
+      if (auto told = told_of.find(id); told != told_of.end()) CheckTold(story, *told->second);
     }
     if (static_cast<size_t>(count["leaf"]) > 3 * families) {
       Problem(absl::StrCat(count["leaf"], " children of ", families, " families"));
@@ -366,8 +504,12 @@ class Drama {
     co_return status.ok();
   }
 
-  // Each signal that was acknowledged is there, and no other.
-  void CheckSignals(const RunStory& story, const Told& told) {
+  // What was seen is all there is. Each signal that was acknowledged is there, and no other.
+  void CheckTold(const RunStory& story, const Told& told) {
+    if (told.seen >= 0 && !story.journal.empty() && told.seen != story.journal.back().seq()) {
+      Problem(absl::StrCat(told.run_id, ": ", told.seen, " of ", story.journal.back().seq(), " events were seen"));
+    }
+    if (told.workflow != "waits") return;
     std::set<int64_t> there;
     for (const auto& entry : story.journal) {
       if (entry.has_signal_received() && entry.signal_received().name() == "go") there.insert(entry.seq());
@@ -380,9 +522,10 @@ class Drama {
 
   World world_;
   Suite suite_;
-  bool introduced_ = false, over_ = false;
-  double crashes_ = 0;
-  int open_ = 0;
+  bool introduced_ = false, clear_ = false, over_ = false;
+  double crashes_ = 0, gone_ = 0.02;
+  int open_ = 0, watching_ = 0;
+  std::set<std::string> ticks_;  // runs of the schedule
   std::vector<std::shared_ptr<Told>> told_;
   std::vector<std::string> problems_;
 };

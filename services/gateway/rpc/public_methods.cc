@@ -2,6 +2,8 @@
 
 #include <google/protobuf/descriptor.h>
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "google/api/annotations.pb.h"
 #include "runtime/async/one_shot.h"
@@ -19,6 +21,35 @@
 #include "tutti/workflow/v1/workflow_service.pb.h"
 
 namespace tutti::gateway {
+namespace {
+
+// A server stream by its bytes: gRPC's generic calls are bidirectional ones.
+class OneRequestStream final : public ReadStream<grpc::ByteBuffer> {
+ public:
+  OneRequestStream(CallContext& call, grpc::ByteBuffer request)
+      : stream_(call, absl::InfiniteDuration()), request_(std::move(request)) {}
+  ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream() { return stream_; }
+  Task<bool> Read(grpc::ByteBuffer& response) override {
+    if (!std::exchange(asked_, true)) {
+      bool written = co_await stream_.Write(request_);
+      if (written) stream_.WritesDone();
+    }
+    bool ok = co_await stream_.Read(response);
+    co_return ok;
+  }
+  Task<absl::Status> Finish() override {
+    absl::Status status = co_await stream_.Finish();
+    co_return status;
+  }
+  void Cancel() override { stream_.Cancel(); }
+
+ private:
+  ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer> stream_;
+  const grpc::ByteBuffer request_;
+  bool asked_ = false;
+};
+
+}  // namespace
 
 PublicMethods::PublicMethods(const PeerChannels& peers) {
   // By a message of each contract's file, not by name: the linker leaves out what nobody mentions.
@@ -65,6 +96,13 @@ Task<absl::Status> PublicMethod::Call(CallContext& call, const grpc::ByteBuffer&
   std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
   grpc::Status status = co_await done.Wait(*call.executor);
   co_return FromGrpc(status);
+}
+
+std::unique_ptr<ReadStream<grpc::ByteBuffer>> PublicMethod::Open(CallContext& call, grpc::ByteBuffer request) const {
+  auto stream = std::make_unique<OneRequestStream>(call, std::move(request));
+  Prepare(stream->stream());
+  stream->stream().Start();
+  return stream;
 }
 
 void PublicMethod::Prepare(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream) const {

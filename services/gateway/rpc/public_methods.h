@@ -25,6 +25,8 @@ class PublicMethod {
   // As bytes. A unary call is one exchange with gRPC, a stream of one message each way is five.
   Task<absl::Status> Call(CallContext& call, const grpc::ByteBuffer& request, grpc::ByteBuffer& response,
                           absl::Duration timeout) const;
+  // A server stream, begun. `call` outlives it.
+  std::unique_ptr<ReadStream<grpc::ByteBuffer>> Open(CallContext& call, grpc::ByteBuffer request) const;
   // Of whatever shape. `stream` has not been started.
   void Prepare(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream) const;
 

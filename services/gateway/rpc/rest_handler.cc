@@ -109,8 +109,8 @@ Task<bool> KeepAlive(EventStream& out, CallContext& call, TimerService& timers, 
 }
 
 // Sends `bytes` and everything after it. False when the client has gone.
-Task<bool> PumpEvents(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream, const Route& route, bool events,
-                      grpc::ByteBuffer bytes, EventStream& out, const Clock& clock) {
+Task<bool> PumpEvents(ReadStream<grpc::ByteBuffer>& stream, const Route& route, bool events, grpc::ByteBuffer bytes,
+                      EventStream& out, const Clock& clock) {
   bool open = true, more = true;
   while (more && open) {
     auto message = Transcoder::NewResponse(route);
@@ -178,20 +178,21 @@ Task<absl::Status> RestHandler::Stream(CallContext& call, const Transcoder::Call
   std::stop_callback outer(call.stop, [cancel]() mutable { cancel.request_stop(); });
   CallContext inner = call;
   inner.stop = cancel.get_token();
-  ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer> stream(inner, absl::InfiniteDuration());
-  methods_.Find(target.route->grpc_method)->Prepare(stream);
-  stream.Start();
   grpc::ByteBuffer request = ToBytes(*target.request);
-  if (co_await stream.Write(request)) stream.WritesDone();
+  const std::string& method = target.route->grpc_method;
+  const LocalMethods& local_methods = serving_.runtime().local_methods;
+  auto raw = local_methods.FindRawStream(absl::string_view(method).substr(1));
+  if (!raw) raw = local_methods.FindCarriedStream(absl::string_view(method).substr(1));
+  auto stream = raw ? raw->OpenBytes(inner, request) : methods_.Find(method)->Open(inner, request);
   const std::string type = events ? "text/event-stream" : "application/x-ndjson";
   HttpReply::Headers headers;
   headers.emplace_back("Cache-Control", "no-cache");
   headers.emplace_back("X-Accel-Buffering", "no");
   grpc::ByteBuffer bytes;
-  bool more = co_await stream.Read(bytes);
+  bool more = co_await stream->Read(bytes);
   if (!more) {
     // Ended before the first message: an error still has a status line of its own.
-    absl::Status status = co_await stream.Finish();
+    absl::Status status = co_await stream->Finish();
     TUTTI_CO_RETURN_IF_ERROR(status);
     co_await reply.Send(200, type, "", headers);
     co_return absl::OkStatus();
@@ -201,12 +202,12 @@ Task<absl::Status> RestHandler::Stream(CallContext& call, const Transcoder::Call
   const Clock& clock = serving_.runtime().clock;
   out.last_write = clock.Now();
   std::vector<Task<bool>> both;
-  both.push_back(PumpEvents(stream, *target.route, events, bytes, out, clock));
+  both.push_back(PumpEvents(*stream, *target.route, events, bytes, out, clock));
   both.push_back(KeepAlive(out, call, serving_.runtime().timers, clock, cancel, events ? ": keep-alive\n\n" : "\n"));
   std::vector<bool> results = co_await WhenAll(std::move(both));
   bool open = results[0];
-  if (!open) stream.Cancel();
-  absl::Status status = co_await stream.Finish();
+  if (!open) stream->Cancel();
+  absl::Status status = co_await stream->Finish();
   if (open && !status.ok()) {
     std::string error = ErrorJson(status, HttpStatusFor(status));
     std::string last = events ? absl::StrCat("event: error\ndata: ", error, "\n\n") : absl::StrCat(error, "\n");

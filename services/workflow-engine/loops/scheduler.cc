@@ -27,10 +27,11 @@ constexpr absl::Duration kKeep = absl::Seconds(12);     // within the claim
 constexpr absl::Duration kStarting = absl::Seconds(8);  // of which runs are started: the rest is for writing it down
 constexpr absl::Duration kLongest = absl::Seconds(1);   // a schedule may be made at any moment
 
-// The time is not over for it: another look, later.
+// The time is not over for it: another look, later. Where it is not known whether the run was stored, its request id
+// tells.
 bool WorthAnotherTry(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsAborted(status) ||
-         absl::IsCancelled(status) || (absl::IsResourceExhausted(status) && ReasonOf(status) != "INPUT_TOO_LARGE");
+         absl::IsCancelled(status) || absl::IsUnknown(status) || (absl::IsResourceExhausted(status) && ReasonOf(status) != "INPUT_TOO_LARGE");
 }
 
 void PauseItself(v1::Schedule& schedule, int64_t next_version, const std::string& why) {
