@@ -25,11 +25,23 @@ std::string SqlOf(const Migration& migration, Dialect dialect) {
   return absl::StrReplaceAll(out, {{" TEXT", " TEXT COLLATE \"C\""}});
 }
 
-absl::Status CheckVersion(int64_t version) {
-  if (version <= static_cast<int64_t>(Migrations().size())) return absl::OkStatus();
-  return Error(absl::StatusCode::kFailedPrecondition, "DATABASE_TOO_NEW",
-               absl::StrCat("the database is of schema version ", version, ", this program knows up to ",
-                            Migrations().size(), "; use the newer program"));
+absl::Status CheckVersion(int64_t version, const MigrationTarget& target) {
+  const auto known = static_cast<int64_t>(Migrations().size());
+  if (target.version != MigrationTarget::kLatest && target.version > known) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no schema version ", target.version, "; this program knows up to ", known));
+  }
+  if (version > known) {
+    return Error(absl::StatusCode::kFailedPrecondition, "DATABASE_TOO_NEW",
+                 absl::StrCat("the database is of schema version ", version, ", this program knows up to ", known,
+                              "; use the newer program"));
+  }
+  if (version > target.version) {
+    return Error(absl::StatusCode::kFailedPrecondition, "DATABASE_TOO_NEW",
+                 absl::StrCat("the database is of schema version ", version, ", past ", target.version,
+                              "; there is no way back but a backup made before, restored by the older program"));
+  }
+  return absl::OkStatus();
 }
 
 std::vector<Migration> Pending(int64_t version, const MigrationTarget& target) {
@@ -47,7 +59,7 @@ absl::Status MigrateSqlite(SqliteDb& db, const MigrationTarget& target) {
     if (current.Step()) version = current.Int(0);
     TUTTI_RETURN_IF_ERROR(current.status());
   }
-  TUTTI_RETURN_IF_ERROR(CheckVersion(version));
+  TUTTI_RETURN_IF_ERROR(CheckVersion(version, target));
   if (version > 0) {
     Statement check = db.Prepare("PRAGMA quick_check(1)");
     if (!check.Step()) return check.status();

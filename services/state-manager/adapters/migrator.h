@@ -25,14 +25,16 @@ const std::vector<Migration>& Migrations();
 std::string SqlOf(const Migration& migration, Dialect dialect);
 
 struct MigrationTarget {
-  int64_t version = std::numeric_limits<int64_t>::max();  // at most this one
+  static constexpr int64_t kLatest = std::numeric_limits<int64_t>::max();
+  int64_t version = kLatest;
   // Told before each migration; with `dry_run` nothing else happens.
   std::function<void(const Migration&)> report;
   bool dry_run = false;
 };
 
-// FAILED_PRECONDITION: the database is newer than this program.
-absl::Status CheckVersion(int64_t version);
+// FAILED_PRECONDITION: the database is newer than this program, or than the target. INVALID_ARGUMENT: this program does
+// not know the target.
+absl::Status CheckVersion(int64_t version, const MigrationTarget& target);
 // The migrations from `version` to the target.
 std::vector<Migration> Pending(int64_t version, const MigrationTarget& target);
 

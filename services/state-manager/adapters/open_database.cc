@@ -59,7 +59,9 @@ absl::StatusOr<OpenedDatabase> OpenDatabase(const tutti::config::v1::StateManage
     out.database = std::move(sqlite);
   } else {
     auto opened = PostgresDatabase::Open(ToPostgresOptions(config), listener);
-    if (absl::IsUnavailable(opened.status())) return Prefix(opened.status(), "--state-manager.postgres.dsn: ");
+    if (absl::IsUnavailable(opened.status()) || absl::IsInvalidArgument(opened.status())) {
+      return Prefix(opened.status(), "--state-manager.postgres.dsn: ");
+    }
     TUTTI_RETURN_IF_ERROR(opened.status());
     auto postgres = *std::move(opened);
     out.metrics = &postgres->metrics();

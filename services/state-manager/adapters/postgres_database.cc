@@ -35,7 +35,7 @@ absl::Status MigratePostgres(const PostgresOptions& options, const MigrationTarg
     TUTTI_RETURN_IF_ERROR(session->BeginRead(false));
     TUTTI_ASSIGN_OR_RETURN(int64_t version, version_of(*session));
     session->EndRead();
-    TUTTI_RETURN_IF_ERROR(CheckVersion(version));
+    TUTTI_RETURN_IF_ERROR(CheckVersion(version, target));
     std::vector<Migration> pending = Pending(version, target);
     if (target.dry_run) {
       for (const auto& migration : pending) {

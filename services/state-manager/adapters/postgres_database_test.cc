@@ -187,6 +187,14 @@ TEST_P(PostgresTest, SeveralMigrateAtOnce) {
   ASSERT_THAT(SharedPostgres()->Sql(*name, "INSERT INTO schema_migrations VALUES (999, 'later')"), IsOk());
   EXPECT_THAT(MigratePostgres(options, {}),
               HasCodeAndText(absl::StatusCode::kFailedPrecondition, "use the newer program"));
+  ASSERT_THAT(SharedPostgres()->Sql(*name, "DELETE FROM schema_migrations WHERE version = 999"), IsOk());
+  MigrationTarget target;
+  target.version = 3;
+  EXPECT_THAT(MigratePostgres(options, target),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "there is no way back"));
+  target.version = 99;
+  EXPECT_THAT(MigratePostgres(options, target),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "no schema version 99"));
 }
 
 TEST_P(PostgresTest, AWrongAddressOrDatabaseIsAClearError) {
@@ -195,6 +203,9 @@ TEST_P(PostgresTest, AWrongAddressOrDatabaseIsAClearError) {
   options.dsn = absl::StrCat("host=127.0.0.1 user=postgres dbname=x port=", FreePort());
   EXPECT_THAT(PostgresDatabase::Open(options, hub),
               HasCodeAndText(absl::StatusCode::kUnavailable, "cannot be reached"));
+  options.dsn = "nonsense";
+  EXPECT_THAT(PostgresDatabase::Open(options, hub),
+              HasCodeAndText(absl::StatusCode::kInvalidArgument, "no connection string"));
   options.dsn = SharedPostgres()->Dsn("no_such_database");
   EXPECT_THAT(PostgresDatabase::Open(options, hub),
               HasCodeAndText(absl::StatusCode::kFailedPrecondition, "--state-manager.postgres.dsn"));

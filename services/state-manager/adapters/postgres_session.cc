@@ -1,5 +1,7 @@
 #include "services/state-manager/adapters/postgres_session.h"
 
+#include <libpq-fe.h>
+
 #include <optional>
 #include <pqxx/pqxx>
 
@@ -330,8 +332,26 @@ std::string WithParameter(const std::string& dsn, absl::string_view key, absl::s
   return absl::StrCat(dsn, " ", key, "='", absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"'", "\\'"}}), "'");
 }
 
+namespace {
+
+// By libpq's own rules; what it says of a wrong string sounds as if a server had been asked.
+absl::Status CheckDsn(const std::string& dsn) {
+  char* error = nullptr;
+  PQconninfoOption* parsed = PQconninfoParse(dsn.c_str(), &error);
+  std::string why = error ? OneLine(error) : "";
+  PQconninfoFree(parsed);
+  PQfreemem(error);
+  if (parsed) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("this is no connection string of PostgreSQL (", why,
+                                                 "); write \"host=… dbname=… user=…\" or "
+                                                 "postgresql://user@host/dbname"));
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<PostgresSession>> PostgresSession::Connect(const std::string& dsn,
                                                                           const PostgresOptions& options) {
+  TUTTI_RETURN_IF_ERROR(CheckDsn(dsn));
   std::unique_ptr<PostgresSession> out(new PostgresSession(options));
   std::string full = WithParameter(dsn, "connect_timeout",
                                    absl::StrCat(std::max<int64_t>(1, absl::ToInt64Seconds(options.connect_timeout))));
