@@ -16,6 +16,7 @@
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/text/utf8.h"
+#include "services/gateway/domain/json_error.h"
 #include "tutti/options/v1/options.pb.h"
 
 namespace tutti::gateway {
@@ -69,17 +70,7 @@ absl::Status ParseBody(const RestRequest& rest, Message* into) {
     if (!copy->ParseFromString(into->SerializeAsString())) return Invalid("body", "is nested too deeply");
   }
   if (status.ok()) return absl::OkStatus();
-  std::string message(status.message().data(), status.message().size());
-  // "(spec.steps[0]) foo: Cannot find field." names the place in parentheses.
-  std::string field = "body";
-  if (size_t open = message.find('('), close = message.find(')');
-      open != std::string::npos && close != std::string::npos && open < close) {
-    std::string inner = message.substr(open + 1, close - open - 1);
-    if (!inner.empty() && inner.find(' ') == std::string::npos) field = inner;
-  }
-  return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON",
-               absl::StrCat("the body is not what the method takes: ", message))
-      .Violation(field, message);
+  return ExplainJsonError(*into, absl::string_view(status.message().data(), status.message().size()));
 }
 
 absl::StatusOr<std::map<std::string, std::vector<std::string>>> ParseQuery(absl::string_view query) {

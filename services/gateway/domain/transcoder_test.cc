@@ -7,6 +7,7 @@
 #include "runtime/status/testing/matchers.h"
 #include "tutti/agent/v1/agent_service.pb.h"
 #include "tutti/monitoring/v1/monitoring_service.pb.h"
+#include "tutti/state/v1/conversation_service.pb.h"
 #include "tutti/tool/v1/tool_service.pb.h"
 #include "tutti/workflow/v1/run_service.pb.h"
 #include "tutti/workflow/v1/workflow_service.pb.h"
@@ -83,9 +84,10 @@ class TranscoderTest : public ::testing::Test {
     tutti::tool::v1::CallToolRequest tool;
     tutti::monitoring::v1::GetHealthRequest health;
     tutti::workflow::v1::GetWorkflowRequest workflow;
+    tutti::state::v1::GetConversationRequest conversation;
     auto created = Transcoder::Create({"tutti.workflow.v1.RunService", "tutti.workflow.v1.WorkflowService",
-                                       "tutti.agent.v1.AgentService", "tutti.tool.v1.ToolService",
-                                       "tutti.monitoring.v1.MonitoringService"});
+                                       "tutti.state.v1.ConversationService", "tutti.agent.v1.AgentService",
+                                       "tutti.tool.v1.ToolService", "tutti.monitoring.v1.MonitoringService"});
     EXPECT_THAT(created, IsOk());
     transcoder_ = *std::move(created);
   }
@@ -155,7 +157,13 @@ TEST_F(TranscoderTest, BadInputNamesItsField) {
   EXPECT_THAT(Call("GET", "/v1/runs", "{}"), HasCodeAndText(kInvalid, "takes no body"));
   EXPECT_THAT(Call("POST", "/v1/runs?workflow=x", "{}"), HasCodeAndText(kInvalid, "in the body, not in the query"));
   EXPECT_THAT(Call("POST", "/v1/runs", "{\"workflow\": 5"), HasCode(kInvalid));
-  EXPECT_THAT(Call("POST", "/v1/runs", "{\"wrkflow\": \"x\"}"), HasCodeAndText(kInvalid, "wrkflow"));
+  EXPECT_THAT(Call("POST", "/v1/runs", "{\"wrkflow\": \"x\"}"),
+              HasCodeAndText(kInvalid, "did you mean \"workflow\"? Known: "));
+  EXPECT_THAT(
+      Call("POST", "/v1/workflows", R"({"spec": {"steps": [{"agent": {"agnt": "x"}}]}})"),
+      HasCodeAndText(kInvalid, "(spec.steps[0].agent) agnt: Cannot find field; did you mean \"agent\"? Known: "));
+  EXPECT_THAT(Call("POST", "/v1/conversations/c/messages", R"({"messages": [{"role": "assistant"}]})"),
+              HasCodeAndText(kInvalid, "known: ROLE_SYSTEM, ROLE_USER"));
   EXPECT_THAT(Call("POST", "/v1/runs", "{\"workflow\": \"\xff\"}"), HasCodeAndText(kInvalid, "invalid UTF-8"));
   EXPECT_THAT(Call("POST", "/v1/runs", "{\"input\":" + std::string(500, '[') + std::string(500, ']') + "}"),
               HasCode(kInvalid));
