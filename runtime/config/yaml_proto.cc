@@ -102,7 +102,7 @@ class Decoder {
       if (!field) field = out->GetDescriptor()->FindFieldByCamelcaseName(key);
       if (!field) {
         Fail(entry.first, field_path,
-             absl::StrCat("unknown field", DidYouMean(key, FieldNames(*out->GetDescriptor()))));
+             absl::StrCat("unknown field", DidYouMeanOf(key, FieldNames(*out->GetDescriptor()))));
         continue;
       }
       if (lines_) lines_->Add(field_path, entry.first.Mark().line + 1);

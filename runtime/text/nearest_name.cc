@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace tutti {
 namespace {
@@ -41,6 +42,12 @@ std::string NearestName(absl::string_view name, const std::vector<std::string>& 
 std::string DidYouMean(absl::string_view name, const std::vector<std::string>& candidates) {
   std::string nearest = NearestName(name, candidates);
   return nearest.empty() ? "" : absl::StrCat("; did you mean \"", nearest, "\"?");
+}
+
+std::string DidYouMeanOf(absl::string_view name, const std::vector<std::string>& candidates) {
+  if (candidates.empty()) return "; there is none here";
+  const std::string nearest = DidYouMean(name, candidates);
+  return absl::StrCat(nearest, nearest.empty() ? "; known: " : " Known: ", absl::StrJoin(candidates, ", "));
 }
 
 }  // namespace tutti

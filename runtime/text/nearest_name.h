@@ -12,5 +12,7 @@ namespace tutti {
 std::string NearestName(absl::string_view name, const std::vector<std::string>& candidates);
 // `; did you mean "x"?` or empty.
 std::string DidYouMean(absl::string_view name, const std::vector<std::string>& candidates);
+// The same, and all that is known: `; did you mean "x"? Known: w, x, y` or `; known: w, x, y`.
+std::string DidYouMeanOf(absl::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace tutti

@@ -27,6 +27,12 @@ TEST(Utf8Test, PrefixNeverCutsACharacter) {
   EXPECT_EQ(Utf8Prefix("añb", 3), "añ");
 }
 
+TEST(NearestNameTest, WhatIsKnownIsNamed) {
+  EXPECT_EQ(DidYouMeanOf("optimst", {"critic", "optimist"}), "; did you mean \"optimist\"? Known: critic, optimist");
+  EXPECT_EQ(DidYouMeanOf("title", {"signal", "timeout"}), "; known: signal, timeout");
+  EXPECT_EQ(DidYouMeanOf("x", {}), "; there is none here");
+}
+
 TEST(DurationTextTest, KnowsDaysAndWeeks) {
   auto parse = [](absl::string_view text) {
     absl::Duration out = -absl::InfiniteDuration();

@@ -40,9 +40,7 @@ const Descriptor* TypeAt(const Descriptor* from, absl::string_view path) {
 std::string KnownFields(const Descriptor* type, const std::string& wrong) {
   std::vector<std::string> names;
   for (int i = 0; i < type->field_count(); ++i) names.push_back(type->field(i)->json_name());
-  if (names.empty()) return "; nothing is known here";
-  const std::string nearest = DidYouMean(wrong, names);
-  return absl::StrCat(nearest, nearest.empty() ? "; known: " : " Known: ", absl::StrJoin(names, ", "));
+  return DidYouMeanOf(wrong, names);
 }
 
 // "… for type type.googleapis.com/tutti.state.v1.Role"

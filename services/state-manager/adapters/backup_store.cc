@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -127,6 +129,9 @@ absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, 
 
 absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config, const std::string& file,
                                   bool replace) {
+  if (access(file.c_str(), R_OK) != 0) {
+    return absl::NotFoundError(absl::StrCat("cannot read ", file, ": ", strerror(errno)));
+  }
   if (UsesPostgres(config)) {
     PostgresOptions options = ToPostgresOptions(config);
     TUTTI_RETURN_IF_ERROR(MigratePostgres(options, MigrationTarget()));

@@ -188,8 +188,7 @@ absl::Status ApplyTerm(const std::string& field, const std::string& op, const st
     return absl::OkStatus();
   }
   return BadFilter(absl::StrCat("unknown field \"", field, "\"",
-                                DidYouMean(field, {"state", "workflow", "create_time", "labels."}),
-                                " Known: state, workflow, create_time, labels.KEY"));
+                                DidYouMeanOf(field, {"state", "workflow", "create_time", "labels.KEY"})));
 }
 
 }  // namespace

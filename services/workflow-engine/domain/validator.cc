@@ -441,8 +441,7 @@ class Check {
   }
   void AgentName(const std::string& name, const std::string& path) {
     if (std::find(agents_.begin(), agents_.end(), name) == agents_.end()) {
-      Fail(path, absl::StrCat("no agent \"", name, "\"", DidYouMean(name, agents_),
-                              " Known: ", absl::StrJoin(agents_, ", ")));
+      Fail(path, absl::StrCat("no agent \"", name, "\"", DidYouMeanOf(name, agents_)));
     }
   }
 
@@ -494,8 +493,7 @@ class Check {
 
   void Tool(const std::string& name, const std::string& path) {
     if (std::find(tools_.begin(), tools_.end(), name) == tools_.end()) {
-      Fail(path,
-           absl::StrCat("no tool \"", name, "\"", DidYouMean(name, tools_), " Known: ", absl::StrJoin(tools_, ", ")));
+      Fail(path, absl::StrCat("no tool \"", name, "\"", DidYouMeanOf(name, tools_)));
     }
   }
 
