@@ -165,8 +165,7 @@ TEST_P(BackupTest, ADamagedFileChangesNothing) {
   }
   std::ofstream(File(), std::ios::binary | std::ios::trunc) << bytes.substr(0, bytes.size() / 2);
   EXPECT_THAT(Restore(Source(), File(), true), HasCode(absl::StatusCode::kDataLoss));
-  EXPECT_THAT(Restore(Source(), File() + ".none", true),
-              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "cannot read"));
+  EXPECT_THAT(Restore(Source(), File() + ".none", true), HasCodeAndText(absl::StatusCode::kNotFound, "cannot read"));
   Reopen();
   EXPECT_EQ(Get("ended").outcome(), v1::OUTCOME_SUCCEEDED);
   EXPECT_EQ(JournalOf("open").size(), 2u);

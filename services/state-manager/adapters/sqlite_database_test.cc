@@ -101,7 +101,12 @@ TEST_P(SqliteTest, MigratesStepByStepAndSaysWhatItWouldDo) {
   ASSERT_THAT(MigrateSqlite(*db, target), IsOk());
   EXPECT_EQ(reported, (std::vector<int64_t>{1, 2, 3}));
   reported.clear();
+  target.version = 2;
+  EXPECT_THAT(MigrateSqlite(*db, target),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "there is no way back"));
   target.version = 100;
+  EXPECT_THAT(MigrateSqlite(*db, target), HasCodeAndText(absl::StatusCode::kInvalidArgument, "no schema version 100"));
+  target.version = MigrationTarget::kLatest;
   ASSERT_THAT(MigrateSqlite(*db, target), IsOk());
   EXPECT_EQ(reported.front(), 4);
 }

@@ -10,8 +10,9 @@
 namespace tutti::state_manager {
 
 namespace {
+constexpr int kBusyTimeoutMs = 5000;
 constexpr size_t kMaxPrepared = 500;
-}
+}  // namespace
 
 class SqliteDb::StatementOfSqlite final : public StatementImpl {
  public:
@@ -144,7 +145,7 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file
       (mode == Mode::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX;
   const char* vfs = mode == Mode::kWrite ? WalVfs() : nullptr;
   if (sqlite3_open_v2(file.c_str(), &out->db_, flags, vfs) != SQLITE_OK) return out->ErrorOf("cannot open");
-  sqlite3_busy_timeout(out->db_, 5000);
+  sqlite3_busy_timeout(out->db_, kBusyTimeoutMs);
   std::string pragmas;
   switch (mode) {
     case Mode::kRead:
@@ -155,7 +156,7 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file
       // deleted is overwritten.
       pragmas =
           "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-8192; PRAGMA wal_autocheckpoint=4096;"
-          "PRAGMA foreign_keys=OFF; PRAGMA secure_delete=FAST";
+          "PRAGMA foreign_keys=OFF; PRAGMA secure_delete=ON";
       break;
     case Mode::kMemory:
       pragmas = "PRAGMA foreign_keys=OFF";
@@ -163,6 +164,14 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file
   }
   if (absl::Status status = out->Execute(pragmas); !status.ok()) return status;
   return out;
+}
+
+void SqliteDb::WipeIfWanted() {
+  if (!wipe_) return;
+  sqlite3_busy_timeout(db_, 0);
+  // The pages that were deleted are zeroed in the WAL's newest copies; its older ones go with the file's content.
+  wipe_ = sqlite3_wal_checkpoint_v2(db_, nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr) != SQLITE_OK;
+  sqlite3_busy_timeout(db_, kBusyTimeoutMs);
 }
 
 SqliteDb::~SqliteDb() {

@@ -35,6 +35,7 @@ class SqliteDb final : public Transaction {
   absl::Status Execute(const std::string& script) override;
   const absl::Status& failure() const override { return failure_; }
   int64_t rows_written() const override;
+  void WipeDeleted() override { wipe_ = true; }
 
   absl::Status Begin();
   absl::Status Commit();
@@ -42,6 +43,9 @@ class SqliteDb final : public Transaction {
   // A new transaction or read: forgets the last one's failure and time.
   void Reset();
   absl::Status ErrorOf(absl::string_view what) const;
+  // Outside transactions: does what WipeDeleted asked for, if somebody did. Waits for no reader that is in the way: the
+  // next call tries again.
+  void WipeIfWanted();
 
  private:
   class StatementOfSqlite;
@@ -51,6 +55,7 @@ class SqliteDb final : public Transaction {
   const Now now_;
   int64_t transaction_time_ = 0;
   absl::Status failure_;
+  bool wipe_ = false;
   absl::flat_hash_map<std::string, std::unique_ptr<StatementOfSqlite>> prepared_;
 };
 

@@ -205,12 +205,14 @@ void SqliteWriter::Commit(std::vector<WriteOp>& batch) {
   others_write_ = false;
   for (const auto& op : batch) others_write_ |= static_cast<bool>(op.apply);
   CommitBatch(*this, batch, metrics_, announce_);
+  db_.WipeIfWanted();
 }
 
 void SqliteWriter::Idle() {
-  if (!log_in_use()) return;
   others_write_ = false;
   if (behind() && !Settle().ok()) return;
+  db_.WipeIfWanted();
+  if (!log_in_use()) return;
   for (auto& log : logs_) log->Wipe();
 }
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/async/sleep.h"
 #include "runtime/status/macros.h"
+#include "services/state-manager/store/scrubbing.h"
 
 namespace tutti::state_manager {
 namespace {
@@ -13,6 +14,7 @@ constexpr int64_t kBatch = 100;
 // Of re-encryption: rows of a slice, and slices between which the tick's other work waits.
 constexpr int64_t kSlice = 200;
 constexpr int kSlicesPerTick = 50;
+constexpr int kScrubEvery = 60;  // sweeps
 }  // namespace
 
 Task<void> Janitor::Loop() {
@@ -63,10 +65,8 @@ Task<absl::Status> Janitor::Reencrypt() {
   if (!reencryption_.done()) co_return absl::OkStatus();  // on with the next tick
   const Reencryption::Cursor pass = std::exchange(reencryption_, {});
   if (pass.found > 0) {
-    auto scrub = [&memories = store_.memories](Transaction& tx, int&) { return memories.Scrub(tx); };
-    auto scrubbed =
-        co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("reencryption"), std::move(scrub));
-    TUTTI_CO_RETURN_IF_ERROR(scrubbed.status());
+    absl::Status scrubbed = co_await ScrubMemories(access_, executor_, absl::InfiniteFuture(), store_.memories);
+    TUTTI_CO_RETURN_IF_ERROR(scrubbed);
     log_.Info("cells encrypted anew", {{"cells", absl::StrCat(pass.found)}, {"key", active}});
     co_return absl::OkStatus();  // once more: a replica may have written with an older key meanwhile
   }
@@ -182,6 +182,11 @@ Task<absl::Status> Janitor::Sweep() {
   absl::Status collected = co_await CollectPayloads();
   TUTTI_CO_RETURN_IF_ERROR(collected);
   if (shard_ != 0) co_return absl::OkStatus();
+  // What was deleted one by one, replaced, or has expired. Merging the whole index each time would cost too much.
+  if (++sweeps_ % kScrubEvery == 0 && store_.memories.unscrubbed()) {
+    absl::Status scrubbed = co_await ScrubMemories(access_, executor_, absl::InfiniteFuture(), store_.memories);
+    TUTTI_CO_RETURN_IF_ERROR(scrubbed);
+  }
   auto sync = [&memories = store_.memories](Transaction& tx, int&) { return memories.SyncIndexIfLoaded(tx); };
   auto synced = co_await access_.Read<int>(executor_, absl::InfiniteFuture(), false, std::move(sync));
   co_return synced.status();

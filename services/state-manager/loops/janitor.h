@@ -73,6 +73,7 @@ class Janitor {
   TimerService& timers_;
   Executor& executor_;
   Logger& log_;
+  int sweeps_ = 0;
   Reencryption::Cursor reencryption_;
   std::string reencrypted_for_;  // the active key of the last complete pass
   std::stop_source stop_;

@@ -172,6 +172,9 @@ class Transaction {
   virtual const absl::Status& failure() const = 0;
   // Rows written so far.
   virtual int64_t rows_written() const = 0;
+  // Soon after this is committed, what was deleted is in none of the engine's own files any more, also not where it keeps
+  // what it would recover from. Of a server, its administrator sees to that.
+  virtual void WipeDeleted() {}
   // Nobody but one BatchWriter writes in it.
   bool alone() const { return alone_; }
   void set_alone(bool alone) { alone_ = alone; }

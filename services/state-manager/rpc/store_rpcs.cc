@@ -4,6 +4,7 @@
 #include "runtime/json/json.h"
 #include "services/state-manager/rpc/services.h"
 #include "services/state-manager/store/memory_rows.h"
+#include "services/state-manager/store/scrubbing.h"
 
 namespace tutti::state_manager {
 namespace {
@@ -140,10 +141,8 @@ TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, ForgetMemories) {
     more = batch.forgotten() == Memories::kForgetBatch;
   }
   if (response.forgotten() == 0) co_return absl::OkStatus();
-  auto scrub = [&area = area_](Transaction& tx, int&) { return area.Scrub(tx); };
-  auto scrubbed =
-      co_await access_.Write<int>(*call.executor, call.deadline, LaneOf(request.filter().tenant()), std::move(scrub));
-  co_return scrubbed.status();
+  absl::Status scrubbed = co_await ScrubMemories(access_, *call.executor, call.deadline, area_);
+  co_return scrubbed;
 }
 
 // A search is a read; that it brought what it brought is noted by a write nobody waits for.

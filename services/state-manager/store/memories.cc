@@ -19,6 +19,7 @@
 namespace tutti::state_manager {
 namespace {
 
+constexpr int64_t kScrubbedPages = 256;  // of a slice: some milliseconds
 constexpr int kMaxTags = 32;
 constexpr int64_t kMinute = int64_t{60} * 1000 * 1000;
 constexpr int64_t kDefaultShortTerm = int64_t{24} * 60 * kMinute;
@@ -70,13 +71,18 @@ absl::Status Memories::CheckFilter(const v1::MemoryFilter& filter) {
   return absl::OkStatus();
 }
 
-Memories::Condition Memories::Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter) {
+Memories::Condition Memories::Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter,
+                                    bool to_forget) {
   Condition out;
   out.next = first_parameter;
   out.Add(" m.tenant = ", filter.tenant());
-  out.Add(" AND (m.expire_time = 0 OR m.expire_time > ", tx.NowMicros());
-  out.sql += ")";
-  if (!filter.agent().empty()) out.Add(" AND (m.agent = '' OR m.agent = ", filter.agent(), ")");
+  if (!to_forget) {
+    out.Add(" AND (m.expire_time = 0 OR m.expire_time > ", tx.NowMicros());
+    out.sql += ")";
+  }
+  if (!filter.agent().empty()) {
+    out.Add(to_forget ? " AND (m.agent = " : " AND (m.agent = '' OR m.agent = ", filter.agent(), ")");
+  }
   if (!filter.kinds().empty()) {
     std::vector<std::string> kinds;
     for (int kind : filter.kinds()) kinds.push_back(absl::StrCat("'", NameOf(static_cast<v1::MemoryKind>(kind)), "'"));
@@ -130,6 +136,7 @@ absl::Status Memories::Count(Transaction& tx, const std::string& tenant, int64_t
 absl::Status Memories::Remove(Transaction& tx,
                               const std::vector<std::pair<int64_t, std::string>>& numbers_and_tenants) const {
   if (numbers_and_tenants.empty()) return absl::OkStatus();
+  unscrubbed_ = true;
   std::map<std::string, int64_t> by_tenant;
   for (const auto& [number, tenant] : numbers_and_tenants) {
     {
@@ -306,7 +313,7 @@ absl::Status Memories::ForgetMemories(Transaction& tx, const v1::ForgetMemoriesR
     return Invalid("filter", "names no condition; to forget everything of the tenant set `all`");
   }
   std::vector<std::pair<int64_t, std::string>> found;
-  Condition where = Where(tx, filter, 2);
+  Condition where = Where(tx, filter, 2, /*to_forget=*/true);
   {
     Statement rows = tx.Prepare(absl::StrCat("SELECT number FROM memories AS m WHERE", where.sql, " LIMIT $1"));
     rows.Bind(kForgetBatch);
@@ -318,10 +325,26 @@ absl::Status Memories::ForgetMemories(Transaction& tx, const v1::ForgetMemoriesR
   return Remove(tx, found);
 }
 
-absl::Status Memories::Scrub(Transaction& tx) const {
-  // Full text keeps removed words in old segments until they are merged.
-  if (!tx.sqlite()) return absl::OkStatus();
-  return tx.Prepare("INSERT INTO memories_text (memories_text) VALUES ('optimize')").Run();
+absl::StatusOr<bool> Memories::Scrub(Transaction& tx, bool first) const {
+  if (first) unscrubbed_ = false;
+  if (!tx.sqlite()) return false;
+  // Full text keeps removed words in old segments until they are merged: all into one, begun by a negative number of
+  // pages, and done when a slice changes nothing (https://sqlite.org/fts5.html, "The 'merge' Command").
+  auto changes = [&tx]() -> absl::StatusOr<int64_t> {
+    Statement row = tx.Prepare("SELECT total_changes()");
+    const int64_t count = row.Step() ? row.Int(0) : 0;
+    TUTTI_RETURN_IF_ERROR(row.status());
+    return count;
+  };
+  TUTTI_ASSIGN_OR_RETURN(int64_t before, changes());
+  {
+    Statement merge = tx.Prepare("INSERT INTO memories_text (memories_text, rank) VALUES ('merge', $1)");
+    TUTTI_RETURN_IF_ERROR(merge.BindAll(first ? -kScrubbedPages : kScrubbedPages).Run());
+  }
+  TUTTI_ASSIGN_OR_RETURN(int64_t after, changes());
+  const bool more = after - before >= 2;
+  if (!more) tx.WipeDeleted();
+  return more;
 }
 
 absl::Status Memories::Touch(Transaction& tx, const std::vector<std::string>& memory_ids) const {

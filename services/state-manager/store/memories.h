@@ -1,7 +1,9 @@
 // What agents remember: rows, full text in the database, vectors in memory.
 #pragma once
 
+#include <atomic>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,8 +40,11 @@ class Memories {
   // Forgets up to kForgetBatch; to be called again while it has found as many.
   absl::Status ForgetMemories(Transaction& tx, const v1::ForgetMemoriesRequest& request,
                               v1::ForgetMemoriesResponse& response) const;
-  // After forgetting: what the database's own indexes keep of it goes too.
-  absl::Status Scrub(Transaction& tx) const;
+  // After forgetting: what the database's own indexes and files keep of it goes too, a slice at a time; true: there is
+  // more to do, with `first` false.
+  absl::StatusOr<bool> Scrub(Transaction& tx, bool first) const;
+  // Something was removed since the last scrubbing began.
+  bool unscrubbed() const { return unscrubbed_; }
   static constexpr int kForgetBatch = 500;
 
   // Notes that a search brought these (ids); to the minute.
@@ -69,16 +74,23 @@ class Memories {
   absl::Status LoadVectors(Transaction& tx, const std::vector<std::string>* numbers) const;
   absl::StatusOr<std::map<int64_t, double>> SearchText(Transaction& tx, const v1::SearchMemoriesRequest& request,
                                                        size_t most) const;
+  // Of `few`, those with one of the terms, and how well they fit; the best is 1.
+  absl::StatusOr<std::map<int64_t, double>> RankAmong(Transaction& tx, const std::vector<int64_t>& few,
+                                                      const std::vector<std::string>& terms, size_t most) const;
+  // The numbers of the memories meant, when they are few and quickly found; else nullopt.
+  absl::StatusOr<std::optional<std::vector<int64_t>>> ListFew(Transaction& tx, const v1::MemoryFilter& filter) const;
   absl::Status LoadCommonWords(Transaction& tx) const;
   absl::Status KeepRareTerms(Transaction& tx, std::vector<std::string>& terms) const;
   static absl::Status CheckFilter(const v1::MemoryFilter& filter);
-  static Condition Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter);
+  // To forget: also what nobody sees any more, and of an agent's only its own.
+  static Condition Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter, bool to_forget = false);
 
   const Payloads& payloads_;
   const Embedder& embedder_;
   IdSource& ids_;
   const Options options_;
   mutable VectorIndex index_;
+  mutable std::atomic<bool> unscrubbed_{false};
   mutable Mutex words_mutex_;
   mutable int64_t words_loaded_ ABSL_GUARDED_BY(words_mutex_) = 0;
   // In how many memories a common word stands, and when that was counted.

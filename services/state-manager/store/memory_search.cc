@@ -16,8 +16,11 @@ namespace {
 
 constexpr int kMinDimensions = 8, kMaxDimensions = 4096;
 // Candidates of each half of a search. Each vector that is looked at costs a miss of the cache: fewer of them.
-constexpr size_t kCandidates = 200, kNearest = 80;
+constexpr size_t kCandidates = 200, kNearest = 80, kNearestFiltered = 1000;
 constexpr size_t kMaxQueryTerms = 24;
+// Where a filter leaves this few memories, each is looked at. Up to so many of a tenant's are read to find out.
+constexpr size_t kFew = 2000;
+constexpr int64_t kMostFiltered = 20000;
 // Memories that full text ranks in one search: ranking every match of common words took 100 ms at 100,000 memories.
 constexpr int64_t kMostRanked = 1000;
 constexpr int64_t kMostOfOneTerm = 2000;
@@ -36,6 +39,26 @@ void Normalize(std::vector<float>& vector) {
   for (float x : vector) norm += static_cast<double>(x) * x;
   if (norm <= 0) return;
   for (float& x : vector) x = static_cast<float>(x / std::sqrt(norm));
+}
+
+std::string Joined(const std::vector<std::string>& terms, absl::string_view quote, absl::string_view with) {
+  std::string query;
+  for (const auto& term : terms) absl::StrAppend(&query, query.empty() ? "" : with, quote, term, quote);
+  return query;
+}
+
+// The best is 1.
+void ToUnit(std::map<int64_t, double>& ranks) {
+  double best = 0;
+  for (const auto& [number, rank] : ranks) best = std::max(best, rank);
+  for (auto& [number, rank] : ranks) rank = best > 0 ? rank / best : 1;
+}
+
+std::vector<std::string> ToTexts(const std::vector<int64_t>& numbers) {
+  std::vector<std::string> out;
+  out.reserve(numbers.size());
+  for (int64_t number : numbers) out.push_back(absl::StrCat(number));
+  return out;
 }
 
 // Words of a query, lower case, each once.
@@ -218,6 +241,49 @@ absl::Status Memories::KeepRareTerms(Transaction& tx, std::vector<std::string>& 
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::optional<std::vector<int64_t>>> Memories::ListFew(Transaction& tx,
+                                                                      const v1::MemoryFilter& filter) const {
+  std::optional<std::vector<int64_t>> out;
+  if (filter.run_id().empty() && filter.session_id().empty()) {  // these have an index
+    Statement row = tx.Prepare("SELECT memories FROM memory_tenants WHERE tenant = $1");
+    row.Bind(filter.tenant());
+    const int64_t memories = row.Step() ? row.Int(0) : 0;
+    TUTTI_RETURN_IF_ERROR(row.status());
+    if (memories > kMostFiltered) return out;
+  }
+  Condition where = Where(tx, filter, 2);
+  Statement rows = tx.Prepare(absl::StrCat("SELECT m.number FROM memories AS m WHERE", where.sql, " LIMIT $1"));
+  rows.Bind(static_cast<int64_t>(kFew + 1));
+  where.Bind(rows);
+  std::vector<int64_t> numbers;
+  while (rows.Step()) numbers.push_back(rows.Int(0));
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  if (numbers.size() <= kFew) out = std::move(numbers);
+  return out;
+}
+
+absl::StatusOr<std::map<int64_t, double>> Memories::RankAmong(Transaction& tx, const std::vector<int64_t>& few,
+                                                              const std::vector<std::string>& terms,
+                                                              size_t most) const {
+  // From the list to the rows, in this order: the index would else be read for all memories with such words.
+  Statement rows = tx.Prepare(
+      tx.sqlite()
+          ? "SELECT memories_text.rowid, -bm25(memories_text) FROM json_each($1) AS n CROSS JOIN memories_text ON "
+            "memories_text.rowid = CAST(n.value AS INTEGER) WHERE memories_text MATCH $2 ORDER BY "
+            "bm25(memories_text) LIMIT $3"
+          : "SELECT m.number, ts_rank(m.search_vector, q.asked, 1) AS rank FROM (SELECT to_tsquery('simple', $2) "
+            "AS asked OFFSET 0) AS q, (SELECT number, search_vector FROM unnest($1::bigint[]) AS n(value) JOIN "
+            "memories ON number = n.value OFFSET 0) AS m WHERE m.search_vector @@ q.asked ORDER BY rank DESC "
+            "LIMIT $3");
+  rows.BindList(ToTexts(few));
+  rows.Bind(tx.sqlite() ? Joined(terms, "\"", " OR ") : Joined(terms, "'", " | ")).Bind(static_cast<int64_t>(most));
+  std::map<int64_t, double> out;
+  while (rows.Step()) out.emplace(rows.Int(0), rows.Double(1));
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  ToUnit(out);
+  return out;
+}
+
 absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
                                                                const v1::SearchMemoriesRequest& request,
                                                                size_t most) const {
@@ -226,13 +292,16 @@ absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
   if (terms.empty() || payloads_.codec().encrypts()) return out;
   // All terms first; any of them when that finds too few. A search for common words alone would else score half the
   // database.
+  const std::vector<std::string> all_terms = terms;
   TUTTI_RETURN_IF_ERROR(KeepRareTerms(tx, terms));
-  if (terms.empty()) return out;
-  auto joined = [&](absl::string_view quote, absl::string_view with) {
-    std::string query;
-    for (const auto& term : terms) absl::StrAppend(&query, query.empty() ? "" : with, quote, term, quote);
-    return query;
-  };
+  // What is common among all memories may be rare among those meant: they are looked at one by one, when they are few.
+  if (terms.empty()) {
+    TUTTI_ASSIGN_OR_RETURN(auto few, ListFew(tx, request.filter()));
+    if (!few || few->empty()) return out;
+    TUTTI_ASSIGN_OR_RETURN(out, RankAmong(tx, *few, all_terms, most));
+    return out;
+  }
+  auto joined = [&](absl::string_view quote, absl::string_view with) { return Joined(terms, quote, with); };
   for (bool all : {true, false}) {
     std::string query = tx.sqlite() ? joined("\"", all ? " AND " : " OR ") : joined("'", all ? " & " : " | ");
     Condition where = Where(tx, request.filter(), tx.sqlite() ? 3 : 5);
@@ -254,9 +323,7 @@ absl::StatusOr<std::map<int64_t, double>> Memories::SearchText(Transaction& tx,
     TUTTI_RETURN_IF_ERROR(rows.status());
     if (out.size() >= static_cast<size_t>(std::max(10, request.max_results())) || terms.size() == 1) break;
   }
-  double best = 0;
-  for (const auto& [number, rank] : out) best = std::max(best, rank);
-  for (auto& [number, rank] : out) rank = best > 0 ? rank / best : 1;
+  ToUnit(out);
   return out;
 }
 
@@ -295,8 +362,18 @@ absl::Status Memories::SearchMemories(Transaction& tx, const v1::SearchMemoriesR
   if (weights.text > 0 && !request.query().empty()) {
     TUTTI_ASSIGN_OR_RETURN(text, SearchText(tx, request, kCandidates));
   }
-  for (const auto& hit :
-       index_.Search(request.filter().tenant(), request.filter().agent(), embedder, query, kNearest)) {
+  // What the index knows nothing of is filtered afterwards: among few memories all are compared, among many more of the
+  // nearest are.
+  const v1::MemoryFilter& filter = request.filter();
+  const bool narrow = !filter.kinds().empty() || !filter.run_id().empty() || !filter.session_id().empty() ||
+                      !filter.tags().empty() || filter.has_created_before() || filter.has_created_after();
+  std::optional<std::vector<int64_t>> few;
+  if (narrow) {
+    TUTTI_ASSIGN_OR_RETURN(few, ListFew(tx, filter));
+  }
+  const size_t nearest = std::max(narrow ? kNearestFiltered : kNearest, 2 * most);
+  for (const auto& hit : few ? index_.Compare(*few, embedder, query)
+                             : index_.Search(filter.tenant(), filter.agent(), embedder, query, nearest)) {
     vector[hit.number] = std::max(0.0, static_cast<double>(hit.cosine));
   }
   std::vector<std::string> numbers;

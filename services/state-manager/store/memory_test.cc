@@ -37,6 +37,27 @@ class MemoryTest : public StoreFixture {
     request.set_page_size(1000);
     return Read(store_->memories, &Memories::ListMemories, request)->memories_size();
   }
+  void Scrub() {
+    for (bool first = true, more = true; more; first = false) {
+      auto scrubbed = Transact<bool>([&](Transaction& tx, bool& out) {
+        auto slice = store_->memories.Scrub(tx, first);
+        if (slice.ok()) out = *slice;
+        return slice.status();
+      });
+      ASSERT_THAT(scrubbed, IsOk());
+      more = *scrubbed;
+    }
+  }
+  // How often.
+  size_t InTheFiles(const std::string& word) {
+    size_t count = 0;
+    for (const auto& file : std::filesystem::directory_iterator(dir_)) {
+      std::ifstream in(file.path(), std::ios::binary);
+      const std::string all((std::istreambuf_iterator<char>(in)), {});
+      for (size_t at = all.find(word); at != std::string::npos; at = all.find(word, at + 1)) ++count;
+    }
+    return count;
+  }
 };
 TUTTI_ON_ALL_ENGINES(MemoryTest);
 
@@ -143,19 +164,107 @@ TEST_P(MemoryTest, ForgettingLeavesNoTrace) {
   auto forgotten = Write(store_->memories, &Memories::ForgetMemories, request);
   ASSERT_THAT(forgotten, IsOk());
   EXPECT_EQ(forgotten->forgotten(), 2);
-  ASSERT_THAT(Transact<int>([&](Transaction& tx, int&) { return store_->memories.Scrub(tx); }), IsOk());
+  Scrub();
   EXPECT_EQ(Search("zanzibar protocol").hits_size(), 0);
   EXPECT_EQ(Listed(), 0);
   if (GetParam() == Engine::kSqlite) {
-    // Not in the files either, once the WAL is folded back.
     database_.reset();
-    std::string all;
-    for (const auto& file : std::filesystem::directory_iterator(dir_)) {
-      std::ifstream in(file.path(), std::ios::binary);
-      all.append(std::istreambuf_iterator<char>(in), {});
-    }
-    EXPECT_EQ(all.find("zanzibar"), std::string::npos);
+    EXPECT_EQ(InTheFiles("zanzibar"), 0u);
   }
+}
+
+TEST_P(MemoryTest, WhatIsForgottenIsInNoFileOfARunningStore) {
+  if (GetParam() != Engine::kSqlite) GTEST_SKIP() << "a server's files are its administrator's";
+  // Longer than a page, many, and among others that stay.
+  std::string text;
+  for (int i = 0; i < 1000; ++i) absl::StrAppend(&text, "zanzibar", i % 7, " ");
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_THAT(Remember(text, "a"), IsOk());
+    ASSERT_THAT(Remember(absl::StrCat("to be kept ", i), "b"), IsOk());
+  }
+  ASSERT_THAT(Remember("zanzibar that has expired", "a",
+                       [](auto& memory) {
+                         memory.set_kind(v1::MEMORY_KIND_SHORT_TERM);
+                         memory.set_session_id("s");
+                         memory.mutable_ttl()->set_seconds(5);
+                       }),
+              IsOk());
+  time_.Advance(absl::Seconds(10));
+  ASSERT_GT(InTheFiles("zanzibar"), 1000u);
+  v1::ForgetMemoriesRequest request;
+  request.mutable_filter()->set_agent("a");
+  ASSERT_THAT(Remember("to be kept by all", ""), IsOk());
+  ASSERT_THAT(Write(store_->memories, &Memories::ForgetMemories, request), IsOk());
+  EXPECT_EQ(Listed(), 21) << "also what every agent remembers";
+  EXPECT_TRUE(store_->memories.unscrubbed());
+  Scrub();
+  EXPECT_FALSE(store_->memories.unscrubbed());
+  EXPECT_EQ(InTheFiles("zanzibar"), 0u);
+  EXPECT_EQ(Search("to be kept", "b").hits_size(), 10);
+}
+
+TEST_P(MemoryTest, WhatIsCommonElsewhereIsStillFound) {
+  // As many of another tenant as make a word common among all.
+  ASSERT_THAT(Transact<int>([&](Transaction& tx, int&) {
+                for (int i = 0; i < 2200; ++i) {
+                  v1::StoreMemoryRequest request;
+                  v1::StoreMemoryResponse response;
+                  request.mutable_memory()->set_tenant(absl::StrCat("other", i / 40));
+                  request.mutable_memory()->set_content(absl::StrCat("the invoice of number ", i));
+                  absl::Status stored = store_->memories.StoreMemory(tx, request, response);
+                  if (!stored.ok()) return stored;
+                }
+                return tx.sqlite() ? absl::OkStatus() : tx.Execute("ANALYZE memories");
+              }),
+              IsOk());
+  ASSERT_THAT(Remember("our invoice stays open"), IsOk());
+  ASSERT_THAT(Remember("nothing of the kind"), IsOk());
+  auto found = Search("invoice");
+  ASSERT_GE(found.hits_size(), 1);
+  EXPECT_EQ(found.hits(0).memory().content(), "our invoice stays open");
+  EXPECT_GT(found.hits(0).text_relevance(), 0);
+}
+
+TEST_P(MemoryTest, AFilterLeavesWhatItMeansHoweverFarItIs) {
+  // By their vectors alone, of which a hundred others are nearer.
+  auto add = [this](int i, const std::string& tenant, const char* tag) {
+    v1::StoreMemoryRequest request;
+    v1::Memory& memory = *request.mutable_memory();
+    memory.set_tenant(tenant);
+    memory.set_content(absl::StrCat("number ", i));
+    memory.set_embedder("mine");
+    for (int d = 0; d < 8; ++d) memory.add_embedding(d == 0 ? 1.0F : 0.001F * static_cast<float>(i * d));
+    if (tag) memory.add_tags(tag);
+    ASSERT_THAT(Write(store_->memories, &Memories::StoreMemory, request), IsOk());
+  };
+  for (int i = 0; i < 49; ++i) add(i, "t", i == 48 ? "rare" : nullptr);
+  auto asked = [](v1::SearchMemoriesRequest& request) {
+    request.mutable_filter()->set_tenant("t");
+    request.set_embedder("mine");
+    request.set_max_results(3);
+    for (int d = 0; d < 8; ++d) request.add_embedding(d == 0 ? 1.0F : 0.0F);
+  };
+  auto found = Search("", "", [&](auto& request) {
+    asked(request);
+    request.mutable_filter()->add_tags("rare");
+  });
+  ASSERT_EQ(found.hits_size(), 1);
+  EXPECT_EQ(found.hits(0).memory().content(), "number 48");
+  // Another length by the same embedder is compared with its like.
+  ASSERT_THAT(Remember("longer", "a",
+                       [](auto& memory) {
+                         memory.set_tenant("t");
+                         memory.set_embedder("mine");
+                         for (int d = 0; d < 16; ++d) memory.add_embedding(1);
+                       }),
+              IsOk());
+  found = Search("", "", [](auto& request) {
+    request.mutable_filter()->set_tenant("t");
+    request.set_embedder("mine");
+    for (int d = 0; d < 16; ++d) request.add_embedding(1);
+  });
+  ASSERT_EQ(found.hits_size(), 1);
+  EXPECT_EQ(found.hits(0).memory().content(), "longer");
 }
 
 TEST_P(MemoryTest, AtTheLimitTheLeastImportantGoes) {

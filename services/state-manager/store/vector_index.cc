@@ -29,9 +29,21 @@ float Dot(const float* a, const float* b, size_t size) {
 
 class VectorIndex::Partition {
  public:
-  explicit Partition(size_t dimensions) : dimensions_(dimensions), space_(dimensions) {}
+  Partition(std::string embedder, size_t dimensions)
+      : embedder_(std::move(embedder)), dimensions_(dimensions), space_(dimensions) {}
 
-  size_t dimensions() const { return dimensions_; }
+  // Whether a vector of this length, made by this embedder, can be compared with those here.
+  bool IsLike(const std::string& embedder, const std::vector<float>& vector) const {
+    return embedder_ == embedder && dimensions_ == vector.size();
+  }
+  float Compare(int64_t number, const std::vector<float>& query) const {
+    if (auto it = scanned_.find(number); it != scanned_.end()) {
+      return Dot(it->second.data(), query.data(), dimensions_);
+    }
+    const std::vector<float> vector = graph_->getDataByLabel<float>(static_cast<size_t>(number));
+    return Dot(vector.data(), query.data(), dimensions_);
+  }
+
   size_t size() const { return scanned_.size() + graphed_.size(); }
   size_t scanned() const { return scanned_.size(); }
 
@@ -99,6 +111,7 @@ class VectorIndex::Partition {
     removed_ = 0;
   }
 
+  const std::string embedder_;
   const size_t dimensions_;
   hnswlib::InnerProductSpace space_;
   absl::flat_hash_map<int64_t, std::vector<float>> scanned_;
@@ -113,9 +126,8 @@ VectorIndex::~VectorIndex() = default;
 void VectorIndex::Add(const std::string& tenant, const std::string& agent, const std::string& embedder, int64_t number,
                       std::vector<float> vector) {
   MutexLock lock(mutex_);
-  auto& partition = partitions_[{tenant, agent, embedder}];
-  if (!partition) partition = std::make_unique<Partition>(vector.size());
-  if (partition->dimensions() != vector.size()) return;
+  auto& partition = partitions_[{tenant, agent, embedder, vector.size()}];
+  if (!partition) partition = std::make_unique<Partition>(embedder, vector.size());
   if (auto it = where_.find(number); it != where_.end() && it->second != partition.get()) it->second->Remove(number);
   where_[number] = partition.get();
   partition->Add(number, std::move(vector));
@@ -139,14 +151,26 @@ std::vector<VectorIndex::Hit> VectorIndex::Search(const std::string& tenant, con
                                                   size_t most) const {
   MutexLock lock(mutex_);
   std::vector<Hit> out;
-  for (auto it = partitions_.lower_bound({tenant, "", ""}); it != partitions_.end() && std::get<0>(it->first) == tenant;
-       ++it) {
-    const auto& [of_tenant, of_agent, of_embedder] = it->first;
-    bool wanted = of_embedder == embedder && (agent.empty() || of_agent.empty() || of_agent == agent);
-    if (wanted && it->second->dimensions() == query.size()) it->second->Search(query, most, out);
+  for (auto it = partitions_.lower_bound({tenant, "", "", 0});
+       it != partitions_.end() && std::get<0>(it->first) == tenant; ++it) {
+    const std::string& of_agent = std::get<1>(it->first);
+    const bool wanted = agent.empty() || of_agent.empty() || of_agent == agent;
+    if (wanted && it->second->IsLike(embedder, query)) it->second->Search(query, most, out);
   }
   std::sort(out.begin(), out.end(), [](const Hit& a, const Hit& b) { return a.cosine > b.cosine; });
   if (out.size() > most) out.resize(most);
+  return out;
+}
+
+std::vector<VectorIndex::Hit> VectorIndex::Compare(const std::vector<int64_t>& numbers, const std::string& embedder,
+                                                   const std::vector<float>& query) const {
+  MutexLock lock(mutex_);
+  std::vector<Hit> out;
+  for (int64_t number : numbers) {
+    auto it = where_.find(number);
+    if (it == where_.end() || !it->second->IsLike(embedder, query)) continue;
+    out.push_back({number, it->second->Compare(number, query)});
+  }
   return out;
 }
 

@@ -1,5 +1,5 @@
-// Nearest vectors, in memory, rebuilt from the database. One partition for each (tenant, agent, embedder); a partition
-// is scanned while it is small or new, and grows a graph (hnswlib) in slices of work that Maintain is given.
+// Nearest vectors, in memory, rebuilt from the database. One partition for each (tenant, agent, embedder, length); a
+// partition is scanned while it is small or new, and grows a graph (hnswlib) in slices of work that Maintain is given.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +36,9 @@ class VectorIndex {
   // The nearest of a tenant's vectors, of one agent and of nobody in particular, or of all agents (`agent` empty).
   std::vector<Hit> Search(const std::string& tenant, const std::string& agent, const std::string& embedder,
                           const std::vector<float>& query, size_t most) const;
+  // Of these vectors, those of the embedder and of the query's length: how near each is.
+  std::vector<Hit> Compare(const std::vector<int64_t>& numbers, const std::string& embedder,
+                           const std::vector<float>& query) const;
   // Moves up to `vectors` from scans into graphs; true when more is to do.
   bool Maintain(size_t vectors);
   void Clear();
@@ -43,7 +46,7 @@ class VectorIndex {
 
  private:
   class Partition;
-  using Key = std::tuple<std::string, std::string, std::string>;  // tenant, agent, embedder
+  using Key = std::tuple<std::string, std::string, std::string, size_t>;  // tenant, agent, embedder, length
 
   mutable Mutex mutex_;
   std::map<Key, std::unique_ptr<Partition>> partitions_ ABSL_GUARDED_BY(mutex_);
