@@ -153,20 +153,16 @@ bool PostgresNews::WaitForWork(int socket) {
 }
 
 void PostgresNews::Run() {
-  bool first = true;
   for (;;) {
     try {
       std::string dsn = WithParameter(WithParameter(dsn_, "application_name", "tutti-news"), "connect_timeout", "3");
       Link link(dsn);
       socket_ = link.link.sock();
-      if (!first) listener_.OnNewsLost();
-      first = false;
       Serve(link);
       socket_ = -1;
       return;
     } catch (const std::exception&) {
       // The database is away: those who wait poll, and the next connection tells them to look again.
-      first = false;
     }
     socket_ = -1;
     {
@@ -185,6 +181,8 @@ void PostgresNews::Serve(Link& link) {
     pqxx::nontransaction work(link.link);
     work.exec("SET synchronous_commit = off");
   }
+  // What was said until now was not heard.
+  listener_.OnNewsLost();
   link.Notify(absl::StrCat(self_, "\nhello"));
   absl::Time recount = absl::Now();
   do {

@@ -32,7 +32,7 @@ absl::StatusOr<int> LockDataDir(const std::string& dir) {
                               "; choose another with --state-manager.data-dir"));
   }
   std::string path = absl::StrCat(dir, "/lock");
-  int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (file < 0) {
     return Error(absl::StatusCode::kFailedPrecondition, "DATA_DIR",
                  absl::StrCat("cannot write to the data folder ", dir, ": ", strerror(errno),

@@ -1,6 +1,8 @@
 #include "services/state-manager/adapters/sqlite_db.h"
 
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <unistd.h>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/json/json.h"
@@ -144,6 +146,10 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file
   int flags =
       (mode == Mode::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX;
   const char* vfs = mode == Mode::kWrite ? WalVfs() : nullptr;
+  if (mode != Mode::kRead && file != ":memory:") {  // SQLite would let others read it
+    const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (descriptor >= 0) close(descriptor);
+  }
   if (sqlite3_open_v2(file.c_str(), &out->db_, flags, vfs) != SQLITE_OK) return out->ErrorOf("cannot open");
   sqlite3_busy_timeout(out->db_, kBusyTimeoutMs);
   std::string pragmas;

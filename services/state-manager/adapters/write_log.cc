@@ -79,7 +79,7 @@ absl::Status WriteAll(int descriptor, absl::string_view bytes, size_t offset) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WriteLog>> WriteLog::Open(const std::string& file, uint64_t applied) {
-  int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (descriptor < 0) return FileError("open", file);
   // That the file is there must outlive a power cut, too.
   std::string folder = std::filesystem::path(file).parent_path();

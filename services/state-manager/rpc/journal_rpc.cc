@@ -227,7 +227,9 @@ Task<absl::Status> JournalRpc::HandleWatch(CallContext& call, const v1::WatchJou
       if (!co_await writer.Write(out)) co_return WatcherGone();
       if (ended) {  // unless the run was opened again, and this is the end of an earlier try
         auto really = co_await HasEnded(call, request.run_id());
-        if (!really.ok() || *really) co_return absl::OkStatus();
+        if (absl::IsNotFound(really.status())) co_return absl::OkStatus();  // gone by its age meanwhile
+        if (!really.ok()) co_return really.status();
+        if (*really) co_return absl::OkStatus();
         continue;
       }
       if (env_.clock.Now() - begin > slowest_reader_) co_return TooSlow("after_seq", after);

@@ -19,6 +19,7 @@ namespace {
 // Enough to compare with any configured bound, not enough to stall a writer.
 constexpr int64_t kMostCounted = 200000;
 constexpr int64_t kMostClaimed = 1000;
+constexpr size_t kMostPassedOver = 10000;
 // An answer stays below the message limit; the rest comes with the next claim.
 constexpr size_t kClaimBytes = size_t{1} << 20;
 
@@ -113,28 +114,40 @@ absl::StatusOr<std::vector<std::string>> Leases::TenantsWithWork(Transaction& tx
 
 absl::Status Leases::ClaimOf(Transaction& tx, const v1::ClaimRunsRequest& request, const std::string& tenant,
                              int64_t now, int64_t most, size_t& bytes, v1::ClaimRunsResponse& response) const {
-  Statement rows = tx.Prepare(absl::StrCat(
+  const std::string sql = absl::StrCat(
       "SELECT ", Runs::Columns(),
       " FROM runs WHERE " TUTTI_TO_WORK_ON " AND tenant = $6 AND (" TUTTI_NO_LIVING_OWNER
       " OR (owner = $3 AND owner_incarnation = $4)) AND NOT (run_id = ANY($5)) ORDER BY priority DESC, run_id LIMIT $2 "
-      "FOR UPDATE SKIP LOCKED"));
+      "FOR UPDATE SKIP LOCKED");
   std::vector<std::string> held(request.held_run_ids().begin(), request.held_run_ids().end());
   for (const auto& run : response.runs()) held.push_back(run.run_id());
-  rows.BindAll(now, most, request.instance().name(), request.instance().incarnation());
-  rows.BindList(held);
-  rows.Bind(tenant);
-  while (rows.Step()) {
-    auto read = runs_.FromRow(tx, rows, /*with_payloads=*/true);
-    TUTTI_RETURN_IF_ERROR(tx.failure());
-    // One that cannot be read (its key is missing, its data damaged) must not keep the others from being worked on.
-    if (!read.ok()) continue;
-    v1::StoredRun run = *std::move(read);
-    bytes += run.ByteSizeLong();
-    if (response.runs_size() > 0 && bytes > kClaimBytes) break;
-    run.set_lease_epoch(run.lease_epoch() + 1);
-    *response.add_runs() = std::move(run);
+  // One that cannot be read (its key is missing, its data damaged) must not keep the others from being worked on.
+  for (int64_t unreadable = most; unreadable > 0 && most > 0;) {
+    unreadable = 0;
+    Statement rows = tx.Prepare(sql);
+    rows.BindAll(now, most, request.instance().name(), request.instance().incarnation());
+    rows.BindList(held);
+    rows.Bind(tenant);
+    while (rows.Step()) {
+      auto read = runs_.FromRow(tx, rows, /*with_payloads=*/true);
+      TUTTI_RETURN_IF_ERROR(tx.failure());
+      if (!read.ok()) {
+        held.push_back(rows.Text(0));
+        ++unreadable;
+        continue;
+      }
+      v1::StoredRun run = *std::move(read);
+      bytes += run.ByteSizeLong();
+      if (response.runs_size() > 0 && bytes > kClaimBytes) return absl::OkStatus();
+      run.set_lease_epoch(run.lease_epoch() + 1);
+      *response.add_runs() = std::move(run);
+    }
+    TUTTI_RETURN_IF_ERROR(rows.status());
+    // As many more are looked at, up to a bound: unread ones are no reason to read the whole table with each claim.
+    if (held.size() > kMostPassedOver) break;
+    most = unreadable;
   }
-  return rows.status();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Leases::Woken> Leases::WakeDue(Transaction& tx, int64_t limit) const {

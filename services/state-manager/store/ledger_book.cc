@@ -205,7 +205,10 @@ absl::Status LedgerBook::Reserve(const v1::Reservation& reservation, const std::
   row.proto.clear_spent();
   row.proto.clear_end_time();
   row.proto.set_state(v1::RESERVATION_STATE_HELD);
-  const int64_t now = tx_.NowMicros();
+  // A transaction's time is that of its beginning: one that waited for a budget to be set is not older than that
+  // budget, or else End would take it for one that was never held.
+  int64_t now = tx_.NowMicros();
+  for (const auto& scope : row.budgets) now = std::max(now, budgets_[scope].create_time);
   SetMicros(now, row.proto.mutable_create_time());
   SetMicros(now + ToMicros(reservation.ttl()), row.proto.mutable_expire_time());
   row.is_new = known == nullptr;

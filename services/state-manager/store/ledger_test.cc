@@ -112,6 +112,16 @@ TEST_P(LedgerTest, WhatNobodySettlesComesBackAndALateSettlementStillCounts) {
   EXPECT_EQ(Budget("tenants/a").reserved().nano_units(), 0);
 }
 
+TEST_P(LedgerTest, ATransactionThatBeganBeforeTheBudgetGivesBackWhatItHeld) {
+  ASSERT_THAT(Limit("tenants/a", 100), IsOk());
+  time_.Advance(-absl::Seconds(3));
+  ASSERT_THAT(Reserve("r", "tenants/a", 40), IsOk());
+  EXPECT_EQ(Budget("tenants/a").reserved().nano_units(), 40);
+  ASSERT_THAT(Settle("r", 30), IsOk());
+  EXPECT_EQ(Budget("tenants/a").reserved().nano_units(), 0);
+  EXPECT_EQ(Budget("tenants/a").spent().nano_units(), 30);
+}
+
 TEST_P(LedgerTest, AWindowBeginsAnewAndKeepsWhatIsHeld) {
   ASSERT_THAT(Limit("tenants/a", 100, /*window_seconds=*/3600), IsOk());
   ASSERT_THAT(Reserve("x", "tenants/a", 90), IsOk());

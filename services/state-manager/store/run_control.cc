@@ -199,6 +199,14 @@ absl::Status RunControl::ReopenRun(Transaction& tx, const v1::ReopenRunRequest& 
                    absl::StrCat("what run ", request.run_id(),
                                 " had done was undone, or its failure was handled, when it failed; fork it instead"));
     }
+    Statement end = tx.Prepare("SELECT 1 FROM journal WHERE run_id = $1 AND seq = $2 AND kind = 'run_finished'");
+    end.BindAll(request.run_id(), row.last_seq);
+    const bool whole = end.Step();
+    TUTTI_RETURN_IF_ERROR(end.status());
+    if (!whole) {
+      return Error(absl::StatusCode::kFailedPrecondition, "RUN_EXPIRED",
+                   absl::StrCat("run ", request.run_id(), " is past its retention and is being removed"));
+    }
     v1::JournalEntry entry;
     entry.mutable_run_reopened();
     TUTTI_RETURN_IF_ERROR(Write(tx, request.run_id(), row, std::move(entry)));
