@@ -420,9 +420,11 @@ TEST_P(SuiteTest, ContextsMemoriesConversationsAndBudgetsWorkOverRest) {
   EXPECT_THAT(Post("/v1/contexts/c:update", R"({"document":{"b":2},"etag":"v1"})"), has(R"("version":"2")"));
   EXPECT_THAT(Post("/v1/contexts/c:update", R"({"document":{"b":3},"etag":"v1"})"), has("409 "));
   EXPECT_THAT(Get("/v1/contexts/c:diff?from_version=1"), has(R"("path":"/b")"));
-  EXPECT_THAT(Curl("-N --max-time 1 -H 'Accept: text/event-stream' '" + suite_->http_url() +
-                   "/v1/contexts/c:watch?after_version=1' || true; echo"),
-              ::testing::Not(has(R"("version":"1")")));
+  const std::string watched = Curl("-N --max-time 1 -H 'Accept: text/event-stream' '" + suite_->http_url() +
+                                   "/v1/contexts/c:watch?after_version=1' || true; echo");
+  EXPECT_THAT(watched, has(R"("version":"2")"));
+  EXPECT_THAT(watched, ::testing::Not(has(R"("version":"1")")));
+  EXPECT_THAT(Get("/v1/contexts/c:watch?after_version=3"), has("watch it from 0"));
   EXPECT_THAT(Post("/v1/memories", R"({"memory_id":"m","content":"Berlin wants invoices in German","agent":"a"})"),
               has("200 "));
   EXPECT_THAT(Post("/v1/memories:search", R"({"query":"german invoices","filter":{"agent":"a"}})"),
@@ -447,6 +449,13 @@ TEST_P(SuiteTest, ContextsMemoriesConversationsAndBudgetsWorkOverRest) {
   EXPECT_THAT(Get("/v1/audit/records?action=memories.forget"), has(R"("origin":"127.0.0.1:)"));
   EXPECT_THAT(Get("/v1/audit:verify"), has(R"("records":"2")"));
   EXPECT_EQ(Get("/v1/audit:verify").find("findings"), std::string::npos);
+  EXPECT_THAT(Post("/v1/runs/none:cancel", "{}"), has("404 "));
+  EXPECT_THAT(Get("/v1/audit/records?action=runs.cancel"), has(R"("outcome":"NOT_FOUND")"));
+  const std::string tutti = BinDir() + "/tutti --server " + suite_->grpc_address() + " ";
+  auto [verified, code] = Shell(tutti + "audit verify 2>&1");
+  EXPECT_EQ(code, 0) << verified;
+  EXPECT_THAT(verified, has("3 records, whole"));
+  EXPECT_THAT(Shell(tutti + "audit export 2>&1").first, has(R"("action":"memories.forget")"));
   auto stub = tutti::state::v1::AuditService::NewStub(suite_->channel());
   grpc::ClientContext context;
   tutti::state::v1::AppendAuditRecordRequest forged;

@@ -5,22 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/rpc/server_calls.h"
 #include "runtime/status/macros.h"
-#include "services/state-manager/store/access.h"
-#include "services/state-manager/store/audit.h"
+#include "services/state-manager/rpc/audit_note.h"
 
 namespace tutti::state_manager {
-
-inline tutti::state::v1::AppendAuditRecordRequest AuditNote(const CallContext& call, absl::string_view action,
-                                                            absl::string_view resource) {
-  tutti::state::v1::AppendAuditRecordRequest out;
-  auto* record = out.mutable_record();
-  record->set_actor(call.actor);
-  record->set_origin(call.origin);
-  record->set_action(std::string(action));
-  record->set_resource(std::string(resource.substr(0, 500)));
-  record->set_outcome("ok");
-  return out;
-}
 
 // In a service's class.
 #define TUTTI_STORE_METHOD(Name)                                                                         \
@@ -51,19 +38,24 @@ inline tutti::state::v1::AppendAuditRecordRequest AuditNote(const CallContext& c
     co_return absl::OkStatus();                                                                                     \
   }
 
-// A write that leaves a record in the audit log, committed with it: `action` on a resource, whose name is
-// the pieces that follow.
-#define TUTTI_AUDITED_METHOD(Class, Service, Name, lane, action, ...)                                               \
-  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                        \
-    v1::AppendAuditRecordRequest note = AuditNote(call, action, absl::StrCat(__VA_ARGS__));                         \
-    auto body = [&area = area_, &audit = audit_, request, note](Transaction& tx, v1::Name##Response& out) {         \
-      absl::Status done = area.Name(tx, request, out);                                                              \
-      v1::AppendAuditRecordResponse noted;                                                                          \
-      return done.ok() ? audit.AppendAuditRecord(tx, note, noted) : done;                                           \
-    };                                                                                                              \
-    TUTTI_CO_ASSIGN_OR_RETURN(response, co_await access_.Write<v1::Name##Response>(*call.executor, call.deadline,   \
-                                                                                   LaneOf(lane), std::move(body))); \
-    co_return absl::OkStatus();                                                                                     \
+// A write that leaves a record in the audit log, committed with it, or of its refusal: `action` on a resource, whose
+// name is the pieces that follow.
+#define TUTTI_AUDITED_METHOD(Class, Service, Name, lane, action, ...)                                             \
+  TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                      \
+    v1::AppendAuditRecordRequest note = AuditNote(call, action, absl::StrCat(__VA_ARGS__));                       \
+    auto body = [&area = area_, &audit = audit_, request, note](Transaction& tx, v1::Name##Response& out) {       \
+      absl::Status done = area.Name(tx, request, out);                                                            \
+      v1::AppendAuditRecordResponse noted;                                                                        \
+      return done.ok() ? audit.AppendAuditRecord(tx, note, noted) : done;                                         \
+    };                                                                                                            \
+    auto done =                                                                                                   \
+        co_await access_.Write<v1::Name##Response>(*call.executor, call.deadline, LaneOf(lane), std::move(body)); \
+    if (done.ok()) {                                                                                              \
+      response = *std::move(done);                                                                                \
+      co_return absl::OkStatus();                                                                                 \
+    }                                                                                                             \
+    absl::Status refused = co_await NoteRefusal(access_, audit_, call, note, done.status());                      \
+    co_return refused;                                                                                            \
   }
 
 // Answered from a replica of the database when `allow_stale`.

@@ -88,10 +88,14 @@ Task<absl::Status> RunStoreRpc::Control(CallContext& call, const Request& reques
     return at_home ? audit_.AppendAuditRecord(tx, note, noted)
                    : outbox_.Post(tx, 0, Outbox::Kind::kAudit, note.SerializeAsString());
   };
-  TUTTI_CO_ASSIGN_OR_RETURN(response, co_await shards_.Of(request.run_id())
-                                          .template Write<Response>(*call.executor, call.deadline,
-                                                                    LaneOf(request.run_id()), std::move(body)));
-  co_return absl::OkStatus();
+  auto done = co_await shards_.Of(request.run_id())
+                  .template Write<Response>(*call.executor, call.deadline, LaneOf(request.run_id()), std::move(body));
+  if (done.ok()) {
+    response = *std::move(done);
+    co_return absl::OkStatus();
+  }
+  absl::Status refused = co_await NoteRefusal(shards_.at(0), audit_, call, note, done.status());
+  co_return refused;
 }
 
 TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, RequestCancel) {

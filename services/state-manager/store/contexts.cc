@@ -428,6 +428,11 @@ absl::Status Contexts::DeleteContext(Transaction& tx, const v1::DeleteContextReq
 absl::StatusOr<std::vector<v1::Context>> Contexts::VersionsAfter(Transaction& tx, const std::string& context_id,
                                                                  int64_t version, int limit) const {
   TUTTI_ASSIGN_OR_RETURN(Row row, Load(tx, context_id, /*lock=*/false));
+  if (version > row.version) {
+    return Error(absl::StatusCode::kAborted, "CONTEXT_REPLACED",
+                 absl::StrCat("context ", context_id, " has no version ", version, ", its newest is ", row.version,
+                              ": it was deleted and made anew; watch it from 0"));
+  }
   std::vector<v1::Context> out;
   for (int64_t next = version + 1; next <= row.version && static_cast<int>(out.size()) < limit; ++next) {
     TUTTI_ASSIGN_OR_RETURN(Version loaded, LoadVersion(tx, row, next));
