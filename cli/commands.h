@@ -19,7 +19,9 @@ struct RunOptions {
   std::string input_json;
   std::string documents;
   std::vector<std::string> labels;
-  std::string request_id;
+  std::string request_id, tenant;
+  int priority = 0;
+  int64_t version = 0;  // of a stored workflow; 0 is the latest
   std::string save;
   bool watch = false;
   std::optional<bool> texts;  // what agents say; unless said, in a terminal
@@ -38,9 +40,14 @@ int TerminateRun(Client& client, const std::string& run_id, const std::string& r
 int PauseRun(Client& client, const std::string& run_id, const std::string& reason, Format format);
 int ResumeRun(Client& client, const std::string& run_id, Format format);
 int RetryRun(Client& client, const std::string& run_id, Format format);
-// `input`: JSON; empty is the original's.
-int ForkRun(Client& client, const std::string& run_id, const std::string& from_step, const std::string& input,
-            Format format);
+struct ForkOptions {
+  std::string run_id, from_step, request_id;
+  std::string input;  // JSON; empty is the original's
+  std::string spec;   // a file; empty is the original's
+};
+int ForkRun(Client& client, const ForkOptions& options, Format format);
+// What each step put out, with the scores of routes and the verdicts of gates.
+int ShowHistory(Client& client, const std::string& run_id, Format format);
 struct SignalOptions {
   std::string run_id, signal, payload, request_id, sender;
 };

@@ -12,6 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "cli/commands.h"
+#include "runtime/config/yaml_proto.h"
 #include "runtime/json/json.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
 #include "tutti/workflow/v1/workflow_service.grpc.pb.h"
@@ -181,18 +182,24 @@ int RetryRun(Client& client, const std::string& run_id, Format format) {
                                                         "goes on from its failed step", format);
 }
 
-int ForkRun(Client& client, const std::string& run_id, const std::string& from_step, const std::string& input,
-            Format format) {
+int ForkRun(Client& client, const ForkOptions& options, Format format) {
   v1::ForkRunRequest request;
-  request.set_run_id(run_id);
-  request.set_from_step(from_step);
-  if (!input.empty()) {
-    auto json = ParseJson(input);
+  request.set_run_id(options.run_id);
+  request.set_from_step(options.from_step);
+  request.set_request_id(options.request_id);
+  if (!options.spec.empty()) {
+    auto text = ReadSpecFile(options.spec);
+    if (!text.ok()) return PrintError(text.status());
+    absl::Status parsed = ParseYaml(*text, options.spec, request.mutable_spec());
+    if (!parsed.ok()) return PrintError(parsed);
+  }
+  if (!options.input.empty()) {
+    auto json = ParseJson(options.input);
     if (!json.ok()) return PrintError(Prefix(json.status(), "--input-json: "));
     ToProto(*json, request.mutable_input());
   }
   return Ask<v1::ForkRunRequest, v1::ForkRunResponse>(client, &v1::RunService::Stub::ForkRun, request,
-                                                      absl::StrCat("forked from ", run_id), format);
+                                                      absl::StrCat("forked from ", options.run_id), format);
 }
 
 int SignalRun(Client& client, const SignalOptions& options, Format format) {

@@ -25,6 +25,7 @@ struct Options {
   bool validate_only = false;
   BudgetOptions budget;
   SignalOptions signal;
+  ForkOptions fork;
   TestOptions test;
   ScheduleOptions schedule;
   std::string known, label;
@@ -69,17 +70,22 @@ int Main(int argc, char** argv) {
   run->add_option("--documents", o.run.documents, "a folder; becomes the input's \"documents\"");
   run->add_option("--label", o.run.labels, "key=value");
   run->add_option("--request-id", o.run.request_id, "the same id starts nothing twice");
+  run->add_option("--version", o.run.version, "of a stored workflow; the latest unless said");
+  run->add_option("--tenant", o.run.tenant, "whose run it is");
+  run->add_option("--priority", o.run.priority, "-100 to 100; more goes first");
   run->add_option("--save", o.run.save, "with --watch: write the result to this file");
   run->add_flag("--watch", o.run.watch, "follow the run and print its result");
   auto with_texts = [&o](CLI::App* command) {
-    command->add_flag_callback("--texts", [&o] { o.run.texts = true; }, "show what agents say, as they say it");
-    command->add_flag_callback("--no-texts", [&o] { o.run.texts = false; }, "do not, even in a terminal");
+    command->add_flag_callback(
+        "--texts", [&o] { o.run.texts = true; }, "show what agents say, as they say it");
+    command->add_flag_callback(
+        "--no-texts", [&o] { o.run.texts = false; }, "do not, even in a terminal");
   };
   with_texts(run);
   run->callback(with([&o](Client& c, Format f) { return RunWorkflow(c, o.run, f); }));
 
-  auto* runs =
-      app.add_subcommand("runs", "list, get, watch, graph, signal, pause, resume, cancel, terminate, retry, fork");
+  auto* runs = app.add_subcommand(
+      "runs", "list, get, history, watch, graph, signal, pause, resume, cancel, terminate, retry, fork");
   runs->require_subcommand(1);
   auto* runs_list = runs->add_subcommand("list", "newest first");
   runs_list->add_option("--filter", o.filter, "for example: state = \"RUNNING\" AND workflow = \"x\"");
@@ -89,6 +95,9 @@ int Main(int argc, char** argv) {
   auto* runs_get = runs->add_subcommand("get", "a run with its steps");
   runs_get->add_option("run", o.id)->required();
   runs_get->callback(with([&o](Client& c, Format f) { return GetRun(c, o.id, f); }));
+  auto* runs_history = runs->add_subcommand("history", "what each step put out, scores and verdicts");
+  runs_history->add_option("run", o.id)->required();
+  runs_history->callback(with([&o](Client& c, Format f) { return ShowHistory(c, o.id, f); }));
   auto* runs_watch = runs->add_subcommand("watch", "follow a run to its end");
   runs_watch->add_option("run", o.id)->required();
   with_texts(runs_watch);
@@ -123,10 +132,12 @@ int Main(int argc, char** argv) {
   runs_retry->add_option("run", o.id)->required();
   runs_retry->callback(with([&o](Client& c, Format f) { return RetryRun(c, o.id, f); }));
   auto* runs_fork = runs->add_subcommand("fork", "start a new run from the middle of another");
-  runs_fork->add_option("run", o.id)->required();
-  runs_fork->add_option("--from-step", o.name, "the step to do again; the beginning unless said");
-  runs_fork->add_option("--input-json", o.input, "another input");
-  runs_fork->callback(with([&o](Client& c, Format f) { return ForkRun(c, o.id, o.name, o.input, f); }));
+  runs_fork->add_option("run", o.fork.run_id)->required();
+  runs_fork->add_option("--from-step", o.fork.from_step, "the step to do again; the beginning unless said");
+  runs_fork->add_option("--input-json", o.fork.input, "another input");
+  runs_fork->add_option("--spec", o.fork.spec, "another spec, a YAML or JSON file");
+  runs_fork->add_option("--request-id", o.fork.request_id, "the same id forks nothing twice");
+  runs_fork->callback(with([&o](Client& c, Format f) { return ForkRun(c, o.fork, f); }));
 
   auto* workflows = app.add_subcommand("workflows", "apply, list, get, plan, diff");
   workflows->require_subcommand(1);
@@ -185,6 +196,8 @@ int Main(int argc, char** argv) {
     command->add_option("--input", o.schedule.run.inputs, "key=value; the value may be JSON")->allow_extra_args(false);
     command->add_option("--input-json", o.schedule.run.input_json, "the whole input as JSON, or @FILE");
     command->add_option("--label", o.schedule.run.labels, "key=value, of the runs")->allow_extra_args(false);
+    command->add_option("--tenant", o.schedule.run.tenant, "whose the runs are");
+    command->add_option("--priority", o.schedule.run.priority, "the runs', -100 to 100");
     command->add_option("--description", o.schedule.description);
     command->add_option("--note", o.schedule.note);
     command->add_flag("--pause-on-failure", o.schedule.pause_on_failure, "when a run of it fails");

@@ -37,10 +37,11 @@ int CodeOf(v1::RunState state) {
   }
 }
 
-absl::StatusOr<v1::Run> Fetch(Client& client, const std::string& run_id) {
+absl::StatusOr<v1::Run> Fetch(Client& client, const std::string& run_id, bool outputs = false) {
   auto stub = v1::RunService::NewStub(client.channel());
   v1::GetRunRequest request;
   request.set_run_id(run_id);
+  request.set_outputs(outputs);
   v1::GetRunResponse response;
   TUTTI_RETURN_IF_ERROR(client.Call(*stub, &v1::RunService::Stub::GetRun, request, response));
   return response.run();
@@ -168,6 +169,9 @@ int RunWorkflow(Client& client, const RunOptions& options, Format format) {
   if (!input.ok()) return PrintError(input.status());
   ToProto(*input, request.mutable_input());
   request.set_request_id(options.request_id);
+  request.set_workflow_version(options.version);
+  request.set_tenant(options.tenant);
+  request.set_priority(options.priority);
   for (const auto& label : options.labels) {
     auto pair = KeyValue(label, "--label");
     if (!pair.ok()) return PrintError(pair.status());
@@ -223,6 +227,26 @@ int GetRun(Client& client, const std::string& run_id, Format format) {
     PrintRun(*run);
   } else {
     PrintMessage(*run, format);
+  }
+  return kOk;
+}
+
+int ShowHistory(Client& client, const std::string& run_id, Format format) {
+  auto run = Fetch(client, run_id, /*outputs=*/true);
+  if (!run.ok()) return PrintError(run.status());
+  if (format != Format::kTable) {
+    PrintMessage(*run, format);
+    return kOk;
+  }
+  for (const auto& step : run->steps()) {
+    std::cout << step.path() << " (" << step.kind() << (step.target().empty() ? "" : " ") << step.target() << ") "
+              << ShowEnum(v1::StepState_Name(step.state()), "STEP_STATE_");
+    if (step.attempt() > 1) std::cout << ", attempt " << step.attempt();
+    std::cout << "\n";
+    if (step.has_error()) std::cout << "    error: " << step.error().message() << "\n";
+    if (!step.has_output()) continue;
+    const std::string text = DumpJson(ToJson(step.output()), 2);
+    for (absl::string_view line : absl::StrSplit(text, '\n')) std::cout << "    " << line << "\n";
   }
   return kOk;
 }

@@ -75,6 +75,8 @@ absl::StatusOr<v1::Schedule> Build(const ScheduleOptions& options) {
   }
   TUTTI_ASSIGN_OR_RETURN(Json input, BuildInput(options.run));
   if (!input.empty()) ToProto(input, out.mutable_input());
+  out.set_tenant(options.run.tenant);
+  out.set_priority(options.run.priority);
   for (const auto& entry : options.run.labels) {
     TUTTI_ASSIGN_OR_RETURN(auto pair, KeyValue(entry, "--label"));
     (*out.mutable_labels())[pair.first] = pair.second;

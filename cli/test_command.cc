@@ -203,7 +203,9 @@ int TestWorkflows(const TestOptions& options) {
           spec.has_input_schema() ? ValidateJson(ToJson(spec.input_schema()), input, "input") : absl::OkStatus();
       Rehearsed done;
       if (fits.ok()) {
-        done = engine::Rehearse(spec, input, ScriptOf(test), options.seed);
+        done = engine::Rehearse(spec, input, ScriptOf(test), options.seed, [&](const v1::WorkflowSpec& changed) {
+          return engine::ValidateSpec(changed, NamesIn(changed), evaluator);
+        });
         coverage.Add(done);
       } else {
         done.output = fits;

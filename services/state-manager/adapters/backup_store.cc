@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/random/random.h"
@@ -88,6 +89,24 @@ absl::StatusOr<RowCounts> RestoreIntoScratch(const std::string& file) {
   return counts;
 }
 
+// A state-manager that goes on would keep in mind what the restored database does not hold. Each has one connection by
+// this name; one that was just stopped is still seen for a moment.
+absl::Status AwaitNobodyServes(PostgresSession& session) {
+  for (int tries = 0; tries < 20; ++tries) {
+    if (tries > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    TUTTI_RETURN_IF_ERROR(session.BeginRead(false));
+    Statement serving = session.Prepare(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tutti-news' LIMIT "
+        "1");
+    const bool one = serving.Step();
+    TUTTI_RETURN_IF_ERROR(serving.status());
+    session.EndRead();
+    if (!one) return absl::OkStatus();
+  }
+  return Error(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE",
+               "a state-manager works on this database; stop the suite first");
+}
+
 }  // namespace
 
 absl::StatusOr<RowCounts> BackUp(const tutti::config::v1::StateManager& config, const std::string& destination) {
@@ -136,6 +155,7 @@ absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config,
     PostgresOptions options = ToPostgresOptions(config);
     TUTTI_RETURN_IF_ERROR(MigratePostgres(options, MigrationTarget()));
     TUTTI_ASSIGN_OR_RETURN(auto session, PostgresSession::Connect(options.dsn, options));
+    TUTTI_RETURN_IF_ERROR(AwaitNobodyServes(*session));
     TUTTI_ASSIGN_OR_RETURN(Transaction * tx, session->Begin());
     TUTTI_RETURN_IF_ERROR(ImportFile(*tx, file, replace));
     TUTTI_ASSIGN_OR_RETURN(RowCounts counts, CountRows(*tx));

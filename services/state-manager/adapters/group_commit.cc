@@ -167,7 +167,10 @@ void GroupCommit::Enqueue(WriteOp op) {
   Lane& lane = *lanes_[op.lane % lanes_.size()];
   {
     MutexLock lock(lane.mutex);
-    if (!lane.stopping && lane.queue.size() < options_.max_queue / lanes_.size()) {
+    const bool room = lane.queue.size() < options_.max_queue / lanes_.size() &&
+                      (lane.queue.empty() || lane.bytes + op.bytes <= options_.max_queue_bytes / lanes_.size());
+    if (!lane.stopping && room) {
+      lane.bytes += op.bytes;
       lane.queue.push_back(std::move(op));
       if (lane.asleep) lane.wake.NotifyOne();
       return;
@@ -215,10 +218,12 @@ void GroupCommit::Run(Lane& lane) {
       if (!AwaitWork(lane, worked)) break;
       if (lane.queue.size() <= options_.max_batch) {
         batch.swap(lane.queue);
+        lane.bytes = 0;
       } else {
         auto end = lane.queue.begin() + static_cast<int64_t>(options_.max_batch);
         std::move(lane.queue.begin(), end, std::back_inserter(batch));
         lane.queue.erase(lane.queue.begin(), end);
+        for (const WriteOp& op : batch) lane.bytes -= op.bytes;
       }
     }
     expected = batch.size();

@@ -44,6 +44,7 @@ class GroupCommit {
     int lanes = 1;
     size_t max_batch = 4096;   // ops of one transaction
     size_t max_queue = 65536;  // ops that wait, in all lanes
+    size_t max_queue_bytes = size_t{256} << 20;
     // Whether a commit of many waits a little for those that it will answer and that come again. Worth it where a
     // commit costs as much as the work between two of them.
     bool gather = true;
@@ -64,6 +65,7 @@ class GroupCommit {
     Mutex mutex;
     CondVar wake;
     std::vector<WriteOp> queue ABSL_GUARDED_BY(mutex);
+    size_t bytes ABSL_GUARDED_BY(mutex) = 0;  // of the queue
     bool stopping ABSL_GUARDED_BY(mutex) = false;
     bool asleep ABSL_GUARDED_BY(mutex) = false;
     std::thread thread;

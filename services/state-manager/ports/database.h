@@ -172,8 +172,8 @@ class Transaction {
   virtual const absl::Status& failure() const = 0;
   // Rows written so far.
   virtual int64_t rows_written() const = 0;
-  // Soon after this is committed, what was deleted is in none of the engine's own files any more, also not where it keeps
-  // what it would recover from. Of a server, its administrator sees to that.
+  // Soon after this is committed, what was deleted is in none of the engine's own files any more, also not where it
+  // keeps what it would recover from. Of a server, its administrator sees to that.
   virtual void WipeDeleted() {}
   // Nobody but one BatchWriter writes in it.
   bool alone() const { return alone_; }
@@ -238,6 +238,8 @@ struct WriteOp {
   // Without either nothing is written, but what was written before is in the tables when it finishes.
   BatchWriter* batch = nullptr;
   void* item = nullptr;
+  // About what it keeps in memory while it waits, where that may be much.
+  size_t bytes = 0;
   // After the commit (OK), or the error: the op's own, or the database's (UNAVAILABLE: nothing is known to be written,
   // and an idempotent request may be repeated).
   absl::AnyInvocable<void(const absl::Status&)> finish;

@@ -70,6 +70,7 @@ void Journal::Append(Database& database, v1::AppendRequest request, absl::AnyInv
   op.lane = LaneOf(item->request.run_id());
   op.batch = this;
   op.item = item.get();
+  op.bytes = item->request.ByteSizeLong();
   op.finish = [this, item = std::move(item)](const absl::Status& status) mutable {
     if (!status.ok()) item->response = Failure(item->request, status, status);
     Remember(*item, status.ok() && !item->response.has_status());
@@ -90,6 +91,7 @@ void Journal::Create(Database& database, v1::CreateRunRequest request,
   op.lane = LaneOf(item->run_id);
   op.batch = this;
   op.item = item.get();
+  op.bytes = item->creation->request.ByteSizeLong();
   op.finish = [this, item = std::move(item)](const absl::Status& status) mutable {
     Creation& creation = *item->creation;
     absl::Status answer = status.ok() ? creation.refusal : status;

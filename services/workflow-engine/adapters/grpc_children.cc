@@ -50,6 +50,7 @@ Task<absl::StatusOr<std::string>> GrpcChildren::StartChild(CallContext& call, At
   // The attempt's key: whoever repeats the attempt finds the same child. No caller's request id has a slash in it.
   run.set_request_id(absl::StrCat("child/", HexDigest(attempt.idempotency_key)));
   run.set_tenant(tenant_);
+  run.set_priority(start.priority);
   run.set_workflow(stored.workflow().name());
   run.set_workflow_version(stored.workflow().version());
   *run.mutable_spec() = stored.workflow().spec();

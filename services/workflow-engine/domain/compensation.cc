@@ -24,6 +24,8 @@ bool Interpreter::HasCompensations() {
 void Interpreter::Completed(const Step& step, const std::string& path, const JsonRef& output,
                             const Variables& variables, int64_t order) {
   if (step.compensation().empty()) return;
+  // What the run it was forked from has done is that run's to undo.
+  if (const StepHistory* known = history_.Find(path); known && known->inherited) return;
   completed_.push_back({order, &step, path, output, variables.Flatten()});
 }
 

@@ -55,8 +55,8 @@ std::string FeedbackOf(const Json& answer) {
 Task<absl::StatusOr<Interpreter::Gated>> Interpreter::RunGated(const tutti::workflow::v1::Gate& gate, std::string path,
                                                                const Variables& variables, Bounds bounds,
                                                                JsonRef feedback, Body body, const char* again) {
-  // A run that was opened again has its attempts once more.
-  const int attempts = std::max(1, gate.max_attempts()) * (1 + history_.reopened());
+  // A gate that failed the run has its attempts once more when the run is opened again.
+  const int attempts = std::max(1, gate.max_attempts()) * (1 + history_.forgiven_gates(path));
   Gated gated;
   for (int attempt = 1;; ++attempt) {
     gated.path = attempt == 1 ? path : absl::StrCat(path, "/", again, "-", attempt);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/strip.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/time/proto_time.h"
@@ -58,6 +59,7 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
         step.spent.calls = std::max<int64_t>(step.spent.calls, completed.attempt());
       }
       TUTTI_ASSIGN_OR_RETURN(Json result, FromPayload(completed.result()));
+      if (completed.kind() == "gate") Judged(completed.path(), result);
       step.result = std::make_shared<const Json>(std::move(result));
       for (Signal& signal : signals_) signal.taken |= signal.seq == completed.signal_seq();
       // A failure that was caught here, or inside what has ended well, is nobody's to try again.
@@ -118,7 +120,10 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       inbox_ = entry.seq();
       break;
     case JournalEntry::kRunReopened:
-      Reopen();
+      Reopen(FromProto(entry.time()));
+      break;
+    case JournalEntry::kRunForked:
+      for (auto& [path, step] : steps_) step.inherited = step.result != nullptr;
       break;
     case JournalEntry::kRunFinished:
       finished_ = true;
@@ -136,12 +141,36 @@ void History::Caught(const std::string& path) {
     bool instead = absl::StartsWith(path, it->first + "/fallback-") || absl::StartsWith(path, it->first + "/on-error-");
     it = inside || instead ? kinds_.erase(it) : std::next(it);
   }
+  for (auto it = failed_gates_.begin(); it != failed_gates_.end();) {
+    const bool inside = absl::StartsWith(*it, path) && (it->size() == path.size() || (*it)[path.size()] == '/');
+    const bool instead = absl::StartsWith(path, *it + "/fallback-") || absl::StartsWith(path, *it + "/on-error-") ||
+                         absl::StartsWith(path, *it + "/gate-fallback/");
+    it = inside || instead ? failed_gates_.erase(it) : std::next(it);
+  }
 }
 
-void History::Reopen() {
+// `stage/attempt-2/gate` is the gate of `stage`, `step/gated-2/gate` that of `step`.
+void History::Judged(const std::string& gate_path, const Json& verdict) {
+  std::string owner(absl::StripSuffix(gate_path, "/gate"));
+  const size_t slash = owner.rfind('/');
+  if (slash != std::string::npos) {
+    const absl::string_view last = absl::string_view(owner).substr(slash + 1);
+    if (absl::StartsWith(last, "attempt-") || absl::StartsWith(last, "gated-")) owner.resize(slash);
+  }
+  const bool passed = verdict.is_object() && verdict.value("passed", false);
+  if (passed) {
+    failed_gates_.erase(owner);
+  } else {
+    failed_gates_.insert(owner);
+  }
+}
+
+void History::Reopen(absl::Time time) {
   cancel_requested_ = paused_ = false;
   finished_ = false;
-  ++reopened_;
+  reopen_time_ = time;
+  for (const std::string& gate : failed_gates_) ++forgiven_gates_[gate];
+  failed_gates_.clear();
   for (const auto& [path, kind] : kinds_) {
     StepHistory& step = steps_[path];
     step.retry_time = absl::InfinitePast();

@@ -17,8 +17,9 @@ namespace tutti::engine {
 struct StepHistory {
   JsonRef result;  // set when the step has completed
   bool skipped = false;
-  int64_t order = 0;  // of its completion among the run's entries
-  Spent spent;        // by all its attempts
+  bool inherited = false;  // of the run that this one was forked from
+  int64_t order = 0;       // of its completion among the run's entries
+  Spent spent;             // by all its attempts
   int failed_attempts = 0;
   int forgiven_attempts = 0;                       // failed before the run was reopened
   absl::Status last_error;                         // of the last failed attempt
@@ -65,13 +66,20 @@ class History {
   bool cancel_requested() const { return cancel_requested_; }
   bool paused() const { return paused_; }
   bool finished() const { return finished_; }
-  // How often it was opened again.
-  int reopened() const { return reopened_; }
+  // When it was last opened again; infinitely long ago: it never was. What limits the run's time begins anew then.
+  absl::Time reopen_time() const { return reopen_time_; }
+  // How often the gate of the step or stage at `path` was what failed the run before it was opened again: its attempts
+  // and returns begin anew as often.
+  int forgiven_gates(const std::string& path) const {
+    auto it = forgiven_gates_.find(path);
+    return it == forgiven_gates_.end() ? 0 : it->second;
+  }
   // A compensation has begun.
   bool compensated() const { return compensated_; }
 
  private:
-  void Reopen();
+  void Reopen(absl::Time time);
+  void Judged(const std::string& gate_path, const Json& verdict);
   // Below an iteration of a loop that a checkpoint has passed.
   bool IsBehind(const std::string& path) const;
   // The step of that path has ended well.
@@ -87,7 +95,9 @@ class History {
   bool cancel_requested_ = false;
   bool paused_ = false;
   bool finished_ = false;
-  int reopened_ = 0;
+  absl::Time reopen_time_ = absl::InfinitePast();
+  std::set<std::string> failed_gates_;  // whose last verdict is a failure that nothing has made up for
+  std::map<std::string, int> forgiven_gates_;
   bool compensated_ = false;
 };
 

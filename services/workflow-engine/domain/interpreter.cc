@@ -75,7 +75,8 @@ Interpreter::Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::
   bounds_.trace = subject_.trace;
   bounds_.priority = subject_.priority;
   if (spec.has_timeout()) {
-    bounds_.deadline = std::min(subject_.start_time, deps_.clock.Now()) + FromProto(spec.timeout());
+    const absl::Time start = std::min(subject_.start_time, deps_.clock.Now());
+    bounds_.deadline = std::max(start, history_.reopen_time()) + FromProto(spec.timeout());
   }
 }
 

@@ -85,6 +85,8 @@ class Interpreter {
   struct Bounds {
     std::stop_token stop;
     absl::Time deadline = absl::InfiniteFuture();
+    absl::Time budget_end = absl::InfiniteFuture();          // of the innermost budget with a time
+    absl::Duration call_timeout = absl::InfiniteDuration();  // of one call, from its turn on
     TraceContext trace;
     std::shared_ptr<Budget> budget;
     int priority = 0;
@@ -116,6 +118,7 @@ class Interpreter {
   absl::Status CheckConditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,
                                const char* what, const Variables& variables) const;
   absl::StatusOr<std::string> CacheKey(const Step& step, const Variables& variables);
+  Task<void> PutIntoCache(const Step& step, const Variables& variables, JsonRef output, Bounds bounds);
   tutti::state::v1::JournalEntry NewEntry() const;
 
   // leaves.cc

@@ -10,6 +10,7 @@ namespace tutti::engine {
 namespace {
 
 constexpr char kHttpTool[] = "http_request";
+constexpr absl::Duration kKnockAgain = absl::Milliseconds(50);  // at least, where a service has no room
 
 std::string ToText(const Json& value) { return value.is_string() ? value.get<std::string>() : DumpJson(value); }
 
@@ -57,19 +58,30 @@ Task<Interpreter::Result> Interpreter::RunAgent(const tutti::workflow::v1::Agent
     if (agent.name() == step.agent()) definition = &agent;
   }
   TUTTI_CO_ASSIGN_OR_RETURN(Admission::Permit permit, co_await Enter(step.agent(), bounds));
-  CallContext call = NewCall(bounds);
-  Attempt attempt{subject_.run_id, std::move(path), std::move(key)};
-  TUTTI_CO_ASSIGN_OR_RETURN(
-      AgentAnswer answer,
-      co_await deps_.effects.agents.Execute(call, std::move(attempt), step.agent(), definition, std::move(input)));
-  usage = std::move(answer.usage);
-  if (bounds.budget) bounds.budget->Use(usage);
-  co_return Ref(std::move(answer.output));
+  bounds.deadline = std::min(bounds.deadline, deps_.clock.Now() + bounds.call_timeout);
+  for (;;) {
+    CallContext call = NewCall(bounds);
+    Attempt attempt{subject_.run_id, path, key};
+    auto answer = co_await deps_.effects.agents.Execute(call, std::move(attempt), step.agent(), definition, input);
+    if (answer.ok()) {
+      usage = std::move(answer->usage);
+      if (bounds.budget) bounds.budget->Use(usage);
+      co_return Ref(std::move(answer->output));
+    }
+    // Turned away at the door, before anything was asked: the same attempt comes again when it was told to.
+    const absl::Duration later = RetryDelayOf(answer.status());
+    if (ReasonOf(answer.status()) != "MODEL_CALLS_BUSY" || deps_.clock.Now() + later >= bounds.deadline) {
+      co_return answer.status();
+    }
+    TUTTI_CO_RETURN_IF_ERROR(
+        co_await Wait(deps_.clock.Now() + std::max(later, kKnockAgain), /*for_news=*/false, bounds));
+  }
 }
 
 Task<Interpreter::Result> Interpreter::CallTool(std::string tool, Json parameters, std::string path, std::string key,
                                                 Bounds bounds) {
   TUTTI_CO_ASSIGN_OR_RETURN(Admission::Permit permit, co_await Enter(tool, bounds));
+  bounds.deadline = std::min(bounds.deadline, deps_.clock.Now() + bounds.call_timeout);
   CallContext call = NewCall(bounds);
   Attempt attempt{subject_.run_id, std::move(path), std::move(key)};
   TUTTI_CO_ASSIGN_OR_RETURN(Json result, co_await deps_.effects.tools.Execute(call, std::move(attempt), std::move(tool),

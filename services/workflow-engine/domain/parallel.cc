@@ -192,8 +192,14 @@ Task<bool> Interpreter::RunBranches(Branches& all) {
 
 // At the deadline, what has not ended is given up.
 Task<bool> Interpreter::CutStragglers(Branches& all) {
-  const StepHistory* known = history_.Find(all.path);
-  absl::Time start = known ? std::min(known->start_time, deps_.clock.Now()) : deps_.clock.Now();
+  absl::Time start = deps_.clock.Now();
+  if (const StepHistory* known = history_.Find(all.path)) {
+    start = std::min(start, known->start_time);
+  } else if (const size_t attempt = all.path.rfind("/attempt-"); attempt != std::string::npos) {
+    // A later attempt stands under a path of its own, and begins with the step's latest.
+    if (const StepHistory* step = history_.Find(all.path.substr(0, attempt)))
+      start = std::min(start, step->attempt_time);
+  }
   absl::Time cut = start + FromProto(all.step.straggler_deadline());
   Bounds bounds = all.bounds;
   std::stop_source either;

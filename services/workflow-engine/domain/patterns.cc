@@ -77,7 +77,8 @@ Task<Interpreter::Result> Interpreter::RunPipeline(const tutti::workflow::v1::Pi
       continue;
     }
     const auto& gate = stage.gate();
-    if (!gate.go_back_to().empty() && returns[at] < std::max(1, gate.max_returns()) * (1 + history_.reopened())) {
+    if (!gate.go_back_to().empty() &&
+        returns[at] < std::max(1, gate.max_returns()) * (1 + history_.forgiven_gates(stage_path))) {
       ++returns[at];
       int back = 0;
       while (step.stages(back).id() != gate.go_back_to()) ++back;
@@ -98,7 +99,7 @@ Task<Interpreter::Result> Interpreter::RunPipeline(const tutti::workflow::v1::Pi
       ++i;
       continue;
     }
-    int attempts = std::max(1, gate.max_attempts()) * (1 + history_.reopened());
+    int attempts = std::max(1, gate.max_attempts()) * (1 + history_.forgiven_gates(stage_path));
     absl::Status failed = Error(absl::StatusCode::kFailedPrecondition, "GATE_FAILED",
                                 absl::StrCat("stage ", stage_path, " did not pass its quality gate after ", attempts,
                                              attempts == 1 ? " attempt: " : " attempts: ", gated.verdict.feedback))
@@ -204,6 +205,11 @@ Task<Interpreter::Result> Interpreter::RunReflect(const tutti::workflow::v1::Ref
   double best_score = -1, first_score = 0;
   int without_gain = 0;
   std::string first_feedback;
+  // Money, tokens, calls, or the budget's time.
+  auto is_spent = [&](const absl::Status& status) {
+    return ReasonOf(status) == "BUDGET_EXCEEDED" ||
+           (!status.ok() && !EndsWalk(status) && deps_.clock.Now() >= bounds.budget_end);
+  };
   for (int round = 1; round <= rounds; ++round) {
     std::string round_path = absl::StrCat(path, "/round-", round);
     Variables inner(&around);
@@ -214,14 +220,13 @@ Task<Interpreter::Result> Interpreter::RunReflect(const tutti::workflow::v1::Ref
     auto made = co_await RunBlock(first ? step.generate() : step.improve(),
                                   absl::StrCat(round_path, first ? "/generate" : "/improve"), inner, bounds);
     // Without the means for another version the best one so far stands.
-    bool spent = ReasonOf(made.status()) == "BUDGET_EXCEEDED" && best != nullptr;
-    if (spent) break;
+    if (is_spent(made.status()) && best != nullptr) break;
     TUTTI_CO_RETURN_IF_ERROR(made.status());
     draft = *made;
     inner.Set("draft", draft);
     std::string critique_path = absl::StrCat(round_path, "/critique");
     auto judged = co_await Critique(step, critique_path, inner, bounds);
-    if (ReasonOf(judged.status()) == "BUDGET_EXCEEDED") {
+    if (is_spent(judged.status())) {
       if (best == nullptr) best = draft;
       break;
     }

@@ -78,18 +78,13 @@ class Stage final : public AgentPort,
  public:
   explicit Stage(Script script, uint64_t seed) : script_(std::move(script)), rng_(seed) {}
 
-  Rehearsed Play(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input) {
+  Rehearsed Play(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input,
+                 std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check) {
     const absl::Time begin = time_.Now();
     Admission admission(queue_, time_, {});
-    InterpreterDeps deps{queue_,
-                         time_,
-                         time_,
-                         rng_,
-                         tracer_,
-                         evaluator_,
-                         admission,
-                         {*this, *this, *this, *this, *this, *this},
-                         [](const tutti::workflow::v1::WorkflowSpec&) { return absl::OkStatus(); }};
+    InterpreterDeps deps{queue_,          time_,      time_,     rng_,
+                         tracer_,         evaluator_, admission, {*this, *this, *this, *this, *this, *this},
+                         std::move(check)};
     RunSubject subject;
     subject.run_id = "rehearsal";
     subject.input = input;
@@ -261,9 +256,10 @@ std::vector<std::string> PlaceOf(const std::string& path) {
 
 }  // namespace
 
-Rehearsed Rehearse(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input, Script script, uint64_t seed) {
+Rehearsed Rehearse(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input, Script script, uint64_t seed,
+                   std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check) {
   Stage stage(std::move(script), seed);
-  return stage.Play(spec, input);
+  return stage.Play(spec, input, std::move(check));
 }
 
 Coverage::Coverage(const tutti::workflow::v1::WorkflowSpec& spec) {

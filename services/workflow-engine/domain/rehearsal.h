@@ -42,7 +42,9 @@ struct Rehearsed {
 
 // `spec` must be valid. Ends always: a run that waits for what no script brings fails with DEADLINE_EXCEEDED, saying
 // for what.
-Rehearsed Rehearse(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input, Script script, uint64_t seed);
+// `check` says whether a change that an adaptive step proposes would be taken.
+Rehearsed Rehearse(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input, Script script, uint64_t seed,
+                   std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check);
 
 // Which steps and which ways of switches were taken, over several rehearsals.
 class Coverage {

@@ -1,5 +1,6 @@
 #include "services/workflow-engine/domain/run_view.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -183,12 +184,16 @@ absl::Status ApplyTerm(const std::string& field, const std::string& op, const st
     out->set_workflow(value);
     return absl::OkStatus();
   }
+  if (field == "tenant") {
+    out->set_tenant(value);
+    return absl::OkStatus();
+  }
   if (absl::StartsWith(field, "labels.") && field.size() > 7) {
     (*out->mutable_labels())[field.substr(7)] = value;
     return absl::OkStatus();
   }
   return BadFilter(absl::StrCat("unknown field \"", field, "\"",
-                                DidYouMeanOf(field, {"state", "workflow", "create_time", "labels.KEY"})));
+                                DidYouMeanOf(field, {"state", "workflow", "tenant", "create_time", "labels.KEY"})));
 }
 
 }  // namespace
@@ -201,6 +206,8 @@ tutti::workflow::v1::Run ToRun(const tutti::state::v1::StoredRun& row, bool with
   run.set_state(StateOf(row));
   run.set_parent_run_id(row.parent_run_id());
   run.set_forked_from(row.forked_from());
+  run.set_tenant(row.tenant());
+  run.set_priority(row.priority());
   if (row.has_wake_time()) *run.mutable_wake_time() = row.wake_time();
   if (with_payloads) {
     if (row.has_input()) ToValue(row.input(), run.mutable_input());
@@ -230,18 +237,34 @@ bool IsEnded(tutti::workflow::v1::RunState state) {
          state == tutti::workflow::v1::RUN_STATE_CANCELLED;
 }
 
-void ApplyToSteps(const JournalEntry& entry, tutti::workflow::v1::Run* run) {
+void ApplyToSteps(const JournalEntry& entry, bool outputs, tutti::workflow::v1::Run* run) {
   const std::string& path = PathOf(entry);
   if (path.empty()) return;
-  for (auto it = run->mutable_steps()->rbegin(); it != run->mutable_steps()->rend(); ++it) {
-    if (it->path() == path) {
-      FillRecord(entry, &*it);
-      return;
-    }
-  }
-  auto* record = run->add_steps();
+  auto& steps = *run->mutable_steps();
+  auto known = std::find_if(steps.rbegin(), steps.rend(), [&](const auto& step) { return step.path() == path; });
+  StepRecord* record = known == steps.rend() ? run->add_steps() : &*known;
   FillRecord(entry, record);
   if (!record->has_start_time()) *record->mutable_start_time() = entry.time();
+  if (outputs && entry.has_step_completed() && entry.step_completed().has_result()) {
+    ToValue(entry.step_completed().result(), record->mutable_output());
+  }
+}
+
+absl::Status CheckTenant(absl::string_view field, absl::string_view tenant) {
+  const bool fits = tenant.size() <= 63 && std::all_of(tenant.begin(), tenant.end(), [](unsigned char c) {
+                      return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+                    });
+  if (fits) return absl::OkStatus();
+  constexpr char kWhat[] = "must have at most 63 letters, digits, -, _ and .";
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", absl::StrCat(field, ": ", kWhat))
+      .Violation(field, kWhat);
+}
+
+absl::Status CheckPriority(absl::string_view field, int32_t priority) {
+  if (priority >= -100 && priority <= 100) return absl::OkStatus();
+  constexpr char kWhat[] = "must be -100 to 100";
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FIELD", absl::StrCat(field, ": ", kWhat))
+      .Violation(field, kWhat);
 }
 
 tutti::workflow::v1::RunEvent ToEvent(const tutti::state::v1::LiveText& text, absl::Time now) {

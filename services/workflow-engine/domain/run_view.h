@@ -17,7 +17,11 @@ tutti::workflow::v1::Run ToRun(const tutti::state::v1::StoredRun& row, bool with
 void ApplyEnd(const tutti::state::v1::JournalEntry& finished, tutti::workflow::v1::Run* run);
 bool IsEnded(tutti::workflow::v1::RunState state);
 // Brings `run->steps` up to date with one entry.
-void ApplyToSteps(const tutti::state::v1::JournalEntry& entry, tutti::workflow::v1::Run* run);
+// `outputs`: also what steps put out.
+void ApplyToSteps(const tutti::state::v1::JournalEntry& entry, bool outputs, tutti::workflow::v1::Run* run);
+// INVALID_ARGUMENT: not as StartRunRequest says.
+absl::Status CheckTenant(absl::string_view field, absl::string_view tenant);
+absl::Status CheckPriority(absl::string_view field, int32_t priority);
 // The entry as an event.
 tutti::workflow::v1::RunEvent ToEvent(const tutti::state::v1::JournalEntry& entry, const std::string& run_id);
 // Without its place among the others.

@@ -13,6 +13,7 @@
 #include "runtime/status/macros.h"
 #include "runtime/text/digest.h"
 #include "runtime/time/proto_time.h"
+#include "services/workflow-engine/domain/run_view.h"
 #include "services/workflow-engine/domain/validator.h"
 
 namespace tutti::engine {
@@ -193,6 +194,8 @@ absl::Status CheckSchedule(const v1::Schedule& schedule, absl::Time now) {
     if (absl::StartsWith(key, "tutti.")) wrong.Add("schedule.labels", "keys that begin with `tutti.` are Tutti's");
     if (value.size() > 255) wrong.Add(absl::StrCat("schedule.labels.", key), "must have at most 255 characters");
   }
+  wrong.AddAll(CheckTenant("schedule.tenant", schedule.tenant()), "schedule.tenant");
+  wrong.AddAll(CheckPriority("schedule.priority", schedule.priority()), "schedule.priority");
   if (!v1::OverlapPolicy_IsValid(schedule.overlap_policy())) wrong.Add("schedule.overlap_policy", "is unknown");
   if (schedule.has_catchup_window() && !InRange(schedule.catchup_window(), absl::Seconds(10), kYear)) {
     wrong.Add("schedule.catchup_window", "must be 10 s to 366 days");
@@ -299,6 +302,8 @@ v1::StartRunRequest StartOf(const v1::Schedule& schedule, absl::Time time) {
   out.set_workflow(schedule.workflow());
   out.set_workflow_version(schedule.workflow_version());
   if (schedule.has_input()) *out.mutable_input() = schedule.input();
+  out.set_tenant(schedule.tenant());
+  out.set_priority(schedule.priority());
   *out.mutable_labels() = schedule.labels();
   (*out.mutable_labels())["tutti.schedule"] = schedule.name();
   (*out.mutable_labels())["tutti.scheduled_time"] = absl::FormatTime(absl::RFC3339_sec, time, absl::UTCTimeZone());

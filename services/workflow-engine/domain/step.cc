@@ -108,7 +108,8 @@ Task<Interpreter::Result> Interpreter::RunStep(const Step& step, std::string pat
     bounds.budget = std::make_shared<Budget>(step.budget(), path, std::move(bounds.budget), history_.SpentBelow(path));
     if (step.budget().has_time()) {
       absl::Time start = known ? std::min(known->start_time, deps_.clock.Now()) : deps_.clock.Now();
-      bounds.deadline = std::min(bounds.deadline, start + FromProto(step.budget().time()));
+      bounds.budget_end = std::max(start, history_.reopen_time()) + FromProto(step.budget().time());
+      bounds.deadline = std::min(bounds.deadline, bounds.budget_end);
     }
   }
   auto result = co_await RunGuarded(step, path, variables, bounds);
@@ -162,7 +163,10 @@ Task<Interpreter::Result> Interpreter::RunGuarded(const Step& step, std::string 
     }
     co_return gated.status();
   }
-  if (gated->verdict.passed) co_return gated->output;
+  if (gated->verdict.passed) {
+    if (step.has_cache()) co_await PutIntoCache(step, variables, gated->output, bounds);
+    co_return gated->output;
+  }
   TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(path, bounds));
   if (!step.gate().fallback().empty()) {
     Variables inner(&variables);
@@ -279,6 +283,17 @@ absl::StatusOr<std::string> Interpreter::CacheKey(const Step& step, const Variab
                       HexDigest(DumpJson(given)));
 }
 
+// Under the key of a first attempt, which has no feedback. Not being kept is no failure.
+Task<void> Interpreter::PutIntoCache(const Step& step, const Variables& variables, JsonRef output, Bounds bounds) {
+  Variables first(&variables);
+  if (step.has_gate()) first.Set("feedback", Ref(nullptr));
+  auto key = CacheKey(step, first);
+  if (!key.ok()) co_return;
+  CallContext call = NewCall(bounds);
+  absl::Duration ttl = step.cache().has_ttl() ? FromProto(step.cache().ttl()) : kDefaultCacheTtl;
+  (void)co_await deps_.effects.cache.Put(call, *key, *output, ttl);
+}
+
 Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string path, int attempt,
                                                   const Variables& variables, Bounds bounds) {
   // Blocks begin anew with each attempt: their steps are other steps then.
@@ -290,7 +305,9 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await HoldWhilePaused(bounds));
   const absl::Time begin = deps_.clock.Now();
-  if (step.has_timeout()) {
+  if (IsCall(step)) {
+    bounds.call_timeout = step.has_timeout() ? FromProto(step.timeout()) : kDefaultCallTimeout;
+  } else if (step.has_timeout()) {
     absl::Time start = deps_.clock.Now();
     bool waits = step.has_sleep() || step.has_wait_for_signal() || step.has_sub_workflow();
     const StepHistory* before = history_.Find(path);
@@ -298,8 +315,6 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
       start = std::min(start, before->attempt_time);  // another engine began it; its time goes on
     }
     bounds.deadline = std::min(bounds.deadline, start + FromProto(step.timeout()));
-  } else if (IsCall(step)) {
-    bounds.deadline = std::min(bounds.deadline, deps_.clock.Now() + kDefaultCallTimeout);
   }
   TUTTI_CO_RETURN_IF_ERROR(CheckConditions(step.preconditions(), "PRECONDITION_FAILED", variables));
   entry.mutable_step_started()->set_path(path);
@@ -313,7 +328,9 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   tutti::state::v1::StepCompleted completed;
   Result result = Ref(nullptr);
   std::string cache_key;
-  if (step.has_cache()) {
+  // What its gate has sent back is not asked for again.
+  const Json* feedback = step.has_gate() ? variables.Find("feedback") : nullptr;
+  if (step.has_cache() && (!feedback || feedback->is_null())) {
     TUTTI_CO_ASSIGN_OR_RETURN(cache_key, CacheKey(step, variables));
     CallContext call = NewCall(bounds);
     auto found = co_await deps_.effects.cache.Get(call, cache_key);
@@ -341,10 +358,8 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
     absl::Status fits = CheckResult(**result, completed.mutable_result());
     if (!fits.ok()) co_return Prefix(fits, where);
   }
-  if (step.has_cache() && !completed.cached()) {
-    CallContext call = NewCall(bounds);
-    absl::Duration ttl = step.cache().has_ttl() ? FromProto(step.cache().ttl()) : kDefaultCacheTtl;
-    (void)co_await deps_.effects.cache.Put(call, cache_key, **result, ttl);  // not being kept is no failure
+  if (step.has_cache() && !step.has_gate() && !completed.cached()) {
+    co_await PutIntoCache(step, variables, *result, bounds);
   }
   consumed_.erase(path);
   progress_.Complete(step);

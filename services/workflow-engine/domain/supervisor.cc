@@ -177,7 +177,8 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
       if (!team.feedback.is_null()) input["feedback"] = team.feedback;
       std::set<std::string> failed;
       co_await team.permits.Acquire();
-      int tries = std::min(kTries, team.step.specialists_size());
+      ok = team.failure.ok();  // another may have failed while this one waited for its turn
+      const int tries = ok ? std::min(kTries, team.step.specialists_size()) : 0;
       for (int attempt = 1; attempt <= tries; ++attempt) {
         std::string try_path = attempt == 1 ? subtask.path : absl::StrCat(subtask.path, "/try-", attempt);
         std::vector<RouteScore> ranked = Route(team.step, subtask.text, subtask.capability, team.records, failed);

@@ -14,6 +14,7 @@ namespace {
 
 // A child's end is announced; this is for announcements that were lost.
 constexpr absl::Duration kLookAtChildEvery = absl::Minutes(5);
+constexpr absl::Duration kCancelTimeout = absl::Seconds(10);
 constexpr absl::Duration kAskAgainAfter = absl::Seconds(1);
 
 bool Passing(const absl::Status& status) {
@@ -273,13 +274,14 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
                                                           std::string path, std::string key, const Variables& variables,
                                                           Bounds bounds, const StepHistory* known) {
   if (known && !known->child_run_id.empty()) co_return known->child_run_id;
-  ChildPort::Start start{step.workflow(), step.version(), Json()};
+  ChildPort::Start start{step.workflow(), step.version(), Json(), bounds.priority};
   if (step.has_input()) {
     TUTTI_CO_ASSIGN_OR_RETURN(start.input, deps_.evaluator.Expand(ToJson(step.input()), variables));
   } else {
     start.input = *variables.Find("input");
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Barrier());
+  TUTTI_CO_RETURN_IF_ERROR(Interrupted(bounds));
   for (;;) {
     CallContext call = NewCall(bounds);
     Attempt attempt{subject_.run_id, path, key};
@@ -290,8 +292,13 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
     }
     // Whether it was started is not known when the answer is lost, on its way here or on the store's way to its
     // database (UNKNOWN): the same attempt asks for the same child, another would start another.
-    const bool perhaps = Passing(started.status()) || absl::IsUnknown(started.status());
-    if (!perhaps || !Interrupted(bounds).ok()) co_return started;
+    const bool perhaps =
+        Passing(started.status()) || absl::IsUnknown(started.status()) || absl::IsCancelled(started.status());
+    if (!perhaps || halt_.stop_requested()) co_return started;
+    if (!Interrupted(bounds).ok()) {  // who gives it up must know what to cancel
+      bounds.stop = halt_;
+      bounds.deadline = absl::InfiniteFuture();
+    }
     TUTTI_CO_RETURN_IF_ERROR(co_await Wait(deps_.clock.Now() + kAskAgainAfter, /*for_news=*/false, bounds));
   }
 }
@@ -325,9 +332,15 @@ Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1:
         (co_await deps_.effects.journal.Commit(Waits(path, child))).ok()) {
       Bounds own = bounds;
       own.stop = halt_;
-      own.deadline = deps_.clock.Now() + absl::Seconds(10);
-      CallContext cancel = NewCall(own);
-      (void)co_await deps_.effects.children.CancelChild(cancel, child);
+      own.deadline = absl::InfiniteFuture();
+      for (;;) {  // until it is acknowledged: nobody else will
+        CallContext cancel = NewCall(own);
+        cancel.deadline = deps_.clock.Now() + kCancelTimeout;
+        absl::Status cancelled = co_await deps_.effects.children.CancelChild(cancel, child);
+        if (!Passing(cancelled) && !absl::IsUnknown(cancelled)) break;
+        absl::Status again = co_await Wait(deps_.clock.Now() + kAskAgainAfter, /*for_news=*/false, own);
+        if (!again.ok()) break;
+      }
     }
     co_return waited;
   }

@@ -51,6 +51,7 @@ class ChildPort {
     std::string workflow;
     int64_t version = 0;  // 0 is the latest
     Json input;
+    int priority = 0;
   };
   // The child's run id; the same for every delivery of the attempt.
   virtual Task<absl::StatusOr<std::string>> StartChild(CallContext& call, Attempt attempt, Start start) = 0;

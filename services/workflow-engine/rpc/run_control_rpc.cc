@@ -1,4 +1,8 @@
 // What callers do to runs that there are: signal, hold, end, retry, fork.
+#include <set>
+#include <string>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/status/error.h"
@@ -59,6 +63,30 @@ TUTTI_RUN_METHOD(TerminateRun) {
   TUTTI_CO_ASSIGN_OR_RETURN(state::TerminateRunResponse stored, co_await state_.TerminateRun(call, terminate));
   *response.mutable_run() = ToRun(stored.run(), /*with_payloads=*/false);
   co_await host_.AnnounceEnd(stored.run().run_id(), stored.run().parent_run_id());
+  // Those it had started, and theirs. Of a run that had ended before nothing is changed: its children were seen to
+  // then.
+  std::vector<std::string> runs = {request.run_id()};
+  while (!runs.empty()) {
+    state::ReadJournalRequest read;
+    read.set_run_id(runs.back());
+    runs.pop_back();
+    auto stream = state_.ReadJournal(call, read, absl::Seconds(30));
+    std::set<std::string> children;
+    state::ReadJournalResponse page;
+    while (co_await stream->Read(page)) {
+      for (const auto& entry : page.entries()) children.insert(entry.step_waiting().child_run_id());
+    }
+    TUTTI_CO_RETURN_IF_ERROR(co_await stream->Finish());
+    children.erase("");
+    for (const std::string& child : children) {
+      terminate.set_run_id(child);
+      auto ended = co_await state_.TerminateRun(call, terminate);
+      if (absl::IsNotFound(ended.status())) continue;
+      TUTTI_CO_RETURN_IF_ERROR(ended.status());
+      co_await host_.AnnounceEnd(child, ended->run().parent_run_id());
+      runs.push_back(child);
+    }
+  }
   co_return absl::OkStatus();
 }
 

@@ -19,6 +19,8 @@ absl::Status CheckRequest(const v1::StartRunRequest& request) {
   for (unsigned char c : request.request_id()) {
     if (c < 0x21 || c > 0x7e) return Invalid("request_id", "must be printable ASCII without spaces");
   }
+  TUTTI_RETURN_IF_ERROR(CheckTenant("tenant", request.tenant()));
+  TUTTI_RETURN_IF_ERROR(CheckPriority("priority", request.priority()));
   const auto& wait = request.wait_timeout();
   if (wait.seconds() < 0 || wait.nanos() < 0 || wait.seconds() > 300) {
     return Invalid("wait_timeout", "must be 0 to 300 s");
@@ -78,6 +80,8 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunRpc::Create(CallContext& call,
   state::StoredRun& run = *create.mutable_run();
   run.set_run_id(IsUlid(call.call_id) ? call.call_id : ids_.NewUlid());
   run.set_request_id(request.request_id());
+  run.set_tenant(request.tenant());
+  run.set_priority(request.priority());
   run.set_traceparent(call.trace.ToTraceparent());
   for (const auto& [key, value] : request.labels()) (*run.mutable_labels())[key] = value;
   run.mutable_spec()->set_media_type("application/x-protobuf");
@@ -166,7 +170,7 @@ Task<absl::Status> RunRpc::HandleGet(CallContext& call, const v1::GetRunRequest&
   auto stream = state_.ReadJournal(call, read, absl::Seconds(30));
   state::ReadJournalResponse page;
   while (co_await stream->Read(page)) {
-    for (const auto& entry : page.entries()) ApplyToSteps(entry, response.mutable_run());
+    for (const auto& entry : page.entries()) ApplyToSteps(entry, request.outputs(), response.mutable_run());
   }
   absl::Status status = co_await stream->Finish();
   co_return status;
