@@ -84,7 +84,7 @@ engine::Script ScriptOf(const v1::WorkflowTest& test) {
   AddParts(test.workflows(), "workflow", &script);
   for (const auto& signal : test.signals()) {
     script.signals.push_back({signal.signal(), ToJson(signal.payload()),
-                              signal.has_after() ? FromProto(signal.after()) : absl::ZeroDuration()});
+                              signal.has_after() ? FromProto(signal.after()) : absl::ZeroDuration(), signal.sender()});
   }
   if (test.has_cancel_after()) script.cancel_after = FromProto(test.cancel_after());
   return script;

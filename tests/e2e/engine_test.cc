@@ -288,10 +288,49 @@ steps:
   ASSERT_THAT(run, IsOk());
   ASSERT_EQ(run->state(), v1::RUN_STATE_SUCCEEDED) << run->error().message();
   EXPECT_EQ(ToJson(run->output()), (Json{2, 4, 6, 8, 10, 12}));
-  // Cancelled with its parent.
-  auto parent = StartSpec("name: parent\nsteps:\n- {id: child, sub_workflow: {workflow: slow, input: {}}}\n");
+  auto parent = StartSpec("name: parent\nsteps:\n- {id: child, sub_workflow: {workflow: none, input: {}}}\n");
   ASSERT_THAT(parent, IsOk());
   EXPECT_EQ(WaitForEnd(*suite_, parent->run_id(), 15).state(), v1::RUN_STATE_FAILED) << "there is no such workflow";
+}
+
+TEST_P(EngineTest, ChildrenEndWithTheirParents) {
+  auto workflows = v1::WorkflowService::NewStub(suite_->channel());
+  for (const char* yaml : {"name: leaf\nsteps:\n- {id: nap, sleep: {duration: 3600s}}\n",
+                           "name: middle\nsteps:\n- {id: child, sub_workflow: {workflow: leaf, input: {}}}\n"}) {
+    grpc::ClientContext context;
+    v1::CreateWorkflowRequest create;
+    *create.mutable_spec() = SpecFromYaml(yaml);
+    v1::CreateWorkflowResponse created;
+    ASSERT_TRUE(workflows->CreateWorkflow(&context, create, &created).ok());
+  }
+  auto child_of = [this](const std::string& run_id) {
+    std::string child;
+    EXPECT_TRUE(Eventually(
+        [&] {
+          for (const auto& step : StepsOf(run_id)) child = step.wait().child_run_id();
+          return !child.empty();
+        },
+        15));
+    return child;
+  };
+  for (bool terminate : {false, true}) {
+    v1::StartRunRequest request;
+    *request.mutable_spec() =
+        SpecFromYaml("name: parent\nsteps:\n- {id: child, sub_workflow: {workflow: middle, input: {}}}\n");
+    request.set_tenant("acme");
+    request.set_priority(5);
+    auto parent = Start(request);
+    ASSERT_THAT(parent, IsOk());
+    const std::string middle = child_of(parent->run_id()), leaf = child_of(middle);
+    EXPECT_EQ(Get(leaf).tenant(), "acme");
+    EXPECT_EQ(Get(leaf).priority(), 5);
+    if (terminate) {
+      EXPECT_THAT(Call(&v1::RunService::Stub::TerminateRun, For<v1::TerminateRunRequest>(parent->run_id())), IsOk());
+    } else {
+      EXPECT_THAT(Call(&v1::RunService::Stub::CancelRun, For<v1::CancelRunRequest>(parent->run_id())), IsOk());
+    }
+    for (const auto& run : {parent->run_id(), middle, leaf}) EXPECT_TRUE(Becomes(run, v1::RUN_STATE_CANCELLED)) << run;
+  }
 }
 
 TEST_P(EngineTest, AnEqualRequestIdOfTwoStartsIsOneRun) {

@@ -497,6 +497,29 @@ TEST(ProcessTest, ConfigurationIsPrintedAndChecked) {
   EXPECT_THAT(wrong, HasSubstr("did you mean \"gateway.http-port\"?"));
 }
 
+TEST(CliTest, WorkflowsAreRehearsedWithoutAServer) {
+  std::string dir = NewTempDir("rehearsal");
+  const std::string examples = std::string(getenv("TUTTI_SOURCE")) + "/examples/";
+  auto [out, code] =
+      Shell(BinDir() + "/tutti test " + examples + "approval.test.yaml --junit " + dir + "/report.xml 2>&1");
+  EXPECT_EQ(code, 0) << out;
+  EXPECT_THAT(out, HasSubstr("silence is a no after thirty days"));
+  EXPECT_THAT(out, HasSubstr("coverage 100%"));
+  std::ifstream report(dir + "/report.xml");
+  const std::string xml((std::istreambuf_iterator<char>(report)), {});
+  EXPECT_THAT(xml, HasSubstr("<testsuite"));
+  EXPECT_THAT(xml, HasSubstr("failures=\"0\""));
+  // What does not hold is said, and coverage that is wanting too.
+  std::filesystem::copy(examples + "approval.yaml", dir + "/approval.yaml");
+  std::ofstream(dir + "/wrong.test.yaml")
+      << "workflow: approval.yaml\nmin_coverage_percent: 100\ntests:\n- name: only this\n  input: {amount: 1}\n"
+         "  signals: [{signal: decision, sender: boss, payload: {approved: true}}]\n  expect: {output: {spent: 2}}\n";
+  auto [wrong, wrong_code] = Shell(BinDir() + "/tutti test " + dir + "/wrong.test.yaml 2>&1");
+  EXPECT_NE(wrong_code, 0);
+  EXPECT_THAT(wrong, HasSubstr("spent"));
+  std::filesystem::remove_all(dir);
+}
+
 TEST(CliTest, ExitCodesTellWhatHappened) {
   std::string dir = NewTempDir("cli");
   SuiteProcess suite({.data_dir = dir + "/data", .flags = {"--tool-service.document-roots=" + dir}});
@@ -526,6 +549,22 @@ TEST(CliTest, ExitCodesTellWhatHappened) {
   EXPECT_EQ(Shell(tutti + "run good --input n=1 --watch -o json 2>/dev/null").second, 0);
   EXPECT_EQ(Shell(tutti + "runs get none 2>/dev/null").second, 1);
   EXPECT_EQ(Shell(tutti + "nonsense 2>/dev/null").second, 2);
+  // A tenant, a priority, what steps put out, and a fork with another spec.
+  auto [id, started] = Shell(tutti + "run good --input n=1 --tenant acme --priority 7 --version 1");
+  EXPECT_EQ(started, 0);
+  EXPECT_EQ(Shell(tutti + "run good --input n=1 --tenant 'a b' 2>/dev/null").second, 2);
+  EXPECT_EQ(Shell(tutti + "run good --input n=1 --priority 700 2>/dev/null").second, 2);
+  id = id.substr(0, 26);
+  EXPECT_EQ(Shell(tutti + "runs watch " + id + " 2>&1").second, 0);
+  EXPECT_THAT(Shell(tutti + "runs list -o json --filter 'tenant = \"acme\"'").first, HasSubstr("\"priority\": 7"));
+  EXPECT_THAT(Shell(tutti + "runs list --filter 'tenant = \"other\"'").first, ::testing::Not(HasSubstr(id)));
+  EXPECT_THAT(Shell(tutti + "runs history " + id).first, HasSubstr("a (transform) SUCCEEDED\n    2\n"));
+  std::string other = write("other.yaml", "name: good\nsteps: [{id: a, transform: {value: '${ .input.n * 10 }'}}]\n");
+  auto [forked, fork_code] = Shell(tutti + "runs fork " + id + " --spec " + other + " --request-id f1 -o json");
+  EXPECT_EQ(fork_code, 0) << forked;
+  EXPECT_EQ(
+      Json::parse(forked)["runId"],
+      Json::parse(Shell(tutti + "runs fork " + id + " --spec " + other + " --request-id f1 -o json").first)["runId"]);
   EXPECT_EQ(Shell(tutti + "health >/dev/null").second, 0);
   EXPECT_EQ(Shell("bash -c 'source <(" + tutti + "completion bash) && complete -p tutti' 2>&1").second, 0);
   suite.Kill9();

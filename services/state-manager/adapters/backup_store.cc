@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/random/random.h"
@@ -93,8 +92,12 @@ absl::StatusOr<RowCounts> RestoreIntoScratch(const std::string& file) {
 // this name; one that was just stopped is still seen for a moment.
 absl::Status AwaitNobodyServes(PostgresSession& session) {
   for (int tries = 0; tries < 20; ++tries) {
-    if (tries > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     TUTTI_RETURN_IF_ERROR(session.BeginRead(false));
+    if (tries > 0) {
+      Statement pause = session.Prepare("SELECT pg_sleep(0.1)");
+      (void)pause.Step();
+      TUTTI_RETURN_IF_ERROR(pause.status());
+    }
     Statement serving = session.Prepare(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tutti-news' LIMIT "
         "1");

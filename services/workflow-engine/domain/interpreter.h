@@ -118,6 +118,8 @@ class Interpreter {
   absl::Status CheckConditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,
                                const char* what, const Variables& variables) const;
   absl::StatusOr<std::string> CacheKey(const Step& step, const Variables& variables);
+  // The step of that path does not wait for its child any more: the child is asked to stop.
+  Task<void> GiveUpChild(std::string path, std::string child, Bounds bounds);
   Task<void> PutIntoCache(const Step& step, const Variables& variables, JsonRef output, Bounds bounds);
   tutti::state::v1::JournalEntry NewEntry() const;
 

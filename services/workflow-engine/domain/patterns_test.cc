@@ -239,6 +239,20 @@ steps:
   std::vector<Json> inputs_;
 };
 
+TEST_F(SupervisorTest, AfterAFailureNobodyElseIsAsked) {
+  plan_ = Json::array();
+  for (int i = 0; i < 20; ++i) {
+    plan_.push_back({{"id", absl::StrCat("s", i)}, {"task", "find"}, {"capability", "search"}});
+  }
+  fails_ = {"a", "b"};
+  EXPECT_THAT(Walk(Team("    max_concurrency: 1\n"), Json::object(), absl::Seconds(1)),
+              HasCode(absl::StatusCode::kInternal));
+  EXPECT_GE(world_.calls.size(), 3u);
+  for (const auto& call : world_.calls) {
+    EXPECT_TRUE(absl::StrContains(call, "/task-s0/") || absl::StrContains(call, "decompose")) << call;
+  }
+}
+
 TEST_F(SupervisorTest, RoutesByCapabilityAndPassesResultsOn) {
   auto out = Walk(Team());
   ASSERT_THAT(out, IsOk());

@@ -183,6 +183,7 @@ class Stage final : public AgentPort,
     JournalEntry entry;
     ToProto(time_.Now() + next->after, entry.mutable_time());
     entry.mutable_signal_received()->set_name(name);
+    entry.mutable_signal_received()->set_sender(next->sender);
     ToPayload(next->payload, entry.mutable_signal_received()->mutable_payload());
     time_.After(next->after, [this, entry] {
       for (auto& posted : std::exchange(posted_, {})) Write(std::move(posted));

@@ -27,6 +27,7 @@ struct Script {
     std::string name;
     Json payload;
     absl::Duration after;
+    std::string sender;
   };
   std::vector<ScriptedSignal> signals;
   // Cancelled when this much time has passed.

@@ -219,6 +219,11 @@ Task<Interpreter::Result> Interpreter::RunAttempts(const Step& step, std::string
     }
     co_return known->last_error;
   }
+  // It waited for a child, left memory, and comes back only to be given up.
+  const bool waits_for_child = step.has_sub_workflow() && known && known->waiting && !known->child_run_id.empty();
+  if (waits_for_child && (bounds.replay_only || !Interrupted(bounds).ok())) {
+    co_await GiveUpChild(path, known->child_run_id, bounds);
+  }
   if (bounds.replay_only && !IsBlock(step)) co_return absl::CancelledError("not done before");
   if (absl::Status interrupted = Interrupted(bounds); !interrupted.ok() && !bounds.replay_only) {
     // A block that was begun: what it has completed is still to be undone. One that has ended well has ended well.

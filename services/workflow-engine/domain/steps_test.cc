@@ -216,6 +216,26 @@ TEST_F(InterpreterTest, ACancelledParentCancelsItsChildAHaltedOneDoesNot) {
   EXPECT_EQ(world_.children_cancelled, (std::vector<std::string>{"child-run1/child/1"}));
 }
 
+TEST_F(InterpreterTest, AParentThatWakesUpToBeCancelledCancelsItsChild) {
+  auto spec = Spec(R"(
+steps:
+- id: each
+  for_each: {items: '[1]', steps: [{id: child, sub_workflow: {workflow: other}}]}
+)");
+  JournalEntry each, child;
+  each.mutable_step_started()->set_path("each");
+  each.mutable_step_started()->set_kind("for_each");
+  each.mutable_step_started()->set_attempt(1);
+  child.mutable_step_waiting()->set_path("each/0/child");
+  child.mutable_step_waiting()->set_kind("sub_workflow");
+  child.mutable_step_waiting()->set_child_run_id("the-child");
+  world_.Write(each);
+  world_.Write(child);
+  stop_.request_stop();
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kCancelled));
+  EXPECT_EQ(world_.children_cancelled, (std::vector<std::string>{"the-child"}));
+}
+
 TEST_F(InterpreterTest, AStepThatIsTooLateCancelsItsChildUnlessTheRunIsAnothers) {
   auto spec = Spec("steps:\n- {id: child, timeout: 5s, sub_workflow: {workflow: other}}\n");
   on_idle_ = [this] { world_.commits_until_crash = 0; };  // frozen meanwhile, and the lease is lost
@@ -609,6 +629,147 @@ steps:
   auto out = Walk(spec, 1);
   ASSERT_THAT(out, IsOk());
   EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/flow/s/two/3"})) << "a new attempt, under a new key";
+}
+
+JournalEntry Finished() {
+  JournalEntry entry;
+  entry.mutable_run_finished();
+  return entry;
+}
+
+TEST_F(InterpreterTest, AReopenedRunHasItsTimeOnceMore) {
+  auto spec = Spec(R"(
+timeout: 60s
+steps:
+- {id: one, agent: {agent: a}}
+- id: two
+  budget: {time: 50s}
+  while: {condition: .iteration < 1, steps: [{id: ask, agent: {agent: b}}]}
+)");
+  bool away = true;
+  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    if (target == "b" && away) return absl::InternalError("broken");
+    return input;
+  };
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kInternal));
+  world_.Write(Finished());
+  world_.time.Advance(absl::Hours(1));
+  JournalEntry reopened;
+  reopened.mutable_run_reopened();
+  ToProto(world_.time.Now(), reopened.mutable_time());
+  world_.Write(reopened);
+  away = false;
+  EXPECT_THAT(Walk(spec), IsOk());
+}
+
+TEST_F(InterpreterTest, AReopenedRunDoesNotGoBackBehindAFallback) {
+  auto spec = Spec(R"(
+steps:
+- id: flow
+  pipeline:
+    stages:
+    - id: outline
+      steps: [{id: make, agent: {agent: a, input: bad}}]
+      gate: {expression: '.output == "good"', fallback: [{id: instead, agent: {agent: a, input: plain}}]}
+    - id: last
+      steps: [{id: make, agent: {agent: b, input: bad}}]
+      gate: {expression: '.output == "good"'}
+)");
+  bool better = false;
+  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    return target == "b" && better ? Json("good") : input;
+  };
+  EXPECT_THAT(Walk(spec), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "quality gate"));
+  world_.Write(Finished());
+  JournalEntry reopened;
+  reopened.mutable_run_reopened();
+  world_.Write(reopened);
+  better = true;
+  world_.calls.clear();
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("good"));
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/flow/last/attempt-2/make/1"}));
+}
+
+TEST_F(InterpreterTest, AForkLeavesToTheOriginalWhatThatHasDone) {
+  auto spec = Spec(R"(
+steps:
+- {id: one, tool: {tool: t, parameters: {n: 1}}, compensation: [{id: undo, tool: {tool: t}}]}
+- {id: two, tool: {tool: t, parameters: {n: 2}}, compensation: [{id: undo, tool: {tool: t}}]}
+- {id: three, agent: {agent: a}}
+)");
+  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    if (target == "a") return absl::InternalError("no");
+    return input;
+  };
+  JournalEntry one, forked;
+  one.mutable_step_completed()->set_path("one");
+  one.mutable_step_completed()->set_kind("tool");
+  one.mutable_step_completed()->set_attempt(1);
+  ToPayload(Json{{"n", 1}}, one.mutable_step_completed()->mutable_result());
+  forked.mutable_run_forked()->set_from_step("two");
+  world_.Write(one);
+  world_.Write(forked);
+  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kInternal));
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/two/1", "run1/three/1", "run1/two/compensate/undo/1"}));
+}
+
+TEST_F(InterpreterTest, WhatAGateSendsBackIsNotKeptInTheCache) {
+  auto spec = Spec(R"(
+steps:
+- id: ask
+  agent: {agent: a, input: {q: 1}}
+  cache: {ttl: 60s}
+  gate: {expression: '.output == "good"', max_attempts: 3}
+)");
+  int asked = 0;
+  world_.answer = [&](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    return Json(++asked < 3 ? "bad" : "good");
+  };
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(asked, 3);
+  world_.journal.clear();
+  out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("good"));
+  EXPECT_EQ(asked, 3) << "the one that passed is kept";
+}
+
+TEST_F(InterpreterTest, ACallThatIsTurnedAwayComesAgainAndHasLostNothing) {
+  auto spec = Spec("steps:\n- {id: ask, agent: {agent: a, input: x}, timeout: 60s}\n");
+  int asked = 0;
+  world_.answer = [&](const std::string&, const Json& input) -> absl::StatusOr<Json> {
+    if (++asked < 4) {
+      return absl::Status(
+          Error(absl::StatusCode::kResourceExhausted, "MODEL_CALLS_BUSY", "full").RetryAfter(absl::Seconds(2)));
+    }
+    return input;
+  };
+  auto out = Walk(spec, Json::object(), absl::Seconds(1));
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(world_.calls, std::vector<std::string>(4, "run1/ask/1")) << "the same attempt";
+  for (const auto& entry : world_.journal) EXPECT_FALSE(entry.has_step_failed());
+}
+
+TEST_F(InterpreterTest, AReflectionKeepsItsBestWhenItsTimeIsOver) {
+  auto spec = Spec(R"(
+steps:
+- id: write
+  budget: {time: 10s}
+  reflect:
+    generate: [{id: make, agent: {agent: a, input: draft}}]
+    critique: [{id: judge, agent: {agent: judge, input: '${ .draft }'}}]
+    max_rounds: 9
+)");
+  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    world_.time.Advance(absl::Seconds(3));
+    if (target == "judge") return Json{{"score", 0.5}, {"feedback", "more"}};
+    return input;
+  };
+  auto out = Walk(spec);
+  ASSERT_THAT(out, IsOk());
 }
 
 TEST_F(InterpreterTest, AnEventIsEmittedWithItsStep) {

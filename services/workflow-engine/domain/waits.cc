@@ -303,6 +303,24 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
   }
 }
 
+// A walk that goes on elsewhere keeps its child, and whether this one does only the journal knows: what runs beside it
+// may have failed because the lease is lost, and who was frozen has timeouts that nobody else has.
+Task<void> Interpreter::GiveUpChild(std::string path, std::string child, Bounds bounds) {
+  if (halt_.stop_requested()) co_return;
+  absl::Status ours = co_await deps_.effects.journal.Commit(Waits(path, child));
+  if (!ours.ok()) co_return;
+  bounds.stop = halt_;
+  bounds.deadline = absl::InfiniteFuture();
+  for (;;) {  // until it is acknowledged: nobody else will
+    CallContext cancel = NewCall(bounds);
+    cancel.deadline = deps_.clock.Now() + kCancelTimeout;
+    absl::Status cancelled = co_await deps_.effects.children.CancelChild(cancel, child);
+    if (!Passing(cancelled) && !absl::IsUnknown(cancelled)) co_return;
+    absl::Status again = co_await Wait(deps_.clock.Now() + kAskAgainAfter, /*for_news=*/false, bounds);
+    if (!again.ok()) co_return;
+  }
+}
+
 Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step,
                                                       std::string path, std::string key, const Variables& variables,
                                                       Bounds bounds, const StepHistory* known) {
@@ -325,23 +343,8 @@ Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1:
     absl::Status waited = co_await Wait(next, /*for_news=*/true, bounds);
     if (waited.ok()) waited = Interrupted(bounds);
     if (waited.ok()) continue;
-    // Given up: by a cancel, a timeout, or because what runs beside it has failed. A walk that goes on elsewhere keeps
-    // its child, and whether this one does only the journal knows: what runs beside it may have failed because the
-    // lease is lost, and who was frozen has timeouts that nobody else has.
-    if (!halt_.stop_requested() && !EndsWalk(waited) &&
-        (co_await deps_.effects.journal.Commit(Waits(path, child))).ok()) {
-      Bounds own = bounds;
-      own.stop = halt_;
-      own.deadline = absl::InfiniteFuture();
-      for (;;) {  // until it is acknowledged: nobody else will
-        CallContext cancel = NewCall(own);
-        cancel.deadline = deps_.clock.Now() + kCancelTimeout;
-        absl::Status cancelled = co_await deps_.effects.children.CancelChild(cancel, child);
-        if (!Passing(cancelled) && !absl::IsUnknown(cancelled)) break;
-        absl::Status again = co_await Wait(deps_.clock.Now() + kAskAgainAfter, /*for_news=*/false, own);
-        if (!again.ok()) break;
-      }
-    }
+    // By a cancel, a timeout, or because what runs beside it has failed.
+    if (!EndsWalk(waited)) co_await GiveUpChild(path, child, bounds);
     co_return waited;
   }
 }
