@@ -157,12 +157,15 @@ void History::Judged(const std::string& gate_path, const Json& verdict) {
     const absl::string_view last = absl::string_view(owner).substr(slash + 1);
     if (absl::StartsWith(last, "attempt-") || absl::StartsWith(last, "gated-")) owner.resize(slash);
   }
-  const bool passed = verdict.is_object() && verdict.value("passed", false);
-  if (passed) {
-    failed_gates_.erase(owner);
-  } else {
-    failed_gates_.insert(owner);
-  }
+  // A stage that was sent back to is visited again, and the later visit's verdict counts.
+  const size_t visit = owner.rfind("/visit-");
+  const bool again = visit != std::string::npos && owner.find('/', visit + 1) == std::string::npos;
+  const std::string base = again ? owner.substr(0, visit) : owner;
+  std::erase_if(failed_gates_, [&](const std::string& gate) {
+    return gate == base ||
+           (absl::StartsWith(gate, base + "/visit-") && gate.find('/', base.size() + 1) == std::string::npos);
+  });
+  if (!verdict.is_object() || !verdict.value("passed", false)) failed_gates_.insert(owner);
 }
 
 void History::Reopen(absl::Time time) {

@@ -164,7 +164,9 @@ Task<Interpreter::Result> Interpreter::RunGuarded(const Step& step, std::string 
     co_return gated.status();
   }
   if (gated->verdict.passed) {
-    if (step.has_cache()) co_await PutIntoCache(step, variables, gated->output, bounds);
+    const StepHistory* judged = history_.Find(gated->path + "/gate");
+    const bool known = judged && judged->result;
+    if (step.has_cache() && !known) co_await PutIntoCache(step, variables, gated->output, bounds);
     co_return gated->output;
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(path, bounds));
