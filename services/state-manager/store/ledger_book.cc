@@ -103,6 +103,12 @@ absl::Status CheckLimits(const BudgetRow& budget, const v1::Reservation& reserva
   return check("calls", budget.limit_calls, budget.spent.calls(), budget.reserved.calls(), amount.calls());
 }
 
+// What of it a budget counts: money in its own currency only.
+v1::Amount Counted(const BudgetRow& budget, const v1::Reservation& reservation, v1::Amount amount) {
+  if (reservation.currency_code() != budget.currency) amount.clear_nano_units();
+  return amount;
+}
+
 }  // namespace
 
 const char kBudgetColumns[] =
@@ -198,7 +204,7 @@ absl::Status LedgerBook::Reserve(const v1::Reservation& reservation, const std::
     row.budgets.push_back(scope);
   }
   for (const auto& scope : row.budgets) {
-    Add(budgets_[scope].reserved, reservation.amount());
+    Add(budgets_[scope].reserved, Counted(budgets_[scope], reservation, reservation.amount()));
     budgets_[scope].changed = true;
   }
   row.proto = reservation;
@@ -236,8 +242,10 @@ absl::Status LedgerBook::End(ReservationRow& row, v1::ReservationState state) {
     if (budget == budgets_.end()) continue;  // deleted since
     // A budget that was set after the reservation has never held it.
     held &= budget->second.create_time <= ToMicros(row.proto.create_time());
-    if (held) Subtract(budget->second.reserved, row.proto.amount());
-    if (state == v1::RESERVATION_STATE_SETTLED) Add(budget->second.spent, row.proto.spent());
+    if (held) Subtract(budget->second.reserved, Counted(budget->second, row.proto, row.proto.amount()));
+    if (state == v1::RESERVATION_STATE_SETTLED) {
+      Add(budget->second.spent, Counted(budget->second, row.proto, row.proto.spent()));
+    }
     budget->second.changed = true;
   }
   row.proto.set_state(state);

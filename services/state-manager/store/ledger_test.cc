@@ -122,6 +122,19 @@ TEST_P(LedgerTest, ATransactionThatBeganBeforeTheBudgetGivesBackWhatItHeld) {
   EXPECT_EQ(Budget("tenants/a").spent().nano_units(), 30);
 }
 
+TEST_P(LedgerTest, MoneyOfAnotherCurrencyIsNotCounted) {
+  ASSERT_THAT(Limit("tenants/a", -1, 0, 10), IsOk());  // calls only; in USD, were it limited
+  v1::Reservation euros = Want("r", "tenants/a", 40);
+  euros.set_currency_code("EUR");
+  ASSERT_THAT(Reserve(euros), IsOk());
+  EXPECT_EQ(Budget("tenants/a").reserved().nano_units(), 0);
+  EXPECT_EQ(Budget("tenants/a").reserved().calls(), 1);
+  ASSERT_THAT(Settle("r", 30), IsOk());
+  EXPECT_EQ(Budget("tenants/a").spent().nano_units(), 0);
+  EXPECT_EQ(Budget("tenants/a").spent().calls(), 1);
+  EXPECT_EQ(Budget("tenants/a").reserved().calls(), 0);
+}
+
 TEST_P(LedgerTest, AWindowBeginsAnewAndKeepsWhatIsHeld) {
   ASSERT_THAT(Limit("tenants/a", 100, /*window_seconds=*/3600), IsOk());
   ASSERT_THAT(Reserve("x", "tenants/a", 90), IsOk());
