@@ -92,9 +92,7 @@ class NoOthers final : public engine::ChildPort, public engine::LessonPort, publ
   Task<absl::StatusOr<std::string>> StartChild(CallContext&, engine::Attempt, Start) override {
     co_return absl::UnimplementedError("");
   }
-  Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext&, std::string) override {
-    co_return absl::UnimplementedError("");
-  }
+  Task<absl::StatusOr<Look>> LookAtChild(CallContext&, std::string) override { co_return absl::UnimplementedError(""); }
   Task<absl::Status> CancelChild(CallContext&, std::string) override { co_return absl::UnimplementedError(""); }
   Task<absl::StatusOr<std::vector<std::string>>> Recall(CallContext&, std::string, std::string, int) override {
     co_return absl::UnimplementedError("");
@@ -136,8 +134,10 @@ void BM_InterpreterStep(benchmark::State& state) {
   NoJournal journal;
   NoOthers others;
   engine::Admission admission(loop, timers, {});
-  engine::InterpreterDeps deps{loop,   clock,     timers,    rng,
-                               tracer, evaluator, admission, {agents, tools, others, others, others, journal}};
+  engine::SpecialistRecords specialists;
+  engine::InterpreterDeps deps{loop,   clock,     timers,     rng,
+                               tracer, evaluator, admission,  {agents, tools, others, others, others, journal},
+                               {},     {},        specialists};
   for (auto _ : state) {
     engine::RunSubject subject;
     subject.run_id = "run";

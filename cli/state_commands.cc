@@ -119,8 +119,13 @@ int Spending(Client& client, const std::string& scope, int level, const std::str
   request.set_level(level);
   request.set_label(label);
   v1::ReportSpendingResponse response;
-  absl::Status status = client.Call(*stub, &v1::BudgetService::Stub::ReportSpending, request, response);
-  if (!status.ok()) return PrintError(status);
+  do {
+    v1::ReportSpendingResponse page;
+    absl::Status status = client.Call(*stub, &v1::BudgetService::Stub::ReportSpending, request, page);
+    if (!status.ok()) return PrintError(status);
+    request.set_page_token(page.next_page_token());
+    for (auto& row : *page.mutable_rows()) *response.add_rows() = std::move(row);
+  } while (!request.page_token().empty());
   if (format != Format::kTable) {
     PrintMessage(response, format);
     return kOk;

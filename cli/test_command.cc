@@ -41,11 +41,11 @@ engine::KnownNames NamesIn(const v1::WorkflowSpec& spec) {
         std::string value = reflection->GetString(message, field);
         bool agent =
             name == "agent" || name == "decomposer" || name == "integrator" || name == "judge" || name == "planner";
-        if (agent) names.agents.insert(value);
-        if (name == "tool") names.tools.insert(value);
+        if (agent) names.agents[value];
+        if (name == "tool") names.tools[value];
       } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_STRING && field->name() == "tools") {
         for (int i = 0; i < reflection->FieldSize(message, field); ++i) {
-          names.tools.insert(reflection->GetRepeatedString(message, field, i));
+          names.tools[reflection->GetRepeatedString(message, field, i)];
         }
       } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE && !field->is_map()) {
         int count = field->is_repeated() ? reflection->FieldSize(message, field) : 1;
@@ -203,9 +203,10 @@ int TestWorkflows(const TestOptions& options) {
           spec.has_input_schema() ? ValidateJson(ToJson(spec.input_schema()), input, "input") : absl::OkStatus();
       Rehearsed done;
       if (fits.ok()) {
-        done = engine::Rehearse(spec, input, ScriptOf(test), options.seed, [&](const v1::WorkflowSpec& changed) {
+        auto check = [&](const v1::WorkflowSpec& changed) {
           return engine::ValidateSpec(changed, NamesIn(changed), evaluator);
-        });
+        };
+        done = engine::Rehearse(spec, input, ScriptOf(test), options.seed, check, NamesIn(spec));
         coverage.Add(done);
       } else {
         done.output = fits;

@@ -93,9 +93,39 @@ class Speeches {
   std::set<std::string> begun_;
 };
 
+// What was consumed, in words.
+class Bill {
+ public:
+  template <class Usage>
+  void Add(const Usage& usage) {
+    tokens_ += usage.input_tokens() + usage.output_tokens();
+    cost_ += usage.cost_nano_units();
+    if (!usage.currency_code().empty()) currency_ = usage.currency_code();
+  }
+  // Empty when there is nothing; else with `end` behind it.
+  std::string ToString(const char* end) const {
+    if (tokens_ == 0 && cost_ == 0) return "";
+    return absl::StrCat(tokens_, tokens_ == 1 ? " token" : " tokens",
+                        cost_ == 0 ? "" : absl::StrCat(", ", ShowCost(cost_, currency_)), end);
+  }
+
+ private:
+  int64_t tokens_ = 0, cost_ = 0;
+  std::string currency_;
+};
+
+// As `, 340 tokens, 0.002 USD`.
+std::string CostOf(const StepRecord& step) {
+  Bill bill;
+  for (const auto& usage : step.usage()) bill.Add(usage);
+  bill.Add(step.child_usage());
+  std::string text = bill.ToString("");
+  return text.empty() ? "" : absl::StrCat(", ", text);
+}
+
 class Printer {
  public:
-  Printer(Format format) : format_(format), terminal_(isatty(STDERR_FILENO) != 0) {}
+  explicit Printer(Format format) : format_(format), terminal_(isatty(STDERR_FILENO) != 0) {}
 
   bool terminal() const { return terminal_; }
 
@@ -107,6 +137,8 @@ class Printer {
       std::cout << line << std::endl;
       return;
     }
+    for (const auto& usage : event.step().usage()) bill_.Add(usage);
+    for (const auto& usage : event.gate().usage()) bill_.Add(usage);
     std::string text = Describe(event);
     if (std::exchange(speaking_, false)) std::cerr << "\n";
     if (terminal_) std::cerr << "\r\033[K";
@@ -115,7 +147,8 @@ class Printer {
       int filled = event.progress_percent() * 30 / 100;
       std::string bar;
       for (int i = 0; i < 30; ++i) bar += i < filled ? "█" : "░";
-      std::cerr << bar << absl::StrFormat(" %3d%% ", event.progress_percent()) << current_ << std::flush;
+      std::cerr << bar << absl::StrFormat(" %3d%% ", event.progress_percent()) << bill_.ToString(" · ") << current_
+                << std::flush;
     }
     if (event.event_case() == RunEvent::kStep) {
       bool begins = event.step().state() == tutti::workflow::v1::STEP_STATE_RUNNING;
@@ -170,13 +203,13 @@ class Printer {
         if (auto it = started_.find(step.path()); it != started_.end()) {
           took = absl::StrCat(" in ", ShowDuration(ToTime(event.time()) - it->second));
         }
-        return absl::StrCat(step.path(), who, " done", took);
+        return absl::StrCat(step.path(), who, step.cached() ? " answered from before" : " done", took, CostOf(step));
       }
       case tutti::workflow::v1::STEP_STATE_FAILED:
-        return absl::StrCat(step.path(), who, " FAILED: ", step.error().message());
+        return absl::StrCat(step.path(), who, " FAILED", CostOf(step), ": ", step.error().message());
       case tutti::workflow::v1::STEP_STATE_RETRYING:
-        return absl::StrCat(step.path(), who, " attempt ", step.attempt(),
-                            " failed, will be tried again: ", step.error().message());
+        return absl::StrCat(step.path(), who, " attempt ", step.attempt(), " failed", CostOf(step),
+                            ", will be tried again: ", step.error().message());
       case tutti::workflow::v1::STEP_STATE_WAITING: {
         const auto& wait = step.wait();
         std::string until = wait.has_wake_time() ? absl::StrCat(" until ", ShowTime(wait.wake_time())) : "";
@@ -195,6 +228,7 @@ class Printer {
   const Format format_;
   const bool terminal_;
   std::string current_;
+  Bill bill_;
   Speeches speeches_;
   bool speaking_ = false;  // in the middle of a line
   std::map<std::string, absl::Time> started_;

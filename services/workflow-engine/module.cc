@@ -42,6 +42,7 @@ class WorkflowEngine final : public Module {
         [this](const tutti::workflow::v1::WorkflowSpec& spec) {
           return ValidateSpec(spec, names_->known(), evaluator_);
         },
+        [this] { return names_->known(); },
         [this](CallContext& call) -> Task<absl::Status> {
           auto names = co_await names_->Get(call);
           co_return names.status();

@@ -36,6 +36,16 @@ bool IsBehind(const std::string& path, const std::unordered_map<std::string, int
   return false;
 }
 
+bool IsSome(const tutti::type::v1::UsageTotals& usage) { return usage.ByteSizeLong() > 0; }
+
+void AddTo(const tutti::type::v1::UsageTotals& usage, tutti::type::v1::UsageTotals* sum) {
+  sum->set_calls(sum->calls() + usage.calls());
+  sum->set_input_tokens(sum->input_tokens() + usage.input_tokens());
+  sum->set_output_tokens(sum->output_tokens() + usage.output_tokens());
+  sum->set_cost_nano_units(sum->cost_nano_units() + usage.cost_nano_units());
+  if (!usage.currency_code().empty()) sum->set_currency_code(usage.currency_code());
+}
+
 }  // namespace
 
 std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
@@ -64,7 +74,11 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
   }
   std::vector<JournalEntry> out;
   // Of failures that are left out: told by the entry of the same step that is kept.
-  std::unordered_map<std::string, google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>> usages;
+  struct Consumed {
+    google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage> usage;
+    tutti::type::v1::UsageTotals child;
+  };
+  std::unordered_map<std::string, Consumed> usages;
   for (size_t i = 0; i < entries.size(); ++i) {
     JournalEntry& entry = entries[i];
     bool keep = true;
@@ -78,18 +92,22 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
       const Step& step = steps[entry.step_failed().path()];
       bool for_good = !entry.step_failed().has_retry_time();  // forgiven since, when there are later ones
       keep = !step.completed && (for_good || entry.step_failed().attempt() >= step.last_attempt - 1);
-      auto* usage = entry.mutable_step_failed()->mutable_usage();
-      auto& earlier = usages[entry.step_failed().path()];
+      auto& failed = *entry.mutable_step_failed();
+      Consumed& earlier = usages[failed.path()];
       if (keep) {
-        usage->MergeFrom(earlier);
-        earlier.Clear();
+        failed.mutable_usage()->MergeFrom(earlier.usage);
+        if (IsSome(earlier.child)) AddTo(earlier.child, failed.mutable_child_usage());
+        usages.erase(failed.path());
       } else {
-        earlier.MergeFrom(*usage);
+        earlier.usage.MergeFrom(failed.usage());
+        AddTo(failed.child_usage(), &earlier.child);
       }
     }
     if (entry.has_step_completed()) {
       if (auto earlier = usages.find(entry.step_completed().path()); earlier != usages.end()) {
-        entry.mutable_step_completed()->mutable_usage()->MergeFrom(earlier->second);
+        auto& completed = *entry.mutable_step_completed();
+        completed.mutable_usage()->MergeFrom(earlier->second.usage);
+        if (IsSome(earlier->second.child)) AddTo(earlier->second.child, completed.mutable_child_usage());
         usages.erase(earlier);
       }
     }

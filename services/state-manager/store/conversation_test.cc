@@ -195,5 +195,26 @@ TEST_P(SessionTest, RevokedAtOnceAlsoAllOfAUser) {
   EXPECT_EQ(Read(store_->sessions, &Sessions::ListSessions, list)->sessions_size(), 1);
 }
 
+TEST_P(SessionTest, AUsersSessionsAreListedInPagesNewestFirst) {
+  std::vector<std::string> made, listed;
+  for (int i = 0; i < 5; ++i) {
+    made.insert(made.begin(), Login("ann").session().session_id());
+    time_.Advance(absl::Milliseconds(2));
+  }
+  v1::ListSessionsRequest list;
+  list.set_user_id("ann");
+  list.set_page_size(2);
+  int pages = 0;
+  do {
+    auto page = Read(store_->sessions, &Sessions::ListSessions, list);
+    ASSERT_THAT(page, IsOk());
+    for (const auto& session : page->sessions()) listed.push_back(session.session_id());
+    list.set_page_token(page->next_page_token());
+    ++pages;
+  } while (!list.page_token().empty());
+  EXPECT_EQ(listed, made);
+  EXPECT_EQ(pages, 3);
+}
+
 }  // namespace
 }  // namespace tutti::state_manager::testing

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -22,6 +23,7 @@ constexpr int64_t kDay = 86400;
 constexpr int64_t kMostAmount = int64_t{100} * 1000 * 1000 * 1000 * 1000 * 1000;
 constexpr int kReportPage = 10000;
 constexpr int kMaxReportRows = 1000;
+constexpr size_t kMostGroups = 100000;
 
 absl::Status NoBudget(absl::string_view scope) {
   return Error(absl::StatusCode::kNotFound, "BUDGET_NOT_FOUND", absl::StrCat("there is no budget on ", scope))
@@ -276,6 +278,17 @@ absl::Status Ledger::ReportSpending(Transaction& tx, const v1::ReportSpendingReq
     return Invalid("level", absl::StrCat("is ", request.level(), "; 0 to ", kMaxPairs));
   }
   if (!request.scope().empty()) TUTTI_RETURN_IF_ERROR(ScopeFronts(request.scope()).status());
+  if (request.page_size() < 0) return Invalid("page_size", "must not be negative");
+  const int page_size = request.page_size() == 0 ? kMaxReportRows : std::min(request.page_size(), kMaxReportRows);
+  v1::ReportSpendingRequest question = request;
+  question.clear_page_token();
+  question.clear_page_size();
+  const std::string bound_to = question.SerializeAsString();
+  TUTTI_ASSIGN_OR_RETURN(std::string cursor, DecodePageToken(request.page_token(), bound_to));
+  int from = 0;
+  if (!cursor.empty() && (!absl::SimpleAtoi(cursor, &from) || from < 0)) {
+    return Invalid("page_token", "is not one of ours");
+  }
   const int64_t begin = ToMicros(request.start_time());
   const int64_t end = request.has_end_time() ? ToMicros(request.end_time()) : std::numeric_limits<int64_t>::max();
   std::map<std::pair<std::string, std::string>, v1::ReportSpendingResponse::Row> groups;
@@ -303,6 +316,11 @@ absl::Status Ledger::ReportSpending(Transaction& tx, const v1::ReportSpendingReq
         key = absl::StrJoin(parts, "/");
       }
       auto& row = groups[{key, rows.Text(2)}];
+      if (groups.size() > kMostGroups) {
+        return Error(absl::StatusCode::kFailedPrecondition, "TOO_MANY_GROUPS",
+                     absl::StrCat("more than ", kMostGroups,
+                                  " groups; ask for a shorter time, a narrower scope or a smaller level"));
+      }
       row.set_key(key);
       row.set_currency_code(rows.Text(2));
       row.mutable_spent()->set_nano_units(row.spent().nano_units() + rows.Int(3));
@@ -313,14 +331,18 @@ absl::Status Ledger::ReportSpending(Transaction& tx, const v1::ReportSpendingReq
     TUTTI_RETURN_IF_ERROR(rows.status());
     more = count == kReportPage;
   }
+  auto& all = *response.mutable_rows();
   for (auto& [key, row] : groups) *response.add_rows() = std::move(row);
-  std::sort(response.mutable_rows()->begin(), response.mutable_rows()->end(), [](const auto& a, const auto& b) {
+  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
     return a.spent().nano_units() != b.spent().nano_units() ? a.spent().nano_units() > b.spent().nano_units()
                                                             : a.key() < b.key();
   });
-  if (response.rows_size() > kMaxReportRows) {
-    response.mutable_rows()->DeleteSubrange(kMaxReportRows, response.rows_size() - kMaxReportRows);
+  from = std::min(from, all.size());
+  if (all.size() - from > page_size) {
+    response.set_next_page_token(EncodePageToken(absl::StrCat(from + page_size), bound_to));
+    all.DeleteSubrange(from + page_size, all.size() - from - page_size);
   }
+  all.DeleteSubrange(0, from);
   return absl::OkStatus();
 }
 

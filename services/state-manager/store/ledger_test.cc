@@ -266,6 +266,19 @@ TEST_P(LedgerTest, ReportsByLevelTimeAndLabel) {
   EXPECT_EQ(report("", 1, ""), "tenants/a=60 tenants/ab=5 ");
   EXPECT_EQ(report("tenants/a", 2, ""), "tenants/a/projects/p=40 tenants/a/projects/q=20 ");
   EXPECT_EQ(report("", 0, "team"), "y=50 x=15 ");
+
+  v1::ReportSpendingRequest request;
+  request.set_level(2);
+  request.set_page_size(2);
+  std::string pages;
+  do {
+    auto page = Read(store_->ledger, &Ledger::ReportSpending, request);
+    ASSERT_THAT(page, IsOk());
+    for (const auto& row : page->rows()) absl::StrAppend(&pages, row.key(), "=", row.spent().nano_units(), " ");
+    absl::StrAppend(&pages, "| ");
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  EXPECT_EQ(pages, "tenants/a/projects/p=40 tenants/a/projects/q=20 | tenants/ab=5 | ");
 }
 
 TEST_P(LedgerTest, BadBudgetsAreRefused) {

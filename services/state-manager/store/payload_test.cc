@@ -178,6 +178,7 @@ TEST(CondenseTest, KeepsWhatRecoveryNeeds) {
   add().mutable_step_started()->set_path("done");
   add().mutable_step_failed()->set_path("done");
   entries.back().mutable_step_failed()->add_usage()->set_input_tokens(7);
+  entries.back().mutable_step_failed()->mutable_child_usage()->set_output_tokens(3);
   add().mutable_step_completed()->set_path("done");
   entries.back().mutable_step_completed()->add_usage()->set_input_tokens(5);
   for (int attempt = 1; attempt <= 3; ++attempt) {
@@ -209,6 +210,7 @@ TEST(CondenseTest, KeepsWhatRecoveryNeeds) {
   for (const auto& entry : condensed) absl::StrAppend(&kept, entry.seq(), " ");
   ASSERT_EQ(condensed[0].step_completed().usage_size(), 2) << "what the failed attempt consumed is not forgotten";
   EXPECT_EQ(condensed[0].step_completed().usage(1).input_tokens(), 7);
+  EXPECT_EQ(condensed[0].step_completed().child_usage().output_tokens(), 3);
   EXPECT_EQ(kept, "4 8 9 10 11 12 14 16 17 ");
 }
 

@@ -247,9 +247,13 @@ absl::StatusOr<std::vector<v1::JournalEntry>> RunControl::EntriesBefore(Transact
       if (entry.has_step_completed()) {
         auto& completed = *entry.mutable_step_completed();
         completed.clear_usage();  // the original has paid for it
+        completed.clear_child_usage();
         if (completed.signal_seq() > 0) completed.set_signal_seq(renumbered[completed.signal_seq()]);
       }
-      if (entry.has_step_failed()) entry.mutable_step_failed()->clear_usage();
+      if (entry.has_step_failed()) {
+        entry.mutable_step_failed()->clear_usage();
+        entry.mutable_step_failed()->clear_child_usage();
+      }
       bytes += entry.ByteSizeLong();
       out.push_back(std::move(entry));
       if (out.size() > kMostForkedEntries || bytes > kMostForkedBytes) {

@@ -102,11 +102,20 @@ absl::Status Sessions::ListSessions(Transaction& tx, const v1::ListSessionsReque
                                     v1::ListSessionsResponse& response) const {
   TUTTI_ASSIGN_OR_RETURN(int page, PageSize(request.page_size()));
   TUTTI_RETURN_IF_ERROR(CheckText("user_id", request.user_id(), 200, /*required=*/true));
-  Statement rows = tx.Prepare(TUTTI_SESSION_COLUMNS
-                              "WHERE tenant = $1 AND user_id = $2 AND expire_time > $3 AND revoke_time = 0 ORDER BY "
-                              "session_id DESC LIMIT $4");
-  rows.BindAll(request.tenant(), request.user_id(), tx.NowMicros(), page);
-  while (rows.Step()) *response.add_sessions() = FromRow(rows);
+  const std::string bound_to = absl::StrCat(request.tenant(), "/", request.user_id());
+  TUTTI_ASSIGN_OR_RETURN(std::string before, DecodePageToken(request.page_token(), bound_to));
+  Statement rows =
+      tx.Prepare(TUTTI_SESSION_COLUMNS
+                 "WHERE tenant = $1 AND user_id = $2 AND expire_time > $3 AND revoke_time = 0 AND ($4 = '' "
+                 "OR session_id < $4) ORDER BY session_id DESC LIMIT $5");
+  rows.BindAll(request.tenant(), request.user_id(), tx.NowMicros(), before, page + 1);
+  while (rows.Step()) {
+    if (response.sessions_size() == page) {
+      response.set_next_page_token(EncodePageToken(response.sessions().rbegin()->session_id(), bound_to));
+      break;
+    }
+    *response.add_sessions() = FromRow(rows);
+  }
   return rows.status();
 }
 

@@ -7,6 +7,7 @@
 #include "runtime/status/mapping.h"
 #include "runtime/text/digest.h"
 #include "runtime/text/utf8.h"
+#include "services/workflow-engine/domain/budget.h"
 #include "services/workflow-engine/domain/run_view.h"
 #include "tutti/workflow/v1/workflow_spec.pb.h"
 
@@ -54,6 +55,10 @@ Task<absl::StatusOr<std::string>> GrpcChildren::StartChild(CallContext& call, At
   run.set_workflow(stored.workflow().name());
   run.set_workflow_version(stored.workflow().version());
   *run.mutable_spec() = stored.workflow().spec();
+  if (start.budget.ByteSizeLong() > 0) {
+    Tighten(start.budget, spec.mutable_budget());
+    run.mutable_spec()->set_data(spec.SerializeAsString());
+  }
   ToPayload(start.input, run.mutable_input());
   run.set_pattern(PatternOf(spec));
   run.set_traceparent(call.trace.ToTraceparent());
@@ -64,19 +69,19 @@ Task<absl::StatusOr<std::string>> GrpcChildren::StartChild(CallContext& call, At
   co_return created.run().run_id();
 }
 
-Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> GrpcChildren::LookAtChild(CallContext& call,
-                                                                                    std::string run_id) {
+Task<absl::StatusOr<ChildPort::Look>> GrpcChildren::LookAtChild(CallContext& call, std::string run_id) {
   state::GetRunRequest get;
   get.set_run_id(run_id);
   TUTTI_CO_ASSIGN_OR_RETURN(state::GetRunResponse stored, co_await state_.GetRun(call, get));
   const state::StoredRun& run = stored.run();
-  std::optional<absl::StatusOr<Json>> out;
+  Look out;
+  out.used = run.usage();
   if (run.outcome() == state::OUTCOME_SUCCEEDED) {
-    out = FromPayload(run.output());
+    out.end = FromPayload(run.output());
   } else if (run.outcome() != state::OUTCOME_UNSPECIFIED) {
     absl::Status error = FromRpcStatus(run.error());
     // A cancelled child is a failure of the step, which its handlers may catch: the parent itself is not cancelled.
-    out = absl::IsCancelled(error) ? absl::AbortedError(error.message()) : error;
+    out.end = absl::IsCancelled(error) ? absl::AbortedError(error.message()) : error;
   }
   co_return out;
 }

@@ -19,7 +19,7 @@ class GrpcChildren final : public ChildPort {
   // As the run's labels say it.
   static int DepthOf(const state::StoredRun& run);
   Task<absl::StatusOr<std::string>> StartChild(CallContext& call, Attempt attempt, Start start) override;
-  Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext& call, std::string run_id) override;
+  Task<absl::StatusOr<Look>> LookAtChild(CallContext& call, std::string run_id) override;
   Task<absl::Status> CancelChild(CallContext& call, std::string run_id) override;
 
  private:

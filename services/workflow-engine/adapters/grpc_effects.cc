@@ -41,8 +41,8 @@ Task<absl::StatusOr<AgentAnswer>> GrpcAgents::Execute(CallContext& call, Attempt
   co_return answer;
 }
 
-Task<absl::StatusOr<std::set<std::string>>> GrpcAgents::Names(CallContext& call) {
-  std::set<std::string> names;
+Task<absl::StatusOr<std::map<std::string, std::string>>> GrpcAgents::Names(CallContext& call) {
+  std::map<std::string, std::string> names;
   tutti::agent::v1::ListAgentsRequest request;
   request.set_page_size(1000);
   do {
@@ -51,7 +51,7 @@ Task<absl::StatusOr<std::set<std::string>>> GrpcAgents::Names(CallContext& call)
     TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, *service_->async(), &Async::ListAgents,
                                                 "tutti.agent.v1.AgentService/ListAgents", request, response,
                                                 kListTimeout));
-    for (const auto& agent : response.agents()) names.insert(agent.name());
+    for (const auto& agent : response.agents()) names[agent.name()] = agent.role();
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
   co_return names;
@@ -79,8 +79,8 @@ Task<absl::StatusOr<Json>> GrpcTools::Execute(CallContext& call, Attempt attempt
   co_return result;
 }
 
-Task<absl::StatusOr<std::set<std::string>>> GrpcTools::Names(CallContext& call) {
-  std::set<std::string> names;
+Task<absl::StatusOr<std::map<std::string, std::string>>> GrpcTools::Names(CallContext& call) {
+  std::map<std::string, std::string> names;
   tutti::tool::v1::ListToolsRequest request;
   request.set_page_size(1000);
   do {
@@ -89,7 +89,7 @@ Task<absl::StatusOr<std::set<std::string>>> GrpcTools::Names(CallContext& call) 
     TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, *service_->async(), &Async::ListTools,
                                                 "tutti.tool.v1.ToolService/ListTools", request, response,
                                                 kListTimeout));
-    for (const auto& tool : response.tools()) names.insert(tool.name());
+    for (const auto& tool : response.tools()) names[tool.name()] = tool.description();
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
   co_return names;

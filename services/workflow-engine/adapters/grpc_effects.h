@@ -3,8 +3,8 @@
 
 #include <grpcpp/channel.h>
 
+#include <map>
 #include <memory>
-#include <set>
 #include <string>
 
 #include "runtime/rpc/local_methods.h"
@@ -22,8 +22,8 @@ class GrpcAgents final : public AgentPort {
         service_(tutti::agent::v1::AgentService::NewStub(channel)) {}
   Task<absl::StatusOr<AgentAnswer>> Execute(CallContext& call, Attempt attempt, std::string agent,
                                             const tutti::agent::v1::Agent* definition, Json input) override;
-  // The configured agents' names.
-  Task<absl::StatusOr<std::set<std::string>>> Names(CallContext& call);
+  // The configured agents by name, with their roles.
+  Task<absl::StatusOr<std::map<std::string, std::string>>> Names(CallContext& call);
 
  private:
   const LocalMethods& local_;
@@ -38,7 +38,8 @@ class GrpcTools final : public ToolPort {
         execution_(tutti::tool::v1::ToolExecutionService::NewStub(channel)),
         service_(tutti::tool::v1::ToolService::NewStub(channel)) {}
   Task<absl::StatusOr<Json>> Execute(CallContext& call, Attempt attempt, std::string tool, Json parameters) override;
-  Task<absl::StatusOr<std::set<std::string>>> Names(CallContext& call);
+  // The tools by name, with what they do.
+  Task<absl::StatusOr<std::map<std::string, std::string>>> Names(CallContext& call);
 
  private:
   const LocalMethods& local_;

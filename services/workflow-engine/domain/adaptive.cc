@@ -43,6 +43,12 @@ Task<Interpreter::Result> Interpreter::RunAdaptive(const tutti::workflow::v1::Ad
     request["task"] = *variables.Find("input");
   }
   for (const auto& planned : step.steps()) request["steps"].push_back(MessageToJson(planned));
+  request["agents"] = Json::array();
+  request["tools"] = Json::array();
+  KnownNames known = deps_.known();
+  for (const auto& agent : spec_.agents()) known.agents[agent.name()] = agent.role();
+  for (const auto& [name, role] : known.agents) request["agents"].push_back({{"name", name}, {"role", role}});
+  for (const auto& [name, what] : known.tools) request["tools"].push_back({{"name", name}, {"description", what}});
   auto proposal = co_await Ask(step.planner(), std::move(request), absl::StrCat(path, "/plan"), bounds);
   if (!proposal.ok() && (EndsWalk(proposal.status()) || bounds.stop.stop_requested())) co_return proposal;
 
@@ -66,6 +72,7 @@ Task<Interpreter::Result> Interpreter::RunAdaptive(const tutti::workflow::v1::Ad
                                                              step.planner(), std::move(say), bounds.replay_only));
   Variables inner(&variables);
   bool accepted = verdict->value("accepted", false);
+  progress_.Unfold(step, accepted ? proposed.steps() : step.steps());
   auto result = co_await RunBlock(accepted ? proposed.steps() : step.steps(),
                                   absl::StrCat(path, accepted ? "/proposed" : "/planned"), inner, bounds);
   co_return result;

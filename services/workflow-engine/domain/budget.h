@@ -22,10 +22,15 @@ struct Spent {
   }
 };
 
+Spent SpentBy(const tutti::type::v1::UsageTotals& usage);
+Spent SpentBy(const tutti::type::v1::ModelUsage& usage);
+// The lower of each bound that both have, and the bounds that one has.
+void Tighten(const tutti::workflow::v1::StepBudget& other, tutti::workflow::v1::StepBudget* budget);
+
 class Budget {
  public:
   // `spent`: what the step, and what is inside it, has consumed before, as the history says (History::SpentBelow); the
-  // budgets around it know that already.
+  // budgets around it know that already. An empty path is the run itself.
   Budget(const tutti::workflow::v1::StepBudget& limits, std::string path, std::shared_ptr<Budget> outer, Spent spent)
       : limits_(limits), path_(std::move(path)), outer_(std::move(outer)), spent_(spent) {}
 
@@ -34,9 +39,15 @@ class Budget {
   // A call begins: counted here and around.
   void Call();
   void Use(const std::vector<tutti::type::v1::ModelUsage>& usage);
+  // By a run that was started.
+  void Use(const tutti::type::v1::UsageTotals& usage);
+  // What is left here and around, as the bounds of a run that is started now. Only after Check was OK.
+  tutti::workflow::v1::StepBudget Left() const;
   const Spent& spent() const { return spent_; }
 
  private:
+  void Add(const Spent& spent);
+
   const tutti::workflow::v1::StepBudget& limits_;
   const std::string path_;
   const std::shared_ptr<Budget> outer_;

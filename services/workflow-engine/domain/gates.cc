@@ -150,6 +150,7 @@ Task<absl::StatusOr<Interpreter::Verdict>> Interpreter::RunGate(const tutti::wor
   verdict.feedback = FeedbackOf(answer);
   if (verdict.passed) progress_.Complete(gate);
   if (!recorded) {
+    if (deps_.observer) deps_.observer->Judged(verdict.passed);
     auto entry = NewEntry();
     auto* completed = entry.mutable_step_completed();
     completed->set_path(path);

@@ -18,10 +18,7 @@ bool IsCall(const std::string& kind, const std::string& target) {
 
 Spent SpentBy(const google::protobuf::RepeatedPtrField<tutti::type::v1::ModelUsage>& usage) {
   Spent out;
-  for (const auto& item : usage) {
-    out.tokens += item.input_tokens() + item.output_tokens();
-    out.cost_nano_units += item.cost_nano_units();
-  }
+  for (const auto& item : usage) out.Add(engine::SpentBy(item));
   return out;
 }
 
@@ -54,6 +51,7 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       step.skipped = completed.skipped();
       step.order = entry.seq();
       step.spent.Add(SpentBy(completed.usage()));
+      if (completed.has_child_usage()) step.spent.Add(SpentBy(completed.child_usage()));
       // Also of the attempts whose failures a snapshot has left out.
       if (IsCall(completed.kind(), completed.target()) && !completed.skipped() && !completed.cached()) {
         step.spent.calls = std::max<int64_t>(step.spent.calls, completed.attempt());
@@ -75,6 +73,7 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       step.waiting = false;
       step.attempt_time = absl::InfiniteFuture();
       step.spent.Add(SpentBy(failed.usage()));
+      if (failed.has_child_usage()) step.spent.Add(SpentBy(failed.child_usage()));
       if (IsCall(failed.kind(), failed.target())) {
         step.spent.calls = std::max<int64_t>(step.spent.calls, failed.attempt());
       }
@@ -101,10 +100,9 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
     }
     case JournalEntry::kLoopCheckpoint: {
       TUTTI_ASSIGN_OR_RETURN(Json last, FromPayload(entry.loop_checkpoint().last()));
-      const auto& spent = entry.loop_checkpoint().spent();
-      loops_[entry.loop_checkpoint().path()] = {
-          entry.loop_checkpoint().iteration(), std::make_shared<const Json>(std::move(last)),
-          Spent{spent.input_tokens() + spent.output_tokens(), spent.cost_nano_units(), spent.calls()}};
+      loops_[entry.loop_checkpoint().path()] = {entry.loop_checkpoint().iteration(),
+                                                std::make_shared<const Json>(std::move(last)),
+                                                SpentBy(entry.loop_checkpoint().spent())};
       break;
     }
     case JournalEntry::kCancelRequested:
@@ -201,7 +199,7 @@ bool History::IsBehind(const std::string& path) const {
 Spent History::SpentBelow(const std::string& path) const {
   Spent out;
   auto inside = [&](const std::string& other) {
-    return (other.size() == path.size() || other[path.size()] == '/') &&
+    return (path.empty() || other.size() == path.size() || other[path.size()] == '/') &&
            other.find("/compensate/", path.size()) == std::string::npos && (loops_.empty() || !IsBehind(other));
   };
   for (auto it = steps_.lower_bound(path); it != steps_.end() && absl::StartsWith(it->first, path); ++it) {

@@ -74,9 +74,14 @@ Interpreter::Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::
   bounds_.stop = stop_.get_token();
   bounds_.trace = subject_.trace;
   bounds_.priority = subject_.priority;
-  if (spec.has_timeout()) {
-    const absl::Time start = std::min(subject_.start_time, deps_.clock.Now());
-    bounds_.deadline = std::max(start, history_.reopen_time()) + FromProto(spec.timeout());
+  const absl::Time start = std::max(std::min(subject_.start_time, deps_.clock.Now()), history_.reopen_time());
+  if (spec.has_timeout()) bounds_.deadline = start + FromProto(spec.timeout());
+  if (spec.has_budget()) {
+    bounds_.budget = std::make_shared<Budget>(spec.budget(), "", nullptr, history_.SpentBelow(""));
+    if (spec.budget().has_time()) {
+      bounds_.budget_end = start + FromProto(spec.budget().time());
+      bounds_.deadline = std::min(bounds_.deadline, bounds_.budget_end);
+    }
   }
 }
 
@@ -215,8 +220,12 @@ Task<Interpreter::Result> Interpreter::RunGraph(const Steps& steps, std::string 
   for (const Step& step : steps) {
     tasks.push_back(RunGraphStep(step, path.empty() ? step.id() : absl::StrCat(path, "/", step.id()), graph));
   }
+  const absl::Time begin = deps_.clock.Now();
   co_await Join(std::move(tasks));
   if (EndsWalk(graph.failure)) co_return graph.failure;
+  if (deps_.observer && !bounds.replay_only) {
+    deps_.observer->Ended("graph", graph.failure.ok(), deps_.clock.Now() - begin);
+  }
   if (bounds.stop.stop_requested()) co_return absl::CancelledError("the run was asked to stop");
   if (!graph.failure.ok()) co_return graph.failure;
   Json out = Json::object();

@@ -23,8 +23,11 @@
 #include "services/workflow-engine/domain/budget.h"
 #include "services/workflow-engine/domain/expression.h"
 #include "services/workflow-engine/domain/history.h"
+#include "services/workflow-engine/domain/known_names.h"
 #include "services/workflow-engine/domain/progress.h"
+#include "services/workflow-engine/domain/routing.h"
 #include "services/workflow-engine/ports/effects.h"
+#include "services/workflow-engine/ports/pattern_observer.h"
 #include "tutti/workflow/v1/workflow_spec.pb.h"
 
 namespace tutti::engine {
@@ -41,6 +44,10 @@ struct InterpreterDeps {
   Effects effects;
   // What an adaptive step's planner may use, and whether its steps are right; INVALID_ARGUMENT with the reasons.
   std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> validate;
+  // Whom and what it may use, as it is told: by name, with what they are for.
+  std::function<KnownNames()> known;
+  SpecialistRecords& specialists;
+  PatternObserver* observer = nullptr;
   // A run that only waits for longer than this leaves memory: Run ends with RUN_PARKED. Infinite: never.
   absl::Duration park_after = absl::InfiniteDuration();
 };
@@ -81,6 +88,11 @@ class Interpreter {
   using Steps = google::protobuf::RepeatedPtrField<Step>;
   using Result = absl::StatusOr<JsonRef>;
   using Usage = std::vector<tutti::type::v1::ModelUsage>;
+  // What an attempt has consumed.
+  struct Consumed {
+    Usage usage;
+    std::optional<tutti::type::v1::UsageTotals> child;  // by the run that it started
+  };
   // What bounds a step: nested ones inherit it.
   struct Bounds {
     std::stop_token stop;
@@ -110,6 +122,7 @@ class Interpreter {
   Task<Result> Rewalk(const Step& step, std::string path, int attempt, const Variables& variables, Bounds bounds);
   Task<Result> RunKind(const Step& step, std::string path, std::string key, int attempt, const Variables& variables,
                        Bounds bounds, tutti::state::v1::StepCompleted& record);
+  void Observe(const Step& step, bool good, absl::Time begin) const;
   const StepHistory* WaitOf(const std::string& path, int attempt) const;
   Task<Result> Catch(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::ErrorHandler>& handlers,
                      std::string path, absl::Status error, const Variables& variables, Bounds bounds);
@@ -123,8 +136,16 @@ class Interpreter {
   Task<void> PutIntoCache(const Step& step, const Variables& variables, JsonRef output, Bounds bounds);
   tutti::state::v1::JournalEntry NewEntry() const;
 
+  // The journal knows that the step of that path has ended well.
+  bool HasEnded(const std::string& path) const {
+    const StepHistory* known = history_.Find(path);
+    return known && known->result;
+  }
+
   // leaves.cc
   CallContext NewCall(const Bounds& bounds);
+  // Of an agent that the workflow defines itself; else null.
+  const tutti::agent::v1::Agent* DefinitionOf(const std::string& agent) const;
   // Waits until it is this call's turn. The permit is held while the call is under way.
   Task<absl::StatusOr<Admission::Permit>> Enter(std::string target, const Bounds& bounds);
   Task<Result> RunAgent(const tutti::workflow::v1::AgentStep& step, std::string path, std::string key,
@@ -165,7 +186,8 @@ class Interpreter {
                                 const Variables& variables, Bounds bounds, const StepHistory* known,
                                 int64_t& signal_seq);
   Task<Result> RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step, std::string path, std::string key,
-                              const Variables& variables, Bounds bounds, const StepHistory* known);
+                              const Variables& variables, Bounds bounds, const StepHistory* known,
+                              std::optional<tutti::type::v1::UsageTotals>& used);
   tutti::state::v1::JournalEntry Waits(const std::string& path, const std::string& child_run_id) const;
   Task<absl::StatusOr<std::string>> StartChild(const tutti::workflow::v1::SubWorkflowStep& step, std::string path,
                                                std::string key, const Variables& variables, Bounds bounds,
@@ -237,6 +259,8 @@ class Interpreter {
   Task<absl::Status> Decompose(Team& team, Json task, std::string path, int depth, Json feedback);
   Task<bool> RunSubtask(Team& team, size_t index);
   Task<absl::Status> RunSubtasks(Team& team);
+  // How far the team is shows in the progress.
+  void Advance(const Team& team);
 
   // adaptive.cc
   Task<Result> RunAdaptive(const tutti::workflow::v1::AdaptiveStep& step, std::string path, const Variables& variables,
@@ -284,8 +308,8 @@ class Interpreter {
   OneShot<bool> park_ended_;
   bool idle_check_posted_ = false;
   std::vector<Signal> signals_;
-  std::map<std::string, int64_t> taken_;   // by steps that have not ended
-  std::map<std::string, Usage> consumed_;  // by attempts that have not been recorded yet
+  std::map<std::string, int64_t> taken_;      // by steps that have not ended
+  std::map<std::string, Consumed> consumed_;  // by attempts that have not been recorded yet
   bool paused_ = false;
   int64_t inbox_ = 0;
   int64_t delivered_seq_ = 0;

@@ -314,7 +314,7 @@ TEST(ValidatorTest, NamesTheFieldOfEachMistake) {
             "steps[0].pipeline.stages[0].gate", "has no check"}}) {
     WorkflowSpec spec;
     ASSERT_THAT(ParseYaml(c.yaml, "f", &spec), IsOk()) << c.yaml;
-    absl::Status status = ValidateSpec(spec, {{"researcher"}, {"calculate"}}, evaluator);
+    absl::Status status = ValidateSpec(spec, {{{"researcher", ""}}, {{"calculate", ""}}}, evaluator);
     ASSERT_THAT(status, HasCode(absl::StatusCode::kInvalidArgument)) << c.yaml;
     auto violations = ViolationsOf(status);
     ASSERT_FALSE(violations.empty());

@@ -16,6 +16,13 @@ std::string ToText(const Json& value) { return value.is_string() ? value.get<std
 
 }  // namespace
 
+const tutti::agent::v1::Agent* Interpreter::DefinitionOf(const std::string& agent) const {
+  for (const auto& definition : spec_.agents()) {
+    if (definition.name() == agent) return &definition;
+  }
+  return nullptr;
+}
+
 CallContext Interpreter::NewCall(const Bounds& bounds) {
   CallContext call(deps_.executor, deps_.tracer);
   call.deadline = bounds.deadline;
@@ -53,10 +60,7 @@ Task<Interpreter::Result> Interpreter::RunAgent(const tutti::workflow::v1::Agent
   } else {
     input = *variables.Find("input");
   }
-  const tutti::agent::v1::Agent* definition = nullptr;
-  for (const auto& agent : spec_.agents()) {
-    if (agent.name() == step.agent()) definition = &agent;
-  }
+  const tutti::agent::v1::Agent* definition = DefinitionOf(step.agent());
   TUTTI_CO_ASSIGN_OR_RETURN(Admission::Permit permit, co_await Enter(step.agent(), bounds));
   bounds.deadline = std::min(bounds.deadline, deps_.clock.Now() + bounds.call_timeout);
   for (;;) {

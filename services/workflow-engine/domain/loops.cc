@@ -35,7 +35,7 @@ struct Interpreter::Items {
   const Json list;
   Bounds bounds;
   std::stop_source stop;
-  size_t next = 0;
+  size_t next = 0, ended = 0;
   std::vector<JsonRef> results;
   absl::Status failure;
 };
@@ -58,6 +58,7 @@ Task<bool> Interpreter::RunItems(Items& all) {
       }
     }
     auto result = co_await RunBlock(all.step.steps(), path, inner, all.bounds);
+    progress_.Reach(all.step, static_cast<double>(++all.ended) / static_cast<double>(all.list.size()));
     if (result.ok()) {
       all.results[i] = *result;
       continue;
@@ -127,6 +128,7 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
                                    " iterations; raise max_iterations or mend the condition"));
     }
     TUTTI_CO_ASSIGN_OR_RETURN(last, co_await RunBlock(step.steps(), absl::StrCat(path, "/", iteration), inner, bounds));
+    progress_.Reach(step, static_cast<double>(iteration + 1) / most);
     if (!checkpoints || (iteration + 1) % kCheckpointEvery != 0 || bounds.replay_only) continue;
     auto entry = NewEntry();
     entry.mutable_loop_checkpoint()->set_path(path);

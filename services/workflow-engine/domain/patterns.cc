@@ -205,6 +205,7 @@ Task<Interpreter::Result> Interpreter::RunReflect(const tutti::workflow::v1::Ref
   double best_score = -1, first_score = 0;
   int without_gain = 0;
   std::string first_feedback;
+  int made_rounds = 0;
   // Money, tokens, calls, or the budget's time.
   auto is_spent = [&](const absl::Status& status) {
     return ReasonOf(status) == "BUDGET_EXCEEDED" ||
@@ -223,6 +224,7 @@ Task<Interpreter::Result> Interpreter::RunReflect(const tutti::workflow::v1::Ref
     if (is_spent(made.status()) && best != nullptr) break;
     TUTTI_CO_RETURN_IF_ERROR(made.status());
     draft = *made;
+    progress_.Reach(step, (round - 0.5) / rounds);
     inner.Set("draft", draft);
     std::string critique_path = absl::StrCat(round_path, "/critique");
     auto judged = co_await Critique(step, critique_path, inner, bounds);
@@ -232,6 +234,8 @@ Task<Interpreter::Result> Interpreter::RunReflect(const tutti::workflow::v1::Ref
     }
     TUTTI_CO_RETURN_IF_ERROR(judged.status());
     critique = *judged;
+    made_rounds = round;
+    progress_.Reach(step, static_cast<double>(round) / rounds);
     TUTTI_CO_ASSIGN_OR_RETURN(double score, ScoreOf(*critique, critique_path, step.rubric()));
     if (round == 1) {
       first_feedback = FeedbackOf(*critique);
@@ -247,6 +251,9 @@ Task<Interpreter::Result> Interpreter::RunReflect(const tutti::workflow::v1::Ref
     if (best_score >= threshold || (step.patience() > 0 && without_gain >= step.patience())) break;
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await LearnLesson(step, path, first_feedback, first_score, bounds));
+  if (deps_.observer && made_rounds > 0 && !HasEnded(path)) {
+    deps_.observer->Rounds("reflect", made_rounds, best_score);
+  }
   co_return best;
 }
 

@@ -331,12 +331,89 @@ TEST(RouteTest, ScoresByTheGivenWeights) {
   for (const char* name : {"x", "y"}) step.add_specialists()->set_agent(name);
   step.mutable_specialists(0)->add_capabilities("c");
   step.mutable_specialists(1)->add_expertise("tax law");
-  auto ranked = Route(step, "about tax", "c", {{"x", {4, 1, 1}}, {"y", {4, 4, 0}}}, {});
-  // x: 0.3×1 + 0.3×0.25 + 0.2×0.5 + 0.2×0 = 0.475; y: 0.3×0 + 0.3×1 + 0.2×1 + 0.2×0.5 = 0.6.
+  SpecialistRecords records;
+  for (int i = 0; i < 2; ++i) records.Begin("x");
+  records.End("x", false);
+  RouteQuestion question{"about tax", {"c"}, {}, [](const std::string& agent) { return agent; }};
+  auto ranked = Route(step, question, records);
+  // x: 0.3×1 + 0.3×0 + 0.2×0.5 + 0.2×0 = 0.4; y: 0.3×0 + 0.3×1 + 0.2×1 + 0.2×0.5 = 0.6.
   EXPECT_EQ(ranked[0].agent, "y");
   EXPECT_NEAR(ranked[0].score, 0.6, 1e-9);
-  EXPECT_NEAR(ranked[1].score, 0.475, 1e-9);
-  EXPECT_EQ(Route(step, "about tax", "c", {}, {"y"})[0].agent, "x");
+  EXPECT_NEAR(ranked[1].score, 0.4, 1e-9);
+  question.failed = {"y"};
+  EXPECT_EQ(Route(step, question, records)[0].agent, "x");
+  // Half of what is needed is half as good.
+  question.capabilities = {"c", "d"};
+  EXPECT_NEAR(Route(step, question, records)[0].capability, 0.5, 1e-9);
+}
+
+TEST(RouteTest, RecentCallsCountMoreAndWhatSaysNothingDoesNotCount) {
+  SpecialistRecords records;
+  auto call = [&](std::optional<bool> good) {
+    records.Begin("x");
+    records.End("x", good);
+  };
+  EXPECT_EQ(records.success("x"), 1) << "nothing is known against it";
+  call(false);
+  EXPECT_EQ(records.success("x"), 0);
+  call(std::nullopt);
+  EXPECT_EQ(records.success("x"), 0);
+  call(true);
+  EXPECT_NEAR(records.success("x"), 1 / 1.95, 1e-9);
+  EXPECT_EQ(records.under_way("x"), 0);
+}
+
+TEST_F(SupervisorTest, PastSuccessIsThatOfAllRuns) {
+  plan_ = Json::array({{{"id", "find"}, {"task", "find"}}});
+  fails_ = {"a"};
+  ASSERT_THAT(Walk(Team(), Json::object(), absl::Seconds(1)), IsOk());
+  EXPECT_EQ(asked_.back().first, "b");
+  world_.journal.clear();  // another run
+  fails_.clear();
+  ASSERT_THAT(Walk(Team(), Json::object(), absl::Seconds(1)), IsOk());
+  EXPECT_EQ(asked_.back().first, "b") << "a has failed before";
+  // Walking it again is no more experience.
+  const double known = world_.specialists.success("b");
+  ASSERT_THAT(Walk(Team()), IsOk());
+  EXPECT_EQ(world_.specialists.success("b"), known);
+}
+
+TEST_F(SupervisorTest, TheBoundOfSubtasksHoldsForAllLevelsTogether) {
+  plan_ = {{{"id", "big"}, {"task", "much"}, {"compound", true}},
+           {{"id", "vast"}, {"task", "more"}, {"compound", true}}};
+  int levels = 0;
+  auto before = world_.answer;
+  world_.answer = [&, before](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    if (target == "boss" && ++levels > 1) {
+      return Json{{"subtasks", {{{"id", "one"}, {"task", "1"}}, {{"id", "two"}, {"task", "2"}}}}};
+    }
+    return before(target, input);
+  };
+  world_.hold = true;
+  size_t most = 0;
+  on_held_ = [&] {
+    size_t working = 0;
+    for (const auto& call : world_.calls) working += absl::StrContains(call, "/work/") ? 1 : 0;
+    most = std::max(most, working - asked_.size());
+    LetGo(0);
+  };
+  ASSERT_THAT(Walk(Team("    strategy: hierarchical\n    max_concurrency: 2\n")), IsOk());
+  EXPECT_EQ(asked_.size(), 4u);
+  EXPECT_EQ(most, 2u);
+}
+
+TEST_F(SupervisorTest, ItsProgressAndItsRoundsAreSeen) {
+  verdicts_ = {{{"score", 0.4}, {"feedback", "look again"}}, {{"score", 0.9}}};
+  ASSERT_THAT(Walk(Team()), IsOk());
+  std::vector<int> seen;
+  for (const auto& entry : world_.journal) {
+    if (seen.empty() || entry.progress_percent() > seen.back()) seen.push_back(entry.progress_percent());
+  }
+  // Three rounds of at most four parts: decomposing, two subtasks, judging.
+  EXPECT_EQ(seen, (std::vector<int>{0, 8, 16, 24, 41, 49, 57, 99}));
+  EXPECT_EQ(world_.observed, (std::vector<std::string>{"supervisor 2 rounds 0.9", "supervisor ended"}));
+  ASSERT_THAT(Walk(Team()), IsOk());
+  EXPECT_EQ(world_.observed.size(), 2u) << "what is walked again has been told";
 }
 
 Task<bool> Take(Admission& admission, Admission::Caller caller, std::vector<std::string>& order,

@@ -3,55 +3,104 @@
 #include <algorithm>
 
 namespace tutti::engine {
-namespace {
 
 using tutti::workflow::v1::Step;
-using Steps = google::protobuf::RepeatedPtrField<Step>;
 
-void AddLeaves(const Steps& steps, std::set<const void*>* out);
-
-void AddLeaves(const Step& step, std::set<const void*>* out) {
+void Progress::Add(const Step& step, Parts* out) {
+  // What is done as often as it takes counts as one, and as much as what one round of it has to do.
+  auto as_one = [out](const google::protobuf::Message& kind, const Parts& inside, double more = 0) {
+    (*out)[&kind].weight = std::max(1.0, static_cast<double>(inside.size()) + more);
+  };
+  Parts inside;
   switch (step.kind_case()) {
     case Step::kSwitch:
-      for (const auto& way : step.switch_().cases()) AddLeaves(way.steps(), out);
-      return AddLeaves(step.switch_().default_(), out);
+      for (const auto& way : step.switch_().cases()) Add(way.steps(), out);
+      return Add(step.switch_().default_(), out);
     case Step::kParallel:
-      for (const auto& branch : step.parallel().branches()) AddLeaves(branch.steps(), out);
+      for (const auto& branch : step.parallel().branches()) Add(branch.steps(), out);
       return;
     case Step::kPipeline:
       for (const auto& stage : step.pipeline().stages()) {
-        AddLeaves(stage.steps(), out);
-        if (stage.has_gate()) out->insert(&stage.gate());
+        Add(stage.steps(), out);
+        if (stage.has_gate()) (*out)[&stage.gate()];
       }
       return;
     case Step::kReflect:
-      AddLeaves(step.reflect().generate(), out);
-      for (const auto& critic : step.reflect().panel()) AddLeaves(critic.steps(), out);
-      return AddLeaves(step.reflect().critique(), out);
-    default:  // a loop counts once, when it has ended
-      out->insert(&step);
+      Add(step.reflect().generate(), &inside);
+      for (const auto& critic : step.reflect().panel()) Add(critic.steps(), &inside);
+      Add(step.reflect().critique(), &inside);
+      return as_one(step.reflect(), inside);
+    case Step::kForEach:
+      Add(step.for_each().steps(), &inside);
+      return as_one(step.for_each(), inside);
+    case Step::kWhile:
+      Add(step.while_().steps(), &inside);
+      return as_one(step.while_(), inside);
+    case Step::kSupervisor:
+      return as_one(step.supervisor(), inside, 2 + step.supervisor().specialists_size());
+    case Step::kAdaptive:
+      Add(step.adaptive().steps(), &inside);
+      return as_one(step.adaptive(), inside);
+    default:
+      (*out)[&step];
   }
 }
 
-void AddLeaves(const Steps& steps, std::set<const void*>* out) {
-  for (const auto& step : steps) AddLeaves(step, out);
+void Progress::Add(const google::protobuf::RepeatedPtrField<Step>& steps, Parts* out) {
+  for (const auto& step : steps) Add(step, out);
 }
 
-}  // namespace
+Progress::Progress(const tutti::workflow::v1::WorkflowSpec& spec) {
+  Add(spec.steps(), &parts_);
+  for (const auto& [key, part] : parts_) all_ += part.weight;
+}
 
-Progress::Progress(const tutti::workflow::v1::WorkflowSpec& spec) { AddLeaves(spec.steps(), &all_); }
+void Progress::Reach(Part& part, double share) {
+  share = std::clamp(share, part.share, 1.0);
+  done_ += part.weight * (share - part.share);
+  part.share = share;
+}
+
+void Progress::Reach(const google::protobuf::Message& kind, double share) {
+  // What is not on the way as the spec shows it (inside of loops and patterns, compensations) does not count.
+  if (auto part = parts_.find(&kind); part != parts_.end()) Reach(part->second, share);
+}
+
+void Progress::Unfold(const google::protobuf::Message& kind, const google::protobuf::RepeatedPtrField<Step>& steps) {
+  auto part = parts_.find(&kind);
+  if (part == parts_.end() || part->second.share > 0 || unfolded_.count(&kind) > 0) return;
+  Parts inside;
+  Add(steps, &inside);
+  double weights = 0;
+  for (const auto& [key, inner] : inside) weights += inner.weight;
+  if (weights == 0) return;
+  const double scale = part->second.weight / weights;
+  parts_.erase(part);
+  for (auto& [key, inner] : inside) {
+    inner.weight *= scale;
+    parts_[key] = inner;
+    unfolded_[&kind].push_back(key);
+  }
+}
 
 void Progress::Complete(const Step& step) {
-  std::set<const void*> leaves;
-  AddLeaves(step, &leaves);
-  // Steps that are not on the way as the spec shows it (of loops, supervisors, compensations) do not count.
-  for (const void* leaf : leaves) {
-    if (all_.count(leaf) > 0) done_.insert(leaf);
+  Parts ended;
+  Add(step, &ended);
+  for (const auto& [key, unused] : ended) {
+    if (auto part = parts_.find(key); part != parts_.end()) Reach(part->second, 1);
+    auto instead = unfolded_.find(key);
+    if (instead == unfolded_.end()) continue;
+    for (const void* inner : instead->second) {
+      if (auto part = parts_.find(inner); part != parts_.end()) Reach(part->second, 1);
+    }
   }
 }
-void Progress::Complete(const tutti::workflow::v1::Gate& gate) {
-  if (all_.count(&gate) > 0) done_.insert(&gate);
+
+void Progress::Complete(const tutti::workflow::v1::Gate& gate) { Reach(gate, 1); }
+
+int Progress::percent() const {
+  // Sums of shares are not exact; what is nearly a whole is one.
+  return all_ == 0 ? 0 : static_cast<int>(std::min(99.0, 99 * done_ / all_ + 1e-6));
 }
-int Progress::percent() const { return all_.empty() ? 0 : static_cast<int>(99 * done_.size() / all_.size()); }
 
 }  // namespace tutti::engine

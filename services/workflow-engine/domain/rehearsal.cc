@@ -79,12 +79,20 @@ class Stage final : public AgentPort,
   explicit Stage(Script script, uint64_t seed) : script_(std::move(script)), rng_(seed) {}
 
   Rehearsed Play(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input,
-                 std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check) {
+                 std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check, const KnownNames& known) {
     const absl::Time begin = time_.Now();
     Admission admission(queue_, time_, {});
-    InterpreterDeps deps{queue_,          time_,      time_,     rng_,
-                         tracer_,         evaluator_, admission, {*this, *this, *this, *this, *this, *this},
-                         std::move(check)};
+    InterpreterDeps deps{queue_,
+                         time_,
+                         time_,
+                         rng_,
+                         tracer_,
+                         evaluator_,
+                         admission,
+                         {*this, *this, *this, *this, *this, *this},
+                         std::move(check),
+                         [&known] { return known; },
+                         specialists_};
     RunSubject subject;
     subject.run_id = "rehearsal";
     subject.input = input;
@@ -128,10 +136,10 @@ class Stage final : public AgentPort,
     children_[attempt.idempotency_key] = std::move(start);
     co_return attempt.idempotency_key;
   }
-  Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext& call, std::string id) override {
+  Task<absl::StatusOr<Look>> LookAtChild(CallContext& call, std::string id) override {
     const Start& start = children_[id];
-    std::optional<absl::StatusOr<Json>> out;
-    out = co_await Answer(call, absl::StrCat("workflow ", start.workflow), start.input);
+    Look out;
+    out.end = co_await Answer(call, absl::StrCat("workflow ", start.workflow), start.input);
     co_return out;
   }
   Task<absl::Status> CancelChild(CallContext&, std::string) override { co_return absl::OkStatus(); }
@@ -224,6 +232,7 @@ class Stage final : public AgentPort,
   Queue queue_;
   Time time_;
   Xoshiro rng_;
+  SpecialistRecords specialists_;
   Tracer tracer_{"rehearsal", time_, rng_, nullptr, 0};
   Evaluator evaluator_;
   std::stop_source halt_, cancel_;
@@ -258,9 +267,10 @@ std::vector<std::string> PlaceOf(const std::string& path) {
 }  // namespace
 
 Rehearsed Rehearse(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input, Script script, uint64_t seed,
-                   std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check) {
+                   std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check,
+                   const KnownNames& known) {
   Stage stage(std::move(script), seed);
-  return stage.Play(spec, input, std::move(check));
+  return stage.Play(spec, input, std::move(check), known);
 }
 
 Coverage::Coverage(const tutti::workflow::v1::WorkflowSpec& spec) {

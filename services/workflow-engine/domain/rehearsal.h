@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "services/workflow-engine/domain/known_names.h"
 #include "services/workflow-engine/domain/validator.h"
 #include "tutti/state/v1/journal.pb.h"
 #include "tutti/workflow/v1/workflow_spec.pb.h"
@@ -43,9 +44,11 @@ struct Rehearsed {
 
 // `spec` must be valid. Ends always: a run that waits for what no script brings fails with DEADLINE_EXCEEDED, saying
 // for what.
-// `check` says whether a change that an adaptive step proposes would be taken.
+// `check` says whether a change that an adaptive step proposes would be taken, `known` whom and what its planner is
+// told of.
 Rehearsed Rehearse(const tutti::workflow::v1::WorkflowSpec& spec, const Json& input, Script script, uint64_t seed,
-                   std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check);
+                   std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check,
+                   const KnownNames& known);
 
 // Which steps and which ways of switches were taken, over several rehearsals.
 class Coverage {

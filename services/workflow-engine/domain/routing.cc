@@ -36,9 +36,34 @@ double Overlap(const std::set<std::string>& text, const tutti::workflow::v1::Sup
 
 }  // namespace
 
-std::vector<RouteScore> Route(const tutti::workflow::v1::SupervisorStep& step, const std::string& text,
-                              const std::string& capability, const std::map<std::string, SpecialistRecord>& records,
-                              const std::set<std::string>& excluded) {
+void SpecialistRecords::Begin(const std::string& name) {
+  if (records_.size() >= kMostKept && records_.count(name) == 0) {
+    std::erase_if(records_, [](const auto& record) { return record.second.under_way == 0; });
+  }
+  ++records_[name].under_way;
+}
+
+void SpecialistRecords::End(const std::string& name, std::optional<bool> good) {
+  constexpr double kFade = 0.95;
+  Record& record = records_[name];
+  --record.under_way;
+  if (!good) return;
+  record.calls = kFade * record.calls + 1;
+  record.good = kFade * record.good + (*good ? 1 : 0);
+}
+
+double SpecialistRecords::success(const std::string& name) const {
+  auto record = records_.find(name);
+  return record == records_.end() || record->second.calls == 0 ? 1 : record->second.good / record->second.calls;
+}
+
+int SpecialistRecords::under_way(const std::string& name) const {
+  auto record = records_.find(name);
+  return record == records_.end() ? 0 : record->second.under_way;
+}
+
+std::vector<RouteScore> Route(const tutti::workflow::v1::SupervisorStep& step, const RouteQuestion& question,
+                              const SpecialistRecords& records) {
   auto weights = step.weights();
   if (!step.has_weights()) {
     weights.set_capability(0.3);
@@ -46,24 +71,27 @@ std::vector<RouteScore> Route(const tutti::workflow::v1::SupervisorStep& step, c
     weights.set_load(0.2);
     weights.set_specialisation(0.2);
   }
-  const auto words = Words(text);
+  const auto words = Words(question.text);
   std::vector<RouteScore> out;
   for (const auto& specialist : step.specialists()) {
     const auto& has = specialist.capabilities();
-    auto known = records.find(specialist.agent());
-    const SpecialistRecord record = known == records.end() ? SpecialistRecord() : known->second;
+    const auto& needed = question.capabilities;
+    const auto fitting = std::count_if(needed.begin(), needed.end(), [&](const auto& capability) {
+      return std::find(has.begin(), has.end(), capability) != has.end();
+    });
+    const std::string name = question.name_of(specialist.agent());
     RouteScore score;
     score.agent = specialist.agent();
-    score.capability = capability.empty() || std::find(has.begin(), has.end(), capability) != has.end() ? 1 : 0;
-    score.success = record.calls == 0 ? 1 : static_cast<double>(record.good) / record.calls;
-    score.load = 1.0 / (1 + record.under_way);
+    score.capability = needed.empty() ? 1 : static_cast<double>(fitting) / static_cast<double>(needed.size());
+    score.success = records.success(name);
+    score.load = 1.0 / (1 + records.under_way(name));
     score.specialisation = Overlap(words, specialist);
     score.score = weights.capability() * score.capability + weights.success() * score.success +
                   weights.load() * score.load + weights.specialisation() * score.specialisation;
     out.push_back(std::move(score));
   }
   std::stable_sort(out.begin(), out.end(), [&](const RouteScore& a, const RouteScore& b) {
-    bool a_failed = excluded.count(a.agent) > 0, b_failed = excluded.count(b.agent) > 0;
+    bool a_failed = question.failed.count(a.agent) > 0, b_failed = question.failed.count(b.agent) > 0;
     return a_failed != b_failed ? b_failed : a.score > b.score;
   });
   return out;

@@ -71,6 +71,8 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       record->clear_wait();
       record->set_cached(entry.step_completed().cached());
       for (const auto& usage : entry.step_completed().usage()) *record->add_usage() = usage;
+      if (entry.step_completed().has_child_usage())
+        *record->mutable_child_usage() = entry.step_completed().child_usage();
       return true;
     case JournalEntry::kStepFailed:
       common(entry.step_failed());
@@ -79,6 +81,7 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       *record->mutable_end_time() = entry.time();
       *record->mutable_error() = entry.step_failed().error();
       for (const auto& usage : entry.step_failed().usage()) *record->add_usage() = usage;
+      if (entry.step_failed().has_child_usage()) *record->mutable_child_usage() = entry.step_failed().child_usage();
       return true;
     case JournalEntry::kStepWaiting: {
       const auto& waiting = entry.step_waiting();
@@ -314,6 +317,7 @@ tutti::workflow::v1::RunEvent ToEvent(const JournalEntry& entry, const std::stri
       event.mutable_gate()->set_score(verdict->value("score", 0.0));
       event.mutable_gate()->set_feedback(verdict->value("feedback", ""));
     }
+    *event.mutable_gate()->mutable_usage() = entry.step_completed().usage();
   } else {
     StepRecord record;
     if (FillRecord(entry, &record)) *event.mutable_step() = std::move(record);

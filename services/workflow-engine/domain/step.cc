@@ -195,10 +195,16 @@ Task<absl::Status> Interpreter::RecordFailure(const Step& step, std::string path
   failed->set_attempt(attempt);
   failed->set_target(TargetOf(step));
   if (auto used = consumed_.extract(path)) {
-    for (auto& item : used.mapped()) *failed->add_usage() = std::move(item);
+    for (auto& item : used.mapped().usage) *failed->add_usage() = std::move(item);
+    if (used.mapped().child) *failed->mutable_child_usage() = *used.mapped().child;
   }
   *failed->mutable_error() = ToRpcStatus(error);
-  if (retry_time < absl::InfiniteFuture()) ToProto(retry_time, failed->mutable_retry_time());
+  if (retry_time < absl::InfiniteFuture()) {
+    ToProto(retry_time, failed->mutable_retry_time());
+  } else {
+    const StepHistory* known = history_.Find(path);
+    Observe(step, false, std::min(known ? known->start_time : absl::InfiniteFuture(), deps_.clock.Now()));
+  }
   absl::Status written = co_await deps_.effects.journal.Commit(std::move(entry));
   co_return written;
 }
@@ -379,6 +385,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   // Durable before anything is done that builds on it (Barrier), not before that: what follows without an effect
   // outside, such as the run's end, is written together with it.
   if (!(known && known->result)) {
+    Observe(step, true, known ? std::min(known->start_time, begin) : begin);
     // A step that was quick needs no entry of its own for its beginning.
     bool quick = deps_.effects.journal.Retract([&](const tutti::state::v1::JournalEntry& posted) {
       return posted.step_started().path() == path && posted.step_started().attempt() == attempt;
@@ -388,6 +395,10 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   }
   Completed(step, path, *result, variables, known && known->result ? known->order : ++order_);
   co_return result;
+}
+
+void Interpreter::Observe(const Step& step, bool good, absl::Time begin) const {
+  if (deps_.observer && IsBlock(step)) deps_.observer->Ended(KindOf(step), good, deps_.clock.Now() - begin);
 }
 
 // What is known of an attempt's wait; null: it has not begun.
@@ -400,10 +411,11 @@ Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string pat
                                                const Variables& variables, Bounds bounds,
                                                tutti::state::v1::StepCompleted& record) {
   Task<Result> task;
-  Usage usage;
+  Consumed consumed;
+  Usage& usage = consumed.usage;
   int64_t signal_seq = 0;
   const std::string taken_path = step.has_wait_for_signal() ? path : "";
-  const std::string used_path = step.has_agent() ? path : "";
+  const std::string used_path = step.has_agent() || step.has_sub_workflow() ? path : "";
   switch (step.kind_case()) {
     case Step::kTransform: {
       TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Expand(ToJson(step.transform().value()), variables));
@@ -441,7 +453,8 @@ Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string pat
       task = RunWhile(step.while_(), std::move(path), variables, bounds);
       break;
     case Step::kSubWorkflow:
-      task = RunSubWorkflow(step.sub_workflow(), path, std::move(key), variables, bounds, WaitOf(path, attempt));
+      task = RunSubWorkflow(step.sub_workflow(), path, std::move(key), variables, bounds, WaitOf(path, attempt),
+                            consumed.child);
       break;
     case Step::kSleep:
       task = RunSleep(step.sleep(), path, variables, bounds, WaitOf(path, attempt));
@@ -460,8 +473,9 @@ Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string pat
   }
   auto result = co_await std::move(task);
   // Paid for, also when a condition or the size of the result makes the attempt fail.
-  if (!usage.empty()) consumed_[used_path] = usage;
+  if (!usage.empty() || consumed.child) consumed_[used_path] = consumed;
   for (auto& item : usage) *record.add_usage() = std::move(item);
+  if (consumed.child) *record.mutable_child_usage() = *consumed.child;
   record.set_signal_seq(signal_seq);
   if (signal_seq > 0) taken_[taken_path] = signal_seq;
   co_return result;

@@ -252,6 +252,78 @@ TEST_F(InterpreterTest, AChildsErrorIsTheSteps) {
               HasCodeAndText(absl::StatusCode::kNotFound, "nothing there"));
 }
 
+TEST_F(InterpreterTest, AChildHasWhatIsLeftOfTheBudgetsAroundItAndCountsThere) {
+  auto spec = Spec(R"(
+budget: {tokens: 2000, calls: 50}
+steps:
+- id: block
+  budget: {tokens: 1000, cost_nano_units: 77}
+  pipeline:
+    stages:
+    - id: both
+      steps:
+      - {id: ask, agent: {agent: a}}
+      - {id: child, sub_workflow: {workflow: other}, retry: {max_attempts: 2}}
+      - {id: more, agent: {agent: a}}
+)");
+  world_.tokens_per_call = 100;
+  world_.tokens_per_child = 600;
+  world_.children_ended.emplace("child-run1/block/both/child/1", absl::UnavailableError("broke"));
+  world_.children_ended.emplace("child-run1/block/both/child/2", Json("done"));
+  auto out = Walk(spec, Json::object(), absl::Seconds(1));
+  EXPECT_THAT(out, HasCodeAndText(absl::StatusCode::kResourceExhausted, "has used 1300 of its budget of 1000 tokens"))
+      << "100, and 600 by each of the two children";
+  ASSERT_EQ(world_.child_budgets.size(), 2u);
+  EXPECT_EQ(world_.child_budgets[0].tokens(), 900);
+  EXPECT_EQ(world_.child_budgets[0].calls(), 49);
+  EXPECT_EQ(world_.child_budgets[0].cost_nano_units(), 77);
+  EXPECT_EQ(world_.child_budgets[1].tokens(), 300);
+  // Also for whoever walks it from the journal alone.
+  auto again = Walk(spec, Json::object(), absl::Seconds(1));
+  EXPECT_EQ(again.status(), out.status());
+  History history;
+  for (const auto& entry : world_.journal) ASSERT_THAT(history.Add(entry), IsOk());
+  EXPECT_EQ(history.SpentBelow("block").tokens, 1300);
+  EXPECT_EQ(history.SpentBelow("").tokens, 1300);
+}
+
+TEST_F(InterpreterTest, ARunHasABudgetOfItsOwn) {
+  auto spec = Spec(R"(
+budget: {calls: 3}
+steps:
+- {id: loop, while: {condition: 'true', steps: [{id: ask, agent: {agent: a}}]}}
+)");
+  EXPECT_THAT(Walk(spec),
+              HasCodeAndText(absl::StatusCode::kResourceExhausted, "the run has used 3 of its budget of 3"));
+  EXPECT_EQ(world_.calls.size(), 3u);
+  auto timed = Spec("budget: {time: 5s}\nsteps:\n- {id: nap, sleep: {duration: 60s}}\n");
+  world_.journal.clear();
+  EXPECT_THAT(Walk(timed, Json::object(), absl::Seconds(1)), HasCode(absl::StatusCode::kDeadlineExceeded));
+}
+
+TEST_F(InterpreterTest, LoopsAndReflectionsShowHowFarTheyAre) {
+  auto spec = Spec(R"(
+steps:
+- {id: each, for_each: {items: '[1, 2, 3, 4]', steps: [{id: ask, agent: {agent: a, input: '${ .item }'}}]}}
+- id: write
+  reflect:
+    generate: [{id: make, agent: {agent: a, input: draft}}]
+    critique: [{id: judge, agent: {agent: judge, input: '${ .draft }'}}]
+    max_rounds: 4
+)");
+  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    return target == "judge" ? Json{{"score", 0.5}} : input;
+  };
+  ASSERT_THAT(Walk(spec), IsOk());
+  std::vector<int> seen;
+  for (const auto& entry : world_.journal) {
+    if (seen.empty() || entry.progress_percent() > seen.back()) seen.push_back(entry.progress_percent());
+  }
+  // The loop weighs a third, of which each item is a quarter; each of four rounds is half done with its draft.
+  EXPECT_EQ(seen, (std::vector<int>{0, 8, 16, 24, 33, 41, 49, 57, 66, 74, 82, 90, 99}));
+  EXPECT_EQ(world_.observed, (std::vector<std::string>{"for_each ended", "reflect 4 rounds 0.5", "reflect ended"}));
+}
+
 TEST_F(InterpreterTest, ConditionsStandBeforeAndAfterAStep) {
   auto spec = Spec(R"(
 steps:
@@ -791,12 +863,17 @@ TEST_F(InterpreterTest, AnAdaptiveStepDoesWhatIsProposedWhenItIsValidAndElseWhat
   auto spec =
       Spec("steps:\n- {id: adapt, adaptive: {planner: boss, steps: [{id: planned, transform: {value: planned}}]}}\n");
   Json proposal = {{"steps", {{{"id", "x"}, {"agent", {{"agent", "a"}, {"input", "${ .input.q }"}}}}}}};
+  Json asked;
   world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
+    if (target == "boss") asked = input;
     return target == "boss" ? proposal : input;
   };
   auto out = Walk(spec, {{"q", 4}});
   ASSERT_THAT(out, IsOk());
   EXPECT_EQ(*out, Json(4));
+  EXPECT_EQ(asked["steps"][0]["id"], "planned");
+  EXPECT_EQ(asked["agents"][0], (Json{{"name", "a"}, {"role", "does a"}})) << "whom it may use";
+  EXPECT_EQ(asked["tools"][1], (Json{{"name", "t"}, {"description", "a tool"}}));
   for (Json wrong :
        {Json{{"steps", {{{"id", "x"}, {"agent", {{"agent", "nobody"}}}}}}},
         Json{{"steps", {{{"id", "x"}, {"sleep", {{"duration", "9s"}}}}}}}, Json("no"), Json{{"steps", 7}}}) {

@@ -18,6 +18,11 @@ constexpr int kDefaultConcurrency = 8;
 constexpr int kDefaultSubtasks = 50;
 constexpr int kMostLevels = 3;
 constexpr int kTries = 2;  // specialists that are asked for one subtask
+constexpr size_t kMostWaiting = 100000;
+
+int RoundsOf(const tutti::workflow::v1::SupervisorStep& step) {
+  return 1 + (step.has_max_rounds() ? step.max_rounds() : kDefaultRounds);
+}
 
 std::string TextOf(const Json& object, const char* name) {
   if (!object.is_object() || !object.contains(name)) return "";
@@ -38,7 +43,8 @@ absl::Status BadPlan(absl::string_view what) {
 }  // namespace
 
 struct Interpreter::Subtask {
-  std::string id, text, capability;
+  std::string id, text;
+  std::vector<std::string> capabilities;
   std::vector<std::string> depends_on, followers;
   bool compound = false;
   size_t waits_for = 0;
@@ -49,13 +55,11 @@ struct Interpreter::Subtask {
 };
 
 struct Interpreter::Team {
-  Team(const tutti::workflow::v1::SupervisorStep& step, Executor& executor, int permits)
-      : step(step), permits(executor, permits, 100000) {}
+  Team(const tutti::workflow::v1::SupervisorStep& step, Semaphore& permits) : step(step), permits(permits) {}
   const tutti::workflow::v1::SupervisorStep& step;
-  Semaphore permits;
-  std::map<std::string, SpecialistRecord> records;
+  Semaphore& permits;  // of all levels together
   std::string path;
-  int depth = 1;
+  int depth = 1, round = 1, ended = 0;
   Json task, feedback;
   Bounds bounds;
   std::deque<Subtask> subtasks;
@@ -109,7 +113,12 @@ Task<absl::Status> Interpreter::Decompose(Team& team, Json task, std::string pat
     if (!IsSubtaskId(subtask.id)) co_return BadPlan(absl::StrCat("\"", subtask.id, "\" is no id of a subtask"));
     if (!ids.insert(subtask.id).second) co_return BadPlan(absl::StrCat("two subtasks are called ", subtask.id));
     subtask.text = item.is_string() ? item.get<std::string>() : TextOf(item, "task");
-    subtask.capability = TextOf(item, "capability");
+    if (std::string capability = TextOf(item, "capability"); !capability.empty()) subtask.capabilities = {capability};
+    if (item.is_object() && item.contains("capabilities") && item["capabilities"].is_array()) {
+      for (const Json& capability : item["capabilities"]) {
+        if (capability.is_string()) subtask.capabilities.push_back(capability.get<std::string>());
+      }
+    }
     if (std::string field = TextOf(item, "specialisation"); !field.empty()) {
       absl::StrAppend(&subtask.text, " (", field, ")");
     }
@@ -154,13 +163,12 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
     Json results = Json::object();
     for (const auto& name : subtask.depends_on) results[name] = *team.at(name).result;
     if (subtask.compound) {
-      Team inner(team.step, deps_.executor, 0);
+      Team inner(team.step, team.permits);
       inner.path = subtask.path;
       inner.depth = team.depth + 1;
       inner.task = {{"task", subtask.text}, {"results", results}};
       inner.feedback = team.feedback;
       inner.bounds = team.bounds;
-      inner.records = team.records;
       absl::Status done =
           co_await Decompose(inner, inner.task, absl::StrCat(inner.path, "/decompose"), inner.depth, Json(nullptr));
       if (done.ok()) done = co_await RunSubtasks(inner);
@@ -172,16 +180,18 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
       ok = done.ok();
     } else {
       Json input = {{"task", team.task},
-                    {"subtask", {{"id", subtask.id}, {"task", subtask.text}, {"capability", subtask.capability}}},
+                    {"subtask", {{"id", subtask.id}, {"task", subtask.text}, {"capabilities", subtask.capabilities}}},
                     {"results", std::move(results)}};
       if (!team.feedback.is_null()) input["feedback"] = team.feedback;
-      std::set<std::string> failed;
+      RouteQuestion question{subtask.text, subtask.capabilities, {}, [this](const std::string& agent) {
+                               return DefinitionOf(agent) ? absl::StrCat(spec_.name(), "/", agent) : agent;
+                             }};
       co_await team.permits.Acquire();
       ok = team.failure.ok();  // another may have failed while this one waited for its turn
       const int tries = ok ? std::min(kTries, team.step.specialists_size()) : 0;
       for (int attempt = 1; attempt <= tries; ++attempt) {
         std::string try_path = attempt == 1 ? subtask.path : absl::StrCat(subtask.path, "/try-", attempt);
-        std::vector<RouteScore> ranked = Route(team.step, subtask.text, subtask.capability, team.records, failed);
+        std::vector<RouteScore> ranked = Route(team.step, question, deps_.specialists);
         std::function<Task<Result>()> choose = [&ranked]() -> Task<Result> {
           Json candidates = Json::array();
           for (const RouteScore& score : ranked) {
@@ -202,25 +212,32 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
           break;
         }
         subtask.agent = TextOf(**route, "agent");
-        SpecialistRecord& record = team.records[subtask.agent];
-        ++record.under_way;
-        auto done = co_await Ask(subtask.agent, input, absl::StrCat(try_path, "/work"), team.bounds);
-        --record.under_way;
-        ++record.calls;
+        const std::string work_path = absl::StrCat(try_path, "/work");
+        const StepHistory* known = history_.Find(work_path);
+        // Counted when it was done: not when it is read again.
+        const bool counts = !known || (!known->result && !known->failed_for_good());
+        const std::string name = question.name_of(subtask.agent);
+        if (counts) deps_.specialists.Begin(name);
+        auto done = co_await Ask(subtask.agent, input, work_path, team.bounds);
         ok = done.ok();
+        const bool stopped = !ok && (EndsWalk(done.status()) || team.bounds.stop.stop_requested());
+        if (counts) deps_.specialists.End(name, stopped ? std::nullopt : std::optional<bool>(ok));
         if (ok) {
-          ++record.good;
           subtask.result = *done;
           break;
         }
-        failed.insert(subtask.agent);
-        if (EndsWalk(done.status()) || team.bounds.stop.stop_requested() || attempt == tries) {
+        question.failed.insert(subtask.agent);
+        if (stopped || attempt == tries) {
           team.failure = done.status();
           break;
         }
       }
       team.permits.Release();
     }
+  }
+  if (ok) {
+    ++team.ended;
+    Advance(team);
   }
   for (const auto& name : subtask.followers) {
     Subtask& follower = team.at(name);
@@ -230,38 +247,48 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
 }
 
 Task<absl::Status> Interpreter::RunSubtasks(Team& team) {
-  int permits = team.step.max_concurrency() == 0 ? kDefaultConcurrency : team.step.max_concurrency();
-  for (int i = 0; i < permits; ++i) team.permits.Release();
   std::vector<Task<bool>> tasks;
   for (Subtask& subtask : team.subtasks) {
     subtask.waits_for = subtask.depends_on.size();
   }
   for (size_t i = 0; i < team.subtasks.size(); ++i) tasks.push_back(RunSubtask(team, i));
   co_await Join(std::move(tasks));
-  for (int i = 0; i < permits; ++i) co_await team.permits.Acquire();
   co_return team.failure;
+}
+
+void Interpreter::Advance(const Team& team) {
+  if (team.depth > 1) return;
+  const int rounds = team.step.judge().empty() ? 1 : RoundsOf(team.step);
+  // Decomposing, the subtasks, integrating and judging.
+  const double done = (1.0 + team.ended) / (2.0 + static_cast<double>(team.subtasks.size()));
+  progress_.Reach(team.step, (team.round - 1 + done) / rounds);
 }
 
 Task<Interpreter::Result> Interpreter::RunSupervisor(const tutti::workflow::v1::SupervisorStep& step, std::string path,
                                                      const Variables& variables, Bounds bounds) {
-  Team team(step, deps_.executor, 0);
+  Semaphore permits(deps_.executor, step.max_concurrency() == 0 ? kDefaultConcurrency : step.max_concurrency(),
+                    kMostWaiting);
+  Team team(step, permits);
   team.bounds = bounds;
   if (step.has_task()) {
     TUTTI_CO_ASSIGN_OR_RETURN(team.task, deps_.evaluator.Expand(ToJson(step.task()), variables));
   } else {
     team.task = *variables.Find("input");
   }
-  const int rounds = 1 + (step.has_max_rounds() ? step.max_rounds() : kDefaultRounds);
+  const int rounds = RoundsOf(step);
   const double threshold = step.has_threshold() ? step.threshold() : kDefaultThreshold;
   Json best;
   double best_score = -1;
   for (int round = 1; round <= rounds; ++round) {
     const std::string round_path = absl::StrCat(path, "/round-", round);
     team.path = round_path;
+    team.round = round;
+    team.ended = 0;
     if (round == 1) {
       TUTTI_CO_RETURN_IF_ERROR(
           co_await Decompose(team, team.task, absl::StrCat(round_path, "/decompose"), 1, Json(nullptr)));
     }
+    Advance(team);
     for (Subtask& subtask : team.subtasks) {
       subtask.path = absl::StrCat(round_path, "/task-", subtask.id);
       // A Turn serves once; a new round needs new ones.
@@ -313,6 +340,7 @@ Task<Interpreter::Result> Interpreter::RunSupervisor(const tutti::workflow::v1::
     }
     for (Subtask& subtask : team.subtasks) subtask.stale = again.empty() || again.count(subtask.id) > 0;
   }
+  if (deps_.observer && !HasEnded(path)) deps_.observer->Rounds("supervisor", team.round, best_score);
   co_return Ref(std::move(best));
 }
 

@@ -43,10 +43,9 @@ bool IsReason(const std::string& reason) {
 
 class Check {
  public:
-  Check(const WorkflowSpec& spec, const KnownNames& known, Evaluator& evaluator)
-      : evaluator_(evaluator),
-        agents_(known.agents.begin(), known.agents.end()),
-        tools_(known.tools.begin(), known.tools.end()) {
+  Check(const WorkflowSpec& spec, const KnownNames& known, Evaluator& evaluator) : evaluator_(evaluator) {
+    for (const auto& [name, what] : known.agents) agents_.push_back(name);
+    for (const auto& [name, what] : known.tools) tools_.push_back(name);
     for (const auto& agent : spec.agents()) agents_.push_back(agent.name());
   }
 
@@ -72,6 +71,7 @@ class Check {
       Fail("max_concurrent_steps", "must be 0 to 10000");
     }
     if (spec.has_timeout()) Positive(spec.timeout(), "timeout");
+    if (spec.has_budget()) Budgeted(spec.budget(), "budget");
     if (violations_.empty()) return absl::OkStatus();
     std::vector<std::string> lines;
     for (const auto& violation : violations_)
@@ -319,12 +319,14 @@ class Check {
         Fail(path + ".cache", "a step that waits cannot be answered from before");
       }
     }
-    if (step.budget().tokens() < 0 || step.budget().cost_nano_units() < 0 || step.budget().calls() < 0) {
-      Fail(path + ".budget", "must not be negative");
-    }
-    if (step.budget().has_time()) Positive(step.budget().time(), path + ".budget.time");
+    Budgeted(step.budget(), path + ".budget");
     Range(step.priority(), -100, 100, path + ".priority");
     Handlers(step.on_error(), path + ".on_error", depth);
+  }
+
+  void Budgeted(const tutti::workflow::v1::StepBudget& budget, const std::string& path) {
+    if (budget.tokens() < 0 || budget.cost_nano_units() < 0 || budget.calls() < 0) Fail(path, "must not be negative");
+    if (budget.has_time()) Positive(budget.time(), path + ".time");
   }
 
   void Conditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,

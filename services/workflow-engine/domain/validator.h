@@ -6,14 +6,10 @@
 
 #include "absl/status/status.h"
 #include "services/workflow-engine/domain/expression.h"
+#include "services/workflow-engine/domain/known_names.h"
 #include "tutti/workflow/v1/workflow_spec.pb.h"
 
 namespace tutti::engine {
-
-struct KnownNames {
-  std::set<std::string> agents;  // configured ones; those of the spec itself are added
-  std::set<std::string> tools;
-};
 
 bool IsSignalName(const std::string& name);
 // ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$

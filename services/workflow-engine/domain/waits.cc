@@ -274,7 +274,7 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
                                                           std::string path, std::string key, const Variables& variables,
                                                           Bounds bounds, const StepHistory* known) {
   if (known && !known->child_run_id.empty()) co_return known->child_run_id;
-  ChildPort::Start start{step.workflow(), step.version(), Json(), bounds.priority};
+  ChildPort::Start start{step.workflow(), step.version(), Json(), bounds.priority, {}};
   if (step.has_input()) {
     TUTTI_CO_ASSIGN_OR_RETURN(start.input, deps_.evaluator.Expand(ToJson(step.input()), variables));
   } else {
@@ -282,6 +282,10 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
   }
   TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Barrier());
   TUTTI_CO_RETURN_IF_ERROR(Interrupted(bounds));
+  if (bounds.budget) {
+    TUTTI_CO_RETURN_IF_ERROR(bounds.budget->Check());
+    start.budget = bounds.budget->Left();
+  }
   for (;;) {
     CallContext call = NewCall(bounds);
     Attempt attempt{subject_.run_id, path, key};
@@ -323,14 +327,21 @@ Task<void> Interpreter::GiveUpChild(std::string path, std::string child, Bounds 
 
 Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step,
                                                       std::string path, std::string key, const Variables& variables,
-                                                      Bounds bounds, const StepHistory* known) {
+                                                      Bounds bounds, const StepHistory* known,
+                                                      std::optional<tutti::type::v1::UsageTotals>& used) {
   TUTTI_CO_ASSIGN_OR_RETURN(std::string child, co_await StartChild(step, path, key, variables, bounds, known));
+  auto pay = [&](const ChildPort::Look& look) {
+    if (look.used.ByteSizeLong() == 0) return;
+    used = look.used;
+    if (bounds.budget) bounds.budget->Use(look.used);
+  };
   for (;;) {
     CallContext call = NewCall(bounds);
     auto looked = co_await deps_.effects.children.LookAtChild(call, child);
     if (!looked.ok() && !Passing(looked.status()) && !absl::IsCancelled(looked.status())) co_return looked.status();
-    if (looked.ok() && looked->has_value()) {
-      absl::StatusOr<Json> ended = **std::move(looked);
+    if (looked.ok() && looked->end) {
+      pay(*looked);
+      absl::StatusOr<Json> ended = *std::move(looked->end);
       if (!ended.ok()) co_return Prefix(ended.status(), absl::StrCat("run ", child, ": "));
       JsonRef output = Ref(*std::move(ended));
       if (step.output().empty()) co_return output;
@@ -344,7 +355,10 @@ Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1:
     if (waited.ok()) waited = Interrupted(bounds);
     if (waited.ok()) continue;
     // By a cancel, a timeout, or because what runs beside it has failed.
-    if (!EndsWalk(waited)) co_await GiveUpChild(path, child, bounds);
+    if (!EndsWalk(waited)) {
+      co_await GiveUpChild(path, child, bounds);
+      if (looked.ok()) pay(*looked);  // what is known of it: it may go on to undo what it has done
+    }
     co_return waited;
   }
 }

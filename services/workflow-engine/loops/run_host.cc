@@ -23,7 +23,7 @@ prometheus::Gauge& NewGauge(prometheus::Registry& registry, const char* name, co
 }  // namespace
 
 RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
-                 Evaluator& evaluator, Validate validate, Refresh refresh,
+                 Evaluator& evaluator, Validate validate, Known known, Refresh refresh,
                  const std::shared_ptr<grpc::Channel>& state_channel)
     : options_(std::move(options)),
       serving_(serving),
@@ -32,10 +32,12 @@ RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, Ag
       tools_(tools),
       evaluator_(evaluator),
       validate_(std::move(validate)),
+      known_(std::move(known)),
       refresh_(std::move(refresh)),
       journal_(state_channel, serving.runtime().local_methods, serving.loop(), serving.runtime().clock,
                serving.runtime().timers, serving.tracer(), serving.runtime().rng, serving.log()),
       admission_(serving.loop(), serving.runtime().timers, options_.admission),
+      patterns_(*serving.runtime().metrics),
       claim_wanted_(serving.loop(), 1),
       active_gauge_(NewGauge(*serving.runtime().metrics, "tutti_engine_active_runs", "Runs this engine works on.")),
       waiting_gauge_(

@@ -11,6 +11,7 @@
 #include "runtime/process/service_server.h"
 #include "services/workflow-engine/adapters/grpc_effects.h"
 #include "services/workflow-engine/adapters/journal_client.h"
+#include "services/workflow-engine/adapters/pattern_metrics.h"
 #include "services/workflow-engine/adapters/state_client.h"
 #include "services/workflow-engine/domain/interpreter.h"
 #include "tutti/config/v1/config.pb.h"
@@ -35,10 +36,12 @@ class RunHost {
     Admission::Limits admission;
   };
   using Validate = std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)>;
+  // What Validate knows.
+  using Known = std::function<KnownNames()>;
   // Called before runs are claimed and with each heartbeat: brings what Validate knows up to date.
   using Refresh = std::function<Task<absl::Status>(CallContext&)>;
   RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
-          Evaluator& evaluator, Validate validate, Refresh refresh,
+          Evaluator& evaluator, Validate validate, Known known, Refresh refresh,
           const std::shared_ptr<grpc::Channel>& state_channel);
   ~RunHost();
 
@@ -92,9 +95,12 @@ class RunHost {
   ToolPort& tools_;
   Evaluator& evaluator_;
   const Validate validate_;
+  const Known known_;
   const Refresh refresh_;
   JournalClient journal_;
   Admission admission_;
+  SpecialistRecords specialists_;
+  PatternMetrics patterns_;
   state::InstanceRef instance_;
   bool registered_ = false;
   int64_t claimable_ = 0;

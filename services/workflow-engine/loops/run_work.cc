@@ -194,6 +194,9 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
                        admission_,
                        {agents_, tools_, children, lessons, cache, journal},
                        validate_,
+                       known_,
+                       specialists_,
+                       &patterns_,
                        options_.park_after};
   RunSubject subject;
   subject.run_id = run.run_id();

@@ -13,6 +13,7 @@
 #include "tutti/agent/v1/agent.pb.h"
 #include "tutti/state/v1/journal.pb.h"
 #include "tutti/type/v1/usage.pb.h"
+#include "tutti/workflow/v1/workflow_spec.pb.h"
 
 namespace tutti::engine {
 
@@ -52,12 +53,15 @@ class ChildPort {
     int64_t version = 0;  // 0 is the latest
     Json input;
     int priority = 0;
+    tutti::workflow::v1::StepBudget budget;  // bounds it beside its own
+  };
+  struct Look {
+    std::optional<absl::StatusOr<Json>> end;  // its output or its error; nothing while it goes on
+    tutti::type::v1::UsageTotals used;        // so far
   };
   // The child's run id; the same for every delivery of the attempt.
   virtual Task<absl::StatusOr<std::string>> StartChild(CallContext& call, Attempt attempt, Start start) = 0;
-  // Its output, its error, or nothing while it goes on.
-  virtual Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext& call,
-                                                                                std::string run_id) = 0;
+  virtual Task<absl::StatusOr<Look>> LookAtChild(CallContext& call, std::string run_id) = 0;
   virtual Task<absl::Status> CancelChild(CallContext& call, std::string run_id) = 0;
 };
 

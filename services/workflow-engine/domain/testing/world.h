@@ -30,7 +30,17 @@ using tutti::testing::ManualExecutor;
 using tutti::testing::ManualTime;
 using tutti::workflow::v1::WorkflowSpec;
 
-struct World {
+struct World final : PatternObserver {
+  void Ended(const std::string& kind, bool good, absl::Duration) override {
+    observed.push_back(absl::StrCat(kind, good ? " ended" : " failed"));
+  }
+  void Rounds(const std::string& kind, int rounds, double score) override {
+    observed.push_back(absl::StrCat(kind, " ", rounds, " rounds ", score));
+  }
+  void Judged(bool passed) override { observed.push_back(passed ? "gate passed" : "gate failed"); }
+
+  std::vector<std::string> observed;
+  SpecialistRecords specialists;
   ManualExecutor executor;
   ManualTime time;
   Xoshiro rng{7};
@@ -47,6 +57,8 @@ struct World {
   // Of children, by run id: how they ended.
   std::map<std::string, absl::StatusOr<Json>> children_ended;
   std::vector<std::string> children_started, children_cancelled;
+  std::vector<tutti::workflow::v1::StepBudget> child_budgets;
+  int tokens_per_child = 0;
   std::map<std::string, Json> cache;
   std::vector<std::string> lessons;
   int tokens_per_call = 0;
@@ -111,11 +123,13 @@ class FakeChildren final : public ChildPort {
   Task<absl::StatusOr<std::string>> StartChild(CallContext&, Attempt attempt, Start start) override {
     std::string run_id = absl::StrCat("child-", attempt.idempotency_key);
     world_.children_started.push_back(absl::StrCat(start.workflow, " ", start.input.dump()));
+    world_.child_budgets.push_back(start.budget);
     co_return run_id;
   }
-  Task<absl::StatusOr<std::optional<absl::StatusOr<Json>>>> LookAtChild(CallContext&, std::string run_id) override {
-    std::optional<absl::StatusOr<Json>> out;
-    if (auto it = world_.children_ended.find(run_id); it != world_.children_ended.end()) out = it->second;
+  Task<absl::StatusOr<Look>> LookAtChild(CallContext&, std::string run_id) override {
+    Look out;
+    if (auto it = world_.children_ended.find(run_id); it != world_.children_ended.end()) out.end = it->second;
+    out.used.set_input_tokens(world_.tokens_per_child);
     co_return out;
   }
   Task<absl::Status> CancelChild(CallContext&, std::string run_id) override {
@@ -219,7 +233,10 @@ class InterpreterTest : public ::testing::Test {
     EXPECT_THAT(ValidateSpec(spec, Known(), world_.evaluator), IsOk());
     return spec;
   }
-  static KnownNames Known() { return {{"a", "b", "c", "judge", "boss"}, {"t", "check"}}; }
+  static KnownNames Known() {
+    return {{{"a", "does a"}, {"b", "does b"}, {"c", ""}, {"judge", ""}, {"boss", ""}},
+            {{"t", "a tool"}, {"check", ""}}};
+  }
 
   // Walks until nothing moves any more; keeps going over timers when `advance` is given.
   absl::StatusOr<Json> Walk(const WorkflowSpec& spec, Json input = Json::object(),
@@ -243,6 +260,9 @@ class InterpreterTest : public ::testing::Test {
         admission,
         {agents, tools, children, lessons, cache, journal},
         [this](const WorkflowSpec& proposed) { return ValidateSpec(proposed, Known(), world_.evaluator); },
+        Known,
+        world_.specialists,
+        &world_,
         park_after_};
     RunSubject subject;
     subject.run_id = "run1";
