@@ -2,18 +2,15 @@
 // crashes of the whole suite.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 
 #include <filesystem>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "runtime/json/json.h"
 #include "runtime/status/error.h"
-#include "runtime/status/grpc_status.h"
 #include "runtime/status/testing/matchers.h"
 #include "tests/support/postgres_server.h"
-#include "tests/support/suite_process.h"
+#include "tests/support/runs_fixture.h"
 #include "tutti/workflow/v1/workflow_service.grpc.pb.h"
 
 namespace tutti::testing {
@@ -22,9 +19,8 @@ namespace {
 namespace v1 = tutti::workflow::v1;
 using ::testing::HasSubstr;
 
-class EngineTest : public ::testing::TestWithParam<bool> {
+class EngineTest : public RunsFixture, public ::testing::WithParamInterface<bool> {
  protected:
-  static void SetUpTestSuite() { signal(SIGPIPE, SIG_IGN); }
   void SetUp() override {
     dir_ = NewTempDir("engine");
     SuiteProcess::Options options;
@@ -43,64 +39,11 @@ class EngineTest : public ::testing::TestWithParam<bool> {
     std::filesystem::remove_all(dir_);
   }
 
-  absl::StatusOr<v1::Run> Start(v1::StartRunRequest request, const Json& input = Json::object(), int wait_seconds = 0) {
-    ToProto(input, request.mutable_input());
-    if (wait_seconds > 0) request.mutable_wait_timeout()->set_seconds(wait_seconds);
-    grpc::ClientContext context;
-    v1::StartRunResponse response;
-    absl::Status status = FromGrpc(suite_->runs()->StartRun(&context, request, &response));
-    if (!status.ok()) return status;
-    return response.run();
-  }
-  absl::StatusOr<v1::Run> StartSpec(const std::string& yaml, const Json& input = Json::object(), int wait_seconds = 0) {
-    v1::StartRunRequest request;
-    *request.mutable_spec() = SpecFromYaml(yaml);
-    return Start(std::move(request), input, wait_seconds);
-  }
-  v1::Run Get(const std::string& run_id) {
-    grpc::ClientContext context;
-    v1::GetRunRequest request;
-    request.set_run_id(run_id);
-    v1::GetRunResponse response;
-    EXPECT_TRUE(suite_->runs()->GetRun(&context, request, &response).ok());
-    return response.run();
-  }
-  std::vector<v1::StepRecord> StepsOf(const std::string& run_id) {
-    v1::Run run = Get(run_id);
-    return {run.steps().begin(), run.steps().end()};
-  }
-  template <class Request, class Response>
-  absl::Status Call(grpc::Status (v1::RunService::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                    const Request& request, Response* response = nullptr) {
-    grpc::ClientContext context;
-    Response own;
-    return FromGrpc(((*suite_->runs()).*method)(&context, request, response ? response : &own));
-  }
-  absl::Status Signal(const std::string& run_id, const std::string& name, const Json& payload,
-                      const std::string& sender = "", const std::string& request_id = "") {
-    v1::SignalRunRequest request;
-    request.set_run_id(run_id);
-    request.set_signal(name);
-    request.set_sender(sender);
-    request.set_request_id(request_id);
-    ToProto(payload, request.mutable_payload());
-    return Call(&v1::RunService::Stub::SignalRun, request);
-  }
-  template <class Request>
-  Request For(const std::string& run_id) {
-    Request request;
-    request.set_run_id(run_id);
-    return request;
-  }
-  bool Becomes(const std::string& run_id, v1::RunState state, double seconds = 15) {
-    return Eventually([&] { return Get(run_id).state() == state; }, seconds);
-  }
   static v1::WorkflowSpec Example(const std::string& name) {
     return SpecFromYaml(ReadAll(absl::StrCat(SourceDir(), "/examples/", name, ".yaml")));
   }
 
   std::string dir_;
-  std::unique_ptr<SuiteProcess> suite_;
 };
 
 constexpr char kWaits[] = R"(
@@ -266,15 +209,10 @@ steps:
 }
 
 TEST_P(EngineTest, SubWorkflowsRunAsRunsOfTheirOwn) {
-  auto workflows = v1::WorkflowService::NewStub(suite_->channel());
-  grpc::ClientContext context;
-  v1::CreateWorkflowRequest create;
-  *create.mutable_spec() = SpecFromYaml(
-      "name: child\ninput_schema: {type: object, required: [n]}\nsteps:\n- {id: nap, sleep: {duration: 0.5s}}\n- {id: "
-      "out, "
-      "transform: {value: {twice: '${ .input.n * 2 }'}}}\n");
-  v1::CreateWorkflowResponse created;
-  ASSERT_TRUE(workflows->CreateWorkflow(&context, create, &created).ok());
+  ASSERT_THAT(
+      Apply("name: child\ninput_schema: {type: object, required: [n]}\nsteps:\n- {id: nap, sleep: {duration: 0.5s}}\n- "
+            "{id: out, transform: {value: {twice: '${ .input.n * 2 }'}}}\n"),
+      IsOk());
   auto run = StartSpec(R"(
 name: parent
 steps:
@@ -294,14 +232,9 @@ steps:
 }
 
 TEST_P(EngineTest, ChildrenEndWithTheirParents) {
-  auto workflows = v1::WorkflowService::NewStub(suite_->channel());
   for (const char* yaml : {"name: leaf\nsteps:\n- {id: nap, sleep: {duration: 3600s}}\n",
                            "name: middle\nsteps:\n- {id: child, sub_workflow: {workflow: leaf, input: {}}}\n"}) {
-    grpc::ClientContext context;
-    v1::CreateWorkflowRequest create;
-    *create.mutable_spec() = SpecFromYaml(yaml);
-    v1::CreateWorkflowResponse created;
-    ASSERT_TRUE(workflows->CreateWorkflow(&context, create, &created).ok());
+    ASSERT_THAT(Apply(yaml), IsOk());
   }
   auto child_of = [this](const std::string& run_id) {
     std::string child;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_join.h"
 #include "tests/e2e/state_manager_processes.h"
+#include "tutti/state/v1/context_service.grpc.pb.h"
 #include "tutti/state/v1/memory_service.grpc.pb.h"
 
 namespace tutti::testing {
@@ -215,6 +216,94 @@ TEST_P(StateManagerTest, ASlowWatcherIsSentAwayWithItsTokenAndGoesOn) {
   EXPECT_TRUE(read_all(again).ok());
   ASSERT_EQ(seen.size(), static_cast<size_t>(kEntries));
   for (size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], static_cast<int64_t>(i) + 1);
+}
+
+// The same of contexts: a watcher on any replica sees each version once, and one that stalls goes on after its last.
+TEST_P(StateManagerTest, AContextsWatcherSeesEachVersionOnceOnAnyReplica) {
+  constexpr int kVersions = 40;
+  const std::vector<std::string> flags = {"--state-manager.slowest-reader=1s"};
+  Replica one = NewReplica("one", flags);
+  std::optional<Replica> two;
+  if (GetParam()) two = NewReplica("two", flags);
+  auto writer = v1::ContextService::NewStub(one.channel);
+  auto reader = v1::ContextService::NewStub(two ? two->channel : one.channel);
+  v1::CreateContextRequest create;
+  create.set_context_id("shared");
+  {
+    v1::CreateContextResponse created;
+    grpc::ClientContext context;
+    ASSERT_TRUE(writer->CreateContext(&context, create, &created).ok());
+  }
+  v1::WatchContextRequest watch;
+  watch.set_context_id("shared");
+  grpc::ClientContext slow_context, quick_context;
+  auto slow = reader->WatchContext(&slow_context, watch);
+  std::vector<int64_t> quick_seen, slow_seen;
+  std::thread quick([&] {
+    auto stream = reader->WatchContext(&quick_context, watch);
+    v1::WatchContextResponse change;
+    while (quick_seen.size() < kVersions && stream->Read(&change)) quick_seen.push_back(change.context().version());
+    quick_context.TryCancel();
+    (void)stream->Finish();
+  });
+  for (int version = 2; version <= kVersions; ++version) {
+    v1::UpdateContextRequest update;
+    update.set_context_id("shared");
+    update.set_strategy(v1::MERGE_STRATEGY_OVERWRITE);
+    // Far more than the connection holds for a reader that does not read.
+    update.mutable_document()->set_string_value(std::string(400000, static_cast<char>('a' + version % 26)));
+    v1::UpdateContextResponse updated;
+    grpc::ClientContext context;
+    grpc::Status status = writer->UpdateContext(&context, update, &updated);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    ASSERT_EQ(updated.context().version(), version);
+  }
+  quick.join();
+  auto begin = std::chrono::steady_clock::now();
+  Eventually([&] { return std::chrono::steady_clock::now() - begin > std::chrono::milliseconds(1500); }, 10);
+  v1::WatchContextResponse change;
+  while (slow->Read(&change)) slow_seen.push_back(change.context().version());
+  grpc::Status away = slow->Finish();
+  ASSERT_EQ(away.error_code(), grpc::StatusCode::ABORTED) << away.error_message();
+  ASSERT_LT(slow_seen.size(), static_cast<size_t>(kVersions));
+  EXPECT_NE(away.error_message().find(absl::StrCat("after_version = ", slow_seen.back())), std::string::npos)
+      << away.error_message();
+  watch.set_after_version(slow_seen.back());
+  grpc::ClientContext again_context;
+  auto again = reader->WatchContext(&again_context, watch);
+  while (slow_seen.size() < kVersions && again->Read(&change)) slow_seen.push_back(change.context().version());
+  again_context.TryCancel();
+  (void)again->Finish();
+  for (const auto& seen : {quick_seen, slow_seen}) {
+    ASSERT_EQ(seen.size(), static_cast<size_t>(kVersions));
+    for (size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], static_cast<int64_t>(i) + 1);
+  }
+}
+
+TEST_P(StateManagerTest, MigrationsAreShownAppliedAndRefused) {
+  auto migrate = [&](const std::string& flags) {
+    const std::string store =
+        dsn_.empty() ? "--state-manager.data-dir=" + dir_ + "/new" : "'--state-manager.postgres.dsn=" + dsn_ + "'";
+    return Shell(absl::StrCat(BinDir(), "/tutti-state-manager migrate ", store, " ", flags, " 2>&1"));
+  };
+  auto [shown, showed] = migrate("--dry-run");
+  EXPECT_EQ(showed, 0) << shown;
+  EXPECT_NE(shown.find("would apply 1 "), std::string::npos) << shown;
+  auto [first, applied] = migrate("--to 3");
+  EXPECT_EQ(applied, 0) << first;
+  EXPECT_NE(first.find("applying 1 "), std::string::npos) << "the dry run has applied nothing: " << first;
+  EXPECT_NE(first.find("applying 3 "), std::string::npos) << first;
+  EXPECT_EQ(first.find("applying 4 "), std::string::npos) << first;
+  auto [back, refused] = migrate("--to 2");
+  EXPECT_EQ(refused, 1) << back;
+  auto [unknown, refused_too] = migrate("--to 999");
+  EXPECT_EQ(refused_too, 1) << unknown;
+  auto [no_number, misused] = migrate("--to x");
+  EXPECT_EQ(misused, 2) << no_number;
+  auto [rest, applied_rest] = migrate("");
+  EXPECT_EQ(applied_rest, 0) << rest;
+  EXPECT_EQ(rest.find("applying 3 "), std::string::npos) << rest;
+  EXPECT_EQ(migrate(""), (std::pair<std::string, int>{"nothing to apply\n", 0}));
 }
 
 TEST_P(StateManagerTest, AConfiguredEmbedderFindsByMeaning) {

@@ -19,11 +19,14 @@ void CheckStory(const RunStory& story, const std::function<void(const std::strin
     report("has not ended");
     return;
   }
-  std::vector<std::string> done, undone;
+  std::vector<std::string> standing;  // what was done and can be undone, in its order
+  bool was_undone = false;
+  const bool undoes = story.workflow == "saga" || story.workflow == "craft";
   std::set<int64_t> taken;
   std::set<std::string> completed;
   std::map<std::string, absl::Time> wakes;
   int64_t last = 0;
+  int asked = 0;
   for (const auto& entry : story.journal) {
     if (entry.seq() != ++last) report("entry ", entry.seq(), " stands where ", last, " belongs");
     if (entry.has_step_waiting() && entry.step_waiting().has_wake_time()) {
@@ -32,27 +35,37 @@ void CheckStory(const RunStory& story, const std::function<void(const std::strin
     if (!entry.has_step_completed()) continue;
     const auto& step = entry.step_completed();
     const bool block = engine::IsBlockKind(step.kind());
+    asked += absl::StartsWith(step.path(), "bounded/") && step.kind() == "agent" ? 1 : 0;
     if (!block && !completed.insert(step.path()).second) report(step.path(), " is recorded twice");
     if (step.kind() == "sleep" && FromProto(entry.time()) + story.skew < wakes[step.path()]) {
       report(step.path(), " woke early");
     }
     if (step.signal_seq() > 0 && !taken.insert(step.signal_seq()).second) report("a signal is taken twice");
     size_t undo = step.path().find("/compensate/");
-    if (undo != std::string::npos) {
-      undone.push_back(step.path().substr(0, undo));
-    } else if (step.path() == "one" || absl::EndsWith(step.path(), "/two") || absl::EndsWith(step.path(), "/three")) {
-      done.push_back(step.path());
+    if (undoes && undo != std::string::npos) {
+      was_undone = true;
+      const std::string path = step.path().substr(0, undo);
+      if (standing.empty() || standing.back() != path) {
+        report(path, " was undone, standing were ", absl::StrJoin(standing, " "));
+      } else {
+        standing.pop_back();
+      }
+    } else if (undoes && (step.path() == "one" || absl::EndsWith(step.path(), "/one") ||
+                          absl::EndsWith(step.path(), "/two") || absl::EndsWith(step.path(), "/three"))) {
+      standing.push_back(step.path());
     }
   }
   const auto& finished = story.journal.back().run_finished();
   const bool well = finished.outcome() == tutti::state::v1::OUTCOME_SUCCEEDED;
-  if (story.workflow == "saga") {
-    std::reverse(undone.begin(), undone.end());
-    if (!well && done != undone) {
-      report("done ", absl::StrJoin(done, " "), ", undone in reverse ", absl::StrJoin(undone, " "));
-    }
-    if (well && !undone.empty()) report("ended well and was undone");
-    if (well && story.must_fail) report("should have failed");
+  if (!well && !story.terminated && !standing.empty()) report("stands still: ", absl::StrJoin(standing, " "));
+  if (well && story.must_fail) report("should have failed");
+  if (story.workflow == "saga" && well && was_undone) report("ended well and was undone");
+  if (story.workflow == "craft" && well) {
+    auto output = FromPayload(finished.output());
+    const bool made = output.ok() && (*output)["essay"] == "text" && (*output)["race"] == "x" &&
+                      (*output)["bounded"] == "enough" && standing.size() == 1 && was_undone;
+    if (!made) report("output ", output.ok() ? output->dump() : "?", ", standing ", absl::StrJoin(standing, " "));
+    if (asked > 6) report(asked, " calls within a budget of 6");
   }
   if (story.workflow == "waits" && well) {
     auto output = FromPayload(finished.output());

@@ -15,13 +15,16 @@ struct RunStory {
   // In order, from the first.
   std::vector<tutti::state::v1::JournalEntry> journal;
   bool must_fail = false;
+  // Asked to end at once, without compensations.
+  bool terminated = false;
   // By how much the clocks of those who wrote it may differ.
   absl::Duration skew;
 };
 
 // It has ended; its entries are numbered without gaps; each step is recorded once; no signal is taken twice; no sleep
-// ended early. Of the workflow `saga`, compensations ran in reverse order for exactly what was completed; of `waits`,
-// the signals came in their order.
+// ended early. Of the workflows `saga` and `craft`, compensations ran in reverse order for exactly what was completed
+// and does not stand; of `craft`, the patterns did what they should and the budget held; of `waits`, the signals came
+// in their order.
 void CheckStory(const RunStory& story, const std::function<void(const std::string&)>& problem);
 
 }  // namespace tutti::simulation

@@ -463,6 +463,34 @@ TEST(AdmissionTest, OneTenantsFloodDoesNotStarveAnotherAndPriorityGoesFirst) {
   EXPECT_EQ(admission.waiting(), 0u);
 }
 
+TEST(AdmissionTest, AWorkflowOrATargetAtItsLimitDoesNotBlockOthers) {
+  for (bool by_target : {false, true}) {
+    ManualExecutor executor;
+    ManualTime time;
+    Admission::Limits limits{.total = 10};
+    (by_target ? limits.per_target : limits.per_workflow) = 1;
+    Admission admission(executor, time, limits);
+    std::vector<std::string> order;
+    std::vector<Admission::Permit> permits;
+    Scope scope;
+    auto enter = [&](const char* tenant, const char* what) {
+      Admission::Caller caller;
+      caller.tenant = tenant;
+      (by_target ? caller.target : caller.workflow) = what;
+      scope.Spawn(executor, TakeInto(admission, caller, order, permits, {}));
+      executor.RunUntilIdle();
+    };
+    enter("a", "busy");
+    enter("b", "busy");
+    enter("c", "free");
+    EXPECT_EQ(order, (std::vector<std::string>{"a0", "c0"})) << by_target;
+    permits.erase(permits.begin());
+    executor.RunUntilIdle();
+    EXPECT_EQ(order, (std::vector<std::string>{"a0", "c0", "b0"})) << by_target;
+    permits.clear();
+  }
+}
+
 TEST(AdmissionTest, ManyWhoGaveUpLeaveNothingBehind) {
   ManualExecutor executor;
   ManualTime time;

@@ -11,6 +11,7 @@ namespace tutti::engine {
 bool RetryDecision::ShouldRetry(const absl::Status& error, int attempt) const {
   const auto& retry = step_.retry();
   if (attempt >= std::max(1, retry.max_attempts())) return false;
+  if (ReasonOf(error) == "BUDGET_EXCEEDED") return false;  // what is spent does not come back
   if (retry.retryable_codes().empty()) {
     switch (error.code()) {
       case absl::StatusCode::kUnavailable:

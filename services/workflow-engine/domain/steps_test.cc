@@ -291,11 +291,14 @@ TEST_F(InterpreterTest, ARunHasABudgetOfItsOwn) {
   auto spec = Spec(R"(
 budget: {calls: 3}
 steps:
-- {id: loop, while: {condition: 'true', steps: [{id: ask, agent: {agent: a}}]}}
+- {id: loop, while: {condition: 'true', steps: [{id: ask, agent: {agent: a}, retry: {max_attempts: 9}}]}}
 )");
   EXPECT_THAT(Walk(spec),
               HasCodeAndText(absl::StatusCode::kResourceExhausted, "the run has used 3 of its budget of 3"));
   EXPECT_EQ(world_.calls.size(), 3u);
+  int failures = 0;
+  for (const auto& entry : world_.journal) failures += entry.step_failed().path() == "loop/3/ask" ? 1 : 0;
+  EXPECT_EQ(failures, 1) << "what is spent does not come back by trying again";
   auto timed = Spec("budget: {time: 5s}\nsteps:\n- {id: nap, sleep: {duration: 60s}}\n");
   world_.journal.clear();
   EXPECT_THAT(Walk(timed, Json::object(), absl::Seconds(1)), HasCode(absl::StatusCode::kDeadlineExceeded));

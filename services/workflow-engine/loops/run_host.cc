@@ -237,6 +237,8 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& c
   if (!creating_.contains(run_id)) cancelled_early_.erase(run_id);
   // Without an answer the run may be ours all the same: the next claim brings it.
   if (!answer.ok() || !answer->created()) claim_wanted_.TryPush(true);
+  // Counted at once: the next heartbeat brings the number, and a flood must not come in between.
+  if (answer.ok() && answer->created() && !here) ++claimable_;
   TUTTI_CO_RETURN_IF_ERROR(answer.status());
   if (answer->created() && here && !active_.contains(answer->run().run_id())) {
     if (cancelled) answer->mutable_run()->set_cancel_requested(true);
