@@ -197,6 +197,9 @@ steps:
   ASSERT_THAT(Call(&v1::RunService::Stub::ForkRun, fork, &forked), IsOk());
   ASSERT_THAT(Call(&v1::RunService::Stub::ForkRun, fork, &same), IsOk());
   EXPECT_EQ(forked.run().run_id(), same.run().run_id());
+  const auto [audit, listed] = Shell(
+      absl::StrCat("curl -s '", suite_->http_url(), "/v1/audit/records?action=runs.fork' | grep -o runs/[0-9a-z]*"));
+  EXPECT_EQ(audit, absl::StrCat("runs/", run->run_id(), "\n")) << "once";
   v1::Run ended = WaitForEnd(*suite_, forked.run().run_id(), 15);
   ASSERT_EQ(ended.state(), v1::RUN_STATE_SUCCEEDED) << ended.error().message();
   EXPECT_EQ(ended.forked_from(), run->run_id());

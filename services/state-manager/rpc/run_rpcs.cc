@@ -54,8 +54,10 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, ForkRun) {
   TUTTI_CO_ASSIGN_OR_RETURN(Entries entries,
                             co_await shards_.Of(request.run_id())
                                 .Read<Entries>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(read)));
-  auto body = [&control = control_, fork, entries = std::move(entries)](Transaction& tx, v1::ForkRunResponse& out) {
-    return control.ForkRun(tx, fork, entries, out);
+  v1::AppendAuditRecordRequest note = AuditNote(call, "runs.fork", absl::StrCat("runs/", request.run_id()));
+  auto body = [this, fork, note, entries = std::move(entries)](Transaction& tx, v1::ForkRunResponse& out) {
+    absl::Status done = control_.ForkRun(tx, fork, entries, out);
+    return done.ok() && out.created() ? Note(tx, fork.run().run_id(), note) : done;
   };
   const std::string& run_id = fork.run().run_id();
   TUTTI_CO_ASSIGN_OR_RETURN(response, co_await shards_.Of(run_id).Write<v1::ForkRunResponse>(
@@ -74,19 +76,24 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, GetRun) {
   co_return absl::OkStatus();
 }
 
-// The record of it is written with it: at home in the log itself, elsewhere as a message to it.
+// At home in the log itself, elsewhere as a message to it.
+absl::Status RunStoreRpc::Note(Transaction& tx, const std::string& run_id,
+                               const v1::AppendAuditRecordRequest& note) const {
+  if (shards_.IndexOf(run_id) != 0) return outbox_.Post(tx, 0, Outbox::Kind::kAudit, note.SerializeAsString());
+  v1::AppendAuditRecordResponse noted;
+  return audit_.AppendAuditRecord(tx, note, noted);
+}
+
+// The record of it is written with it.
 template <class Request, class Response>
 Task<absl::Status> RunStoreRpc::Control(CallContext& call, const Request& request, Response& response,
                                         absl::string_view action,
                                         absl::Status (RunControl::*method)(Transaction&, const Request&, Response&)
                                             const) {
   v1::AppendAuditRecordRequest note = AuditNote(call, action, absl::StrCat("runs/", request.run_id()));
-  bool at_home = shards_.IndexOf(request.run_id()) == 0;
-  auto body = [this, request, note, at_home, method](Transaction& tx, Response& out) -> absl::Status {
+  auto body = [this, request, note, method](Transaction& tx, Response& out) -> absl::Status {
     TUTTI_RETURN_IF_ERROR((control_.*method)(tx, request, out));
-    v1::AppendAuditRecordResponse noted;
-    return at_home ? audit_.AppendAuditRecord(tx, note, noted)
-                   : outbox_.Post(tx, 0, Outbox::Kind::kAudit, note.SerializeAsString());
+    return Note(tx, request.run_id(), note);
   };
   auto done = co_await shards_.Of(request.run_id())
                   .template Write<Response>(*call.executor, call.deadline, LaneOf(request.run_id()), std::move(body));

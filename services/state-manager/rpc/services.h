@@ -97,6 +97,8 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
   template <class Request, class Response>
   Task<absl::Status> Control(CallContext& call, const Request& request, Response& response, absl::string_view action,
                              absl::Status (RunControl::*method)(Transaction&, const Request&, Response&) const);
+  // Writes a record of the audit log with what was done to the run.
+  absl::Status Note(Transaction& tx, const std::string& run_id, const v1::AppendAuditRecordRequest& note) const;
   // Creates a run under its request id, which is claimed first where runs are spread; false: another has it.
   Task<absl::StatusOr<bool>> ClaimRequest(CallContext& call, v1::StoredRun& run);
 
@@ -154,8 +156,14 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
   ServerEnv& env_;
   const Shards& shards_;
   WatchHub& hub_;
+  // Runs that nobody works on: as they were a while ago when there are so many that counting them takes long.
+  Task<int64_t> CountClaimable(CallContext& call);
+
   const Leases& leases_;
   const Journal& journal_;
+  int64_t claimable_ = 0;
+  bool counting_ = false;
+  absl::Time count_again_ = absl::InfinitePast();
 };
 
 class ContextRpc final : public v1::ContextService::CallbackService {

@@ -17,7 +17,6 @@ namespace {
   "instances.incarnation = runs.owner_incarnation AND instances.expire_time > $1)"
 
 // Enough to compare with any configured bound, not enough to stall a writer.
-constexpr int64_t kMostCounted = 200000;
 constexpr int64_t kMostClaimed = 1000;
 constexpr size_t kMostPassedOver = 10000;
 // An answer stays below the message limit; the rest comes with the next claim.
@@ -77,8 +76,6 @@ absl::Status Leases::Heartbeat(Transaction& tx, const v1::HeartbeatRequest& requ
     TUTTI_RETURN_IF_ERROR(prolong.BindAll(tx.NowMicros(), instance.name(), instance.incarnation()).Run());
     if (prolong.Changes() == 0) return NotRegistered(instance);
   }
-  TUTTI_ASSIGN_OR_RETURN(int64_t free, CountFree(tx, kMostCounted));
-  response.set_claimable_runs(free);
   {
     Statement lease = tx.Prepare("SELECT lease_duration FROM instances WHERE name = $1");
     lease.Bind(instance.name());

@@ -30,15 +30,15 @@ class Leases {
   // As Woken::next; 1 when it is over.
   absl::StatusOr<int64_t> NextWake(Transaction& tx) const;
 
+  // Runs without a living owner, counted up to a bound.
+  static absl::StatusOr<int64_t> CountFree(Transaction& tx, int64_t most);
+
  private:
   // Tenants with runs that are not waiting and have not ended.
   static absl::StatusOr<std::vector<std::string>> TenantsWithWork(Transaction& tx);
   // Adds up to `most` free runs of one tenant, those of highest priority first, then the oldest.
   absl::Status ClaimOf(Transaction& tx, const v1::ClaimRunsRequest& request, const std::string& tenant, int64_t now,
                        int64_t most, size_t& bytes, v1::ClaimRunsResponse& response) const;
-  // Runs without a living owner, counted up to a bound.
-  static absl::StatusOr<int64_t> CountFree(Transaction& tx, int64_t most);
-
   const Runs& runs_;
 };
 
