@@ -44,7 +44,8 @@ class StateManagerProcesses {
     }
     bool Ready() { return channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(20)); }
   };
-  Replica NewReplica(const std::string& name, const std::vector<std::string>& flags = {}) {
+  // `clock_shift`: by how many seconds its clock differs.
+  Replica NewReplica(const std::string& name, const std::vector<std::string>& flags = {}, int clock_shift = 0) {
     Replica out;
     out.port = FreePorts(1)[0];
     out.log = dir_ + "/" + name + ".log";
@@ -53,14 +54,19 @@ class StateManagerProcesses {
     if (!dsn_.empty()) out.command.push_back("--state-manager.postgres.dsn=" + dsn_);
     for (const auto& dsn : shard_dsns_) out.command.push_back("--state-manager.postgres.shard-dsns=" + dsn);
     out.command.insert(out.command.end(), flags.begin(), flags.end());
+    if (clock_shift != 0) {
+      const std::vector<std::string> shifted = {"/usr/bin/env", "LD_PRELOAD=" TUTTI_SHIFTED_CLOCK,
+                                                absl::StrCat("SHIFTED_CLOCK_SECONDS=", clock_shift)};
+      out.command.insert(out.command.begin(), shifted.begin(), shifted.end());
+    }
     out.Start();
     EXPECT_TRUE(out.Ready()) << ReadAll(out.log);
     return out;
   }
-  v1::InstanceRef Register(Replica& replica, int lease_seconds = 60) {
+  v1::InstanceRef Register(Replica& replica, int lease_seconds = 60, const std::string& name = "e") {
     auto stub = v1::LeaseService::NewStub(replica.channel);
     v1::RegisterInstanceRequest request;
-    request.mutable_instance()->set_name("e");
+    request.mutable_instance()->set_name(name);
     request.mutable_instance()->set_incarnation("1");
     request.mutable_lease_duration()->set_seconds(lease_seconds);
     v1::RegisterInstanceResponse response;

@@ -1,10 +1,14 @@
 // The state-manager as processes of its own: killed under load, and two of them over one database.
+#include <gmock/gmock.h>
+
 #include <atomic>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <thread>
 
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "tests/e2e/state_manager_processes.h"
 #include "tutti/state/v1/context_service.grpc.pb.h"
 #include "tutti/state/v1/memory_service.grpc.pb.h"
@@ -216,6 +220,60 @@ TEST_P(StateManagerTest, ASlowWatcherIsSentAwayWithItsTokenAndGoesOn) {
   EXPECT_TRUE(read_all(again).ok());
   ASSERT_EQ(seen.size(), static_cast<size_t>(kEntries));
   for (size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], static_cast<int64_t>(i) + 1);
+}
+
+// Whose clock says what does not matter: leases begin, hold and end by the database's.
+TEST_P(StateManagerTest, ReplicasWhoseClocksAreHoursApartAgreeOnLeases) {
+  if (!GetParam()) GTEST_SKIP() << "SQLite has one process";
+  Replica right = NewReplica("right"), ahead = NewReplica("ahead", {}, 7200), behind = NewReplica("behind", {}, -7200);
+  auto claim = [](Replica& replica, const v1::InstanceRef& instance) {
+    v1::ClaimRunsRequest request;
+    *request.mutable_instance() = instance;
+    request.set_max_runs(10);
+    v1::ClaimRunsResponse response;
+    grpc::ClientContext context;
+    grpc::Status status = v1::LeaseService::NewStub(replica.channel)->ClaimRuns(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    std::map<std::string, int64_t> epochs;
+    for (const auto& run : response.runs()) epochs[run.run_id()] = run.lease_epoch();
+    return epochs;
+  };
+  auto append = [](Replica& replica, const std::string& run, int64_t epoch) {
+    v1::AppendRequest request = Entry(run, 1);
+    request.set_lease_epoch(epoch);
+    grpc::ClientContext context;
+    auto stream = v1::JournalService::NewStub(replica.channel)->Append(&context);
+    v1::AppendResponse response;
+    EXPECT_TRUE(stream->Write(request) && stream->Read(&response));
+    stream->WritesDone();
+    (void)stream->Finish();
+    return response.status();
+  };
+  auto lasting = Register(ahead, 60, "lasting"), brief = Register(ahead, 1, "brief"),
+       other = Register(behind, 60, "other");
+  CreateRun(behind, "held", lasting);
+  CreateRun(right, "left", brief);
+  EXPECT_EQ(append(behind, "held", 1).code(), 0);
+  // The one that nobody prolongs is free after a second, also where it will not be for two hours; the other is not,
+  // also where its lease seems to have ended two hours ago.
+  std::map<std::string, int64_t> taken;
+  EXPECT_TRUE(Eventually(
+      [&] {
+        taken = claim(behind, other);
+        return !taken.empty();
+      },
+      20));
+  EXPECT_EQ(taken, (std::map<std::string, int64_t>{{"left", 2}}));
+  EXPECT_TRUE(claim(ahead, lasting).count("left") == 0);
+  EXPECT_THAT(append(ahead, "left", 1).message(), ::testing::HasSubstr("leased under epoch 2"));
+  EXPECT_EQ(append(ahead, "left", 2).code(), 0);
+  v1::GetRunRequest get;
+  get.set_run_id("held");
+  v1::GetRunResponse got;
+  grpc::ClientContext context;
+  ASSERT_TRUE(v1::RunStoreService::NewStub(behind.channel)->GetRun(&context, get, &got).ok());
+  EXPECT_LT(std::abs(absl::ToDoubleSeconds(absl::Now() - absl::FromUnixSeconds(got.run().create_time().seconds()))),
+            60);
 }
 
 // The same of contexts: a watcher on any replica sees each version once, and one that stalls goes on after its last.
