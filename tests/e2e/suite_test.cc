@@ -447,6 +447,8 @@ TEST_P(SuiteTest, ContextsMemoriesConversationsAndBudgetsWorkOverRest) {
   EXPECT_THAT(Get("/v1/budgets/tenants/acme"), has(R"("spent":{"nanoUnits":"70"})"));
   // What was administered is on record, with where it came from; the log itself cannot be written from outside.
   EXPECT_THAT(Get("/v1/audit/records?action=memories.forget"), has(R"("origin":"127.0.0.1:)"));
+  EXPECT_THAT(Get("/v1/audit/records?tenant=acme"), has(R"("action":"budgets.set")"));
+  EXPECT_EQ(Get("/v1/audit/records?tenant=other").find("budgets.set"), std::string::npos);
   EXPECT_THAT(Get("/v1/audit:verify"), has(R"("records":"2")"));
   EXPECT_EQ(Get("/v1/audit:verify").find("findings"), std::string::npos);
   EXPECT_THAT(Post("/v1/runs/none:cancel", "{}"), has("404 "));

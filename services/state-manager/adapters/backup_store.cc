@@ -156,6 +156,7 @@ absl::StatusOr<RowCounts> Restore(const tutti::config::v1::StateManager& config,
   }
   if (UsesPostgres(config)) {
     PostgresOptions options = ToPostgresOptions(config);
+    options.statement_timeout = absl::Hours(24);  // whole tables are emptied and counted
     TUTTI_RETURN_IF_ERROR(MigratePostgres(options, MigrationTarget()));
     TUTTI_ASSIGN_OR_RETURN(auto session, PostgresSession::Connect(options.dsn, options));
     TUTTI_RETURN_IF_ERROR(AwaitNobodyServes(*session));

@@ -139,8 +139,9 @@ void PostgresDatabase::Read(ReadOp op) {
   bool posted = readers_->TryPost([this, shared] {
     absl::Status status = absl::UnavailableError("no replica");
     if (replica_pool_ && shared->allow_stale) status = ReadWith(*replica_pool_, *shared);
-    // Without its replica the suite reads on, from the primary.
-    if (absl::IsUnavailable(status)) status = ReadWith(*pool_, *shared);
+    // Without its replica the suite reads on, from the primary; also where the replica has given the read up for what
+    // it had to replay (40001).
+    if (absl::IsUnavailable(status) || absl::IsAborted(status)) status = ReadWith(*pool_, *shared);
     shared->finish(status);
   });
   if (!posted) shared->finish(Busy("reads"));

@@ -169,6 +169,17 @@ class PostgresTest : public StoreFixture {
 };
 INSTANTIATE_TEST_SUITE_P(Store, PostgresTest, ::testing::Values(Engine::kPostgres), EngineName);
 
+TEST_P(PostgresTest, AStatementThatTakesTooLongIsNoOutage) {
+  auto slow = Query<int>([](Transaction& tx, int&) {
+    Statement sleep = tx.Prepare("SELECT 1 FROM pg_sleep(5)");
+    (void)sleep.Step();
+    return sleep.status();
+  });
+  EXPECT_THAT(slow, HasCodeAndText(absl::StatusCode::kUnavailable, "took too long"));
+  EXPECT_EQ(ReasonOf(slow.status()), "STATEMENT_ENDED");
+  EXPECT_GT(Metrics().pool_open.load(), 0) << "the connection is as good as before";
+}
+
 TEST_P(PostgresTest, SeveralMigrateAtOnce) {
   auto name = SharedPostgres()->NewDatabase();
   PostgresOptions options;

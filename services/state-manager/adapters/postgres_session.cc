@@ -41,6 +41,8 @@ struct string_traits<tutti::state_manager::PgParam> {
 namespace tutti::state_manager {
 namespace {
 
+constexpr char kStatementEnded[] = "STATEMENT_ENDED";
+
 // SQLSTATE classes: https://www.postgresql.org/docs/15/errcodes-appendix.html
 absl::Status FromSqlState(const std::string& state, const std::string& text) {
   // 23505: somebody else wrote the row between our look and our write; the next look finds it. 22012: what a statement
@@ -49,6 +51,13 @@ absl::Status FromSqlState(const std::string& state, const std::string& text) {
   if (absl::StartsWith(state, "53") && state != "53300") {
     return Error(absl::StatusCode::kResourceExhausted, "DISK_FULL",
                  absl::StrCat("the database has no room (", text, "); nothing was written. Free space and try again"))
+        .RetryAfter(absl::Seconds(5));
+  }
+  if (state == "57014") {
+    return Error(absl::StatusCode::kUnavailable, kStatementEnded,
+                 absl::StrCat("the database has ended a statement that took too long (", text,
+                              "); what it was part of was not written. The same request may be sent again; raise "
+                              "--state-manager.postgres.statement-timeout if this comes back"))
         .RetryAfter(absl::Seconds(5));
   }
   if (absl::StartsWith(state, "08") || absl::StartsWith(state, "57") || absl::StartsWith(state, "58") ||
@@ -140,7 +149,7 @@ absl::Status PostgresSession::Guard(Body body) {
     return Keep(Away(OneLine(e.what())));
   } catch (const pqxx::sql_error& e) {
     absl::Status status = FromSqlState(e.sqlstate(), OneLine(e.what()));
-    if (absl::IsUnavailable(status)) broken_ = true;
+    if (absl::IsUnavailable(status) && ReasonOf(status) != kStatementEnded) broken_ = true;
     return Keep(status);
   } catch (const std::exception& e) {
     if (connection_ && !connection_->link.is_open()) {

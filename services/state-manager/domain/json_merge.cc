@@ -161,7 +161,13 @@ ViewResult ApplyView(const Json& document, const DocumentView& view,
       Select(document, path, 0, out.document);
     }
   }
-  if (!out.document.is_object()) return out;
+  if (!out.document.is_object()) {
+    if (view.max_bytes > 0 && DumpJson(out.document).size() > static_cast<size_t>(view.max_bytes)) {
+      out.document = Json();
+      out.omitted = {"*"};
+    }
+    return out;
+  }
   struct Candidate {
     std::string key;
     size_t shared, bytes;

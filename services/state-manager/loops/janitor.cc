@@ -163,10 +163,8 @@ Task<absl::Status> Janitor::Sweep() {
                                        limit);
     });
   }
-  work.push_back([this](Transaction& tx, int64_t) -> absl::StatusOr<int64_t> {
-    TUTTI_RETURN_IF_ERROR(store_.memories.TrimChanges(tx));
-    return 0;
-  });
+  work.push_back([this](Transaction& tx, int64_t limit) { return store_.memories.TrimChanges(tx, limit); });
+  work.push_back([this](Transaction& tx, int64_t limit) { return store_.leases.RemoveExpired(tx, limit); });
   if (shards_.spread()) {
     work.push_back([this](Transaction& tx, int64_t limit) { return store_.outbox.TrimInbox(tx, limit); });
   }
@@ -234,9 +232,10 @@ Task<absl::Status> Janitor::ExpireWorking() {
 
 Task<absl::Status> Janitor::CollectPayloads() {
   using Hashes = std::vector<std::string>;
+  std::string after;
   for (size_t found = kBatch; found == kBatch && !stop_.stop_requested();) {
-    auto find = [](Transaction& tx, Hashes& out) {
-      auto unused = Payloads::FindUnused(tx, kBatch);
+    auto find = [after](Transaction& tx, Hashes& out) {
+      auto unused = Payloads::FindUnused(tx, after, kBatch);
       if (unused.ok()) out = *std::move(unused);
       return unused.status();
     };
@@ -244,6 +243,7 @@ Task<absl::Status> Janitor::CollectPayloads() {
                               co_await access_.Read<Hashes>(executor_, absl::InfiniteFuture(), false, std::move(find)));
     found = unused.size();
     if (unused.empty()) break;
+    after = unused.back();
     auto remove = [unused](Transaction& tx, int&) { return Payloads::Remove(tx, unused).status(); };
     auto removed =
         co_await access_.Write<int>(executor_, absl::InfiniteFuture(), LaneOf("payloads"), std::move(remove));

@@ -1,5 +1,6 @@
 #include "services/state-manager/rpc/audit_note.h"
 
+#include "absl/strings/strip.h"
 #include "runtime/text/utf8.h"
 
 namespace tutti::state_manager {
@@ -15,8 +16,13 @@ bool IsRefusal(absl::StatusCode code) {
 
 }  // namespace
 
+std::string TenantOfScope(absl::string_view scope) {
+  if (!absl::ConsumePrefix(&scope, "tenants/")) return "";
+  return std::string(scope.substr(0, scope.find('/')));
+}
+
 tutti::state::v1::AppendAuditRecordRequest AuditNote(const CallContext& call, absl::string_view action,
-                                                     absl::string_view resource) {
+                                                     absl::string_view resource, absl::string_view tenant) {
   tutti::state::v1::AppendAuditRecordRequest out;
   auto* record = out.mutable_record();
   record->set_actor(call.actor);
@@ -24,6 +30,7 @@ tutti::state::v1::AppendAuditRecordRequest AuditNote(const CallContext& call, ab
   record->set_action(std::string(action));
   record->set_resource(std::string(Utf8Prefix(resource, kMaxResource)));
   record->set_outcome("ok");
+  record->set_tenant(std::string(Utf8Prefix(tenant, kMaxResource)));
   return out;
 }
 

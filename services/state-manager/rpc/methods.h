@@ -42,7 +42,7 @@ namespace tutti::state_manager {
 // name is the pieces that follow.
 #define TUTTI_AUDITED_METHOD(Class, Service, Name, lane, action, ...)                                             \
   TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                      \
-    v1::AppendAuditRecordRequest note = AuditNote(call, action, absl::StrCat(__VA_ARGS__));                       \
+    v1::AppendAuditRecordRequest note = AuditNote(call, action, absl::StrCat(__VA_ARGS__), TenantOf(request));    \
     auto body = [&area = area_, &audit = audit_, request, note](Transaction& tx, v1::Name##Response& out) {       \
       absl::Status done = area.Name(tx, request, out);                                                            \
       v1::AppendAuditRecordResponse noted;                                                                        \

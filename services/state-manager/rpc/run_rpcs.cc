@@ -77,8 +77,13 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, GetRun) {
 }
 
 // At home in the log itself, elsewhere as a message to it.
-absl::Status RunStoreRpc::Note(Transaction& tx, const std::string& run_id,
-                               const v1::AppendAuditRecordRequest& note) const {
+absl::Status RunStoreRpc::Note(Transaction& tx, const std::string& run_id, v1::AppendAuditRecordRequest note) const {
+  {
+    Statement row = tx.Prepare("SELECT tenant FROM runs WHERE run_id = $1");
+    row.Bind(run_id);
+    if (row.Step()) note.mutable_record()->set_tenant(row.Text(0));
+    TUTTI_RETURN_IF_ERROR(row.status());
+  }
   if (shards_.IndexOf(run_id) != 0) return outbox_.Post(tx, 0, Outbox::Kind::kAudit, note.SerializeAsString());
   v1::AppendAuditRecordResponse noted;
   return audit_.AppendAuditRecord(tx, note, noted);

@@ -98,7 +98,7 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
   Task<absl::Status> Control(CallContext& call, const Request& request, Response& response, absl::string_view action,
                              absl::Status (RunControl::*method)(Transaction&, const Request&, Response&) const);
   // Writes a record of the audit log with what was done to the run.
-  absl::Status Note(Transaction& tx, const std::string& run_id, const v1::AppendAuditRecordRequest& note) const;
+  absl::Status Note(Transaction& tx, const std::string& run_id, v1::AppendAuditRecordRequest note) const;
   // Creates a run under its request id, which is claimed first where runs are spread; false: another has it.
   Task<absl::StatusOr<bool>> ClaimRequest(CallContext& call, v1::StoredRun& run);
 

@@ -124,8 +124,8 @@ TUTTI_AUDITED_METHOD(MemoryRpc, MemoryService, DeleteMemory, request.memory_id()
 
 // In batches, between which other writers have their turn; the record comes with the first, the scrubbing at the end.
 TUTTI_STORE_ENTRY_(MemoryRpc, MemoryService, ForgetMemories) {
-  v1::AppendAuditRecordRequest note =
-      AuditNote(call, "memories.forget", absl::StrCat("tenants/", request.filter().tenant(), "/memories"));
+  v1::AppendAuditRecordRequest note = AuditNote(
+      call, "memories.forget", absl::StrCat("tenants/", request.filter().tenant(), "/memories"), TenantOf(request));
   *note.mutable_record()->mutable_details() = FilterDetails(request);
   for (bool first = true, more = true; more; first = false) {
     auto body = [&area = area_, &audit = audit_, request, note, first](Transaction& tx,

@@ -17,6 +17,7 @@ constexpr size_t kMaxText = 500;
 constexpr size_t kMaxDetails = 16384;
 constexpr int kVerifyPage = 5000;
 constexpr int kMaxFindings = 100;
+constexpr size_t kPageBytes = size_t{2} << 20;
 
 #define TUTTI_AUDIT_COLUMNS \
   "SELECT seq, time, tenant, actor, action, resource, origin, outcome, details, hash FROM audit_log "
@@ -112,7 +113,11 @@ absl::Status AuditLog::ListAuditRecords(Transaction& tx, const v1::ListAuditReco
                  "ORDER BY seq LIMIT $8");
   rows.BindAll(request.after_seq(), request.tenant(), request.actor(), request.action(), request.resource(),
                ToMicros(request.start_time()), ToMicros(request.end_time()), page);
-  while (rows.Step()) *response.add_records() = FromRow(rows);
+  size_t bytes = 0;
+  while (bytes <= kPageBytes && rows.Step()) {
+    *response.add_records() = FromRow(rows);
+    bytes += response.records().rbegin()->ByteSizeLong();
+  }
   return rows.status();
 }
 
@@ -150,7 +155,10 @@ absl::Status AuditLog::VerifyAuditLog(Transaction& tx, const v1::VerifyAuditLogR
         find(expected, absl::StrCat("records ", expected, " to ", record.seq() - 1, " are missing"));
       }
       if (AuditHash(previous, record, rows.Int(1), rows.Text(8)) != hash && record.seq() == expected) {
-        find(record.seq(), "the record was altered, or put in another one's place");
+        find(record.seq(),
+             absl::StrCat(
+                 "the record was altered, or put in another one's place",
+                 expected > 1 ? absl::StrCat("; or record ", expected - 1, " was, together with its hash") : ""));
       }
       if (rows.Int(1) < last_time) find(record.seq(), "the record is older than the one before it");
       if (request.known_seq() == record.seq() && !request.known_hash().empty() &&

@@ -14,6 +14,7 @@ namespace tutti::state_manager {
 namespace {
 
 constexpr size_t kMaxDocument = size_t{4} << 20;
+constexpr size_t kMaxMessage = size_t{6} << 20;
 constexpr int kMaxTags = 16;
 constexpr size_t kMaxTaggedFields = 1000;
 constexpr size_t kMaxViews = 1000;
@@ -61,9 +62,18 @@ void MergeTags(const TagMap& tags, Json& into) {
   }
 }
 
-absl::Status CheckDocument(const std::string& text) {
-  if (text.size() <= kMaxDocument) return absl::OkStatus();
-  return Invalid("document", absl::StrCat("would have ", text.size(), " bytes; at most ", kMaxDocument));
+absl::Status CheckDocument(const Json& document) {
+  const size_t bytes = DumpJson(document).size();
+  if (bytes > kMaxDocument) {
+    return Invalid("document", absl::StrCat("would have ", bytes, " bytes; at most ", kMaxDocument));
+  }
+  // As a message, lists of small numbers take several times the room.
+  if (bytes <= kMaxMessage / 8) return absl::OkStatus();
+  google::protobuf::Value message;
+  ToProto(document, &message);
+  if (message.ByteSizeLong() <= kMaxMessage) return absl::OkStatus();
+  return Invalid("document",
+                 absl::StrCat("would have ", message.ByteSizeLong(), " bytes as a message; at most ", kMaxMessage));
 }
 
 Json ViewToJson(const v1::ContextView& view) {
@@ -170,7 +180,6 @@ absl::StatusOr<Contexts::Version> Contexts::LoadVersion(Transaction& tx, const R
 absl::Status Contexts::InsertVersion(Transaction& tx, const v1::Context& context, const std::string& strategy,
                                      const Json& document) const {
   std::string text = DumpJson(document);
-  TUTTI_RETURN_IF_ERROR(CheckDocument(text));
   TUTTI_ASSIGN_OR_RETURN(std::string cell,
                          payloads_.Put(tx, OwnerOf(context.context_id()), FieldOf(context.version()), text));
   return tx
@@ -191,7 +200,7 @@ absl::Status Contexts::CreateContext(Transaction& tx, const v1::CreateContextReq
   TUTTI_RETURN_IF_ERROR(CheckLabels("labels", request.labels()));
   TUTTI_RETURN_IF_ERROR(CheckTags(request.field_tags()));
   Json document = request.has_document() ? ToJson(request.document()) : Json::object();
-  TUTTI_RETURN_IF_ERROR(CheckDocument(DumpJson(document)));
+  TUTTI_RETURN_IF_ERROR(CheckDocument(document));
   if (JsonDepth(DumpJson(document)) > kMaxJsonDepth) {
     return Invalid("document", absl::StrCat("nests deeper than ", kMaxJsonDepth, " levels"));
   }
@@ -320,7 +329,7 @@ absl::Status Contexts::UpdateContext(Transaction& tx, const v1::UpdateContextReq
     default:
       merged = DeepMerge(newest.document, given);
   }
-  TUTTI_RETURN_IF_ERROR(CheckDocument(DumpJson(merged)));
+  TUTTI_RETURN_IF_ERROR(CheckDocument(merged));
   if (JsonDepth(DumpJson(merged)) > kMaxJsonDepth) {
     return Invalid("document", absl::StrCat("would nest deeper than ", kMaxJsonDepth, " levels"));
   }

@@ -96,6 +96,7 @@ void Journal::Advance(Head& head, const v1::JournalEntry& entry) {
     head.ended = true;
     head.turned = true;
     head.status = StatusOf(entry.run_finished().outcome());
+    // By its owner's clock; no run ends before it was created, which the database's clock says.
     head.end_time = std::max<int64_t>(1, time);
     head.error_code = entry.run_finished().has_error() ? entry.run_finished().error().code() : 0;
   }
@@ -191,7 +192,8 @@ absl::Status Journal::WriteOneByOne(Transaction& tx, const Heads& heads, const B
     if (head.turned) sql = TUTTI_MOVE_HEAD TUTTI_ADD_USAGE ", status = $12, start_time = $13" TUTTI_AS_SEEN;
     if (head.ended) {
       sql = TUTTI_MOVE_HEAD TUTTI_ADD_USAGE
-          ", status = $12, start_time = $13, output = $14, error = $15, error_code = $16, end_time = $17" TUTTI_AS_SEEN;
+          ", status = $12, start_time = $13, output = $14, error = $15, error_code = $16, end_time = CASE WHEN $17 > "
+          "create_time THEN $17 ELSE create_time END" TUTTI_AS_SEEN;
     }
     Statement update = tx.Prepare(sql);
     update.BindAll(run_id, head.last_seq, head.last_writer_seq, head.progress, head.lease_epoch, head.seen_seq,
@@ -247,7 +249,8 @@ constexpr char kMoveHeads[] = TUTTI_MOVE_HEADS TUTTI_FROM_HEADS TUTTI_HEADS_AS T
 constexpr char kChangeRuns[] = TUTTI_MOVE_HEADS
     ", calls = runs.calls + h.calls, input_tokens = runs.input_tokens + h.input_tokens, output_tokens = "
     "runs.output_tokens + h.output_tokens, cost_nano_units = runs.cost_nano_units + h.cost_nano_units, status = "
-    "h.status, start_time = h.start_time, end_time = h.end_time, error_code = CASE WHEN h.end_time = 0 THEN "
+    "h.status, start_time = h.start_time, end_time = CASE WHEN h.end_time = 0 OR h.end_time > runs.create_time THEN "
+    "h.end_time ELSE runs.create_time END, error_code = CASE WHEN h.end_time = 0 THEN "
     "runs.error_code ELSE h.error_code END, output = CASE WHEN h.end_time = 0 THEN runs.output ELSE NULLIF(h.output, "
     "''::bytea) END, error = CASE WHEN h.end_time = 0 THEN runs.error ELSE NULLIF(h.error, ''::bytea) "
     "END" TUTTI_FROM_HEADS

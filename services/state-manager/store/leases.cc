@@ -57,6 +57,15 @@ absl::Status Leases::Rejoin(Transaction& tx, const v1::RegisterInstanceRequest& 
   return join.Changes() > 0 ? absl::OkStatus() : NotRegistered(request.instance());
 }
 
+absl::StatusOr<int64_t> Leases::RemoveExpired(Transaction& tx, int64_t limit) const {
+  constexpr int64_t kDay = int64_t{24} * 3600 * 1000000;
+  Statement remove = tx.Prepare(
+      "DELETE FROM instances WHERE name IN (SELECT name FROM instances WHERE expire_time < $1 LIMIT $2) AND "
+      "expire_time < $1");
+  TUTTI_RETURN_IF_ERROR(remove.BindAll(tx.NowMicros() - kDay, limit).Run());
+  return remove.Changes();
+}
+
 absl::StatusOr<int64_t> Leases::CountFree(Transaction& tx, int64_t most) {
   Statement free = tx.Prepare("SELECT count(*) FROM (SELECT 1 FROM runs WHERE " TUTTI_TO_WORK_ON
                               " AND " TUTTI_NO_LIVING_OWNER " LIMIT $2) AS counted");

@@ -30,6 +30,8 @@ class Leases {
   // As Woken::next; 1 when it is over.
   absl::StatusOr<int64_t> NextWake(Transaction& tx) const;
 
+  // Removes engines whose leases ended a day ago; how many.
+  absl::StatusOr<int64_t> RemoveExpired(Transaction& tx, int64_t limit) const;
   // Runs without a living owner, counted up to a bound.
   static absl::StatusOr<int64_t> CountFree(Transaction& tx, int64_t most);
 

@@ -250,12 +250,14 @@ TEST_P(LedgerTest, ReportsByLevelTimeAndLabel) {
   spend("3", "tenants/ab", 5, "x");
   time_.Advance(absl::Hours(1));
   spend("4", "tenants/a/projects/p/runs/r", 30, "y");
-  auto report = [&](const std::string& scope, int level, const std::string& label, int64_t from = 0) {
+  auto report = [&](const std::string& scope, int level, const std::string& label, int64_t from = 0,
+                    int64_t until = 0) {
     v1::ReportSpendingRequest request;
     request.set_scope(scope);
     request.set_level(level);
     request.set_label(label);
     request.mutable_start_time()->set_seconds(from);
+    if (until > 0) request.mutable_end_time()->set_seconds(until);
     std::string out;
     auto answer = Read(store_->ledger, &Ledger::ReportSpending, request);
     for (const auto& row : answer->rows()) {
@@ -266,6 +268,9 @@ TEST_P(LedgerTest, ReportsByLevelTimeAndLabel) {
   EXPECT_EQ(report("", 1, ""), "tenants/a=60 tenants/ab=5 ");
   EXPECT_EQ(report("tenants/a", 2, ""), "tenants/a/projects/p=40 tenants/a/projects/q=20 ");
   EXPECT_EQ(report("", 0, "team"), "y=50 x=15 ");
+  const int64_t later = Number("SELECT max(end_time) FROM reservations") / 1000000 - 1800;
+  EXPECT_EQ(report("", 1, "", later), "tenants/a=30 ");
+  EXPECT_EQ(report("", 1, "", 0, later), "tenants/a=30 tenants/ab=5 ");
 
   v1::ReportSpendingRequest request;
   request.set_level(2);

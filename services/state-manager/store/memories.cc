@@ -19,6 +19,7 @@
 namespace tutti::state_manager {
 namespace {
 
+constexpr size_t kPageBytes = size_t{2} << 20;
 constexpr int64_t kScrubbedPages = 256;  // of a slice: some milliseconds
 constexpr int kMaxTags = 32;
 constexpr int64_t kMinute = int64_t{60} * 1000 * 1000;
@@ -277,13 +278,15 @@ absl::Status Memories::ListMemories(Transaction& tx, const v1::ListMemoriesReque
   rows.BindAll(before, page + 1);
   where.Bind(rows);
   int64_t last = 0;
+  size_t bytes = 0;
   while (rows.Step()) {
-    if (response.memories_size() == page) {
+    if (response.memories_size() == page || bytes > kPageBytes) {
       response.set_next_page_token(EncodePageToken(absl::StrCat(last), bound_to));
       break;
     }
     last = rows.Int(11);
     TUTTI_ASSIGN_OR_RETURN(*response.add_memories(), FromRow(rows));
+    bytes += response.memories().rbegin()->ByteSizeLong();
   }
   return rows.status();
 }
@@ -397,8 +400,11 @@ absl::StatusOr<int64_t> Memories::ForgetWorking(Transaction& tx, const std::vect
   return static_cast<int64_t>(gone.size());
 }
 
-absl::Status Memories::TrimChanges(Transaction& tx) const {
-  return tx.Prepare("DELETE FROM memory_changes WHERE time < $1").BindAll(tx.NowMicros() - kKeepChanges).Run();
+absl::StatusOr<int64_t> Memories::TrimChanges(Transaction& tx, int64_t limit) const {
+  Statement trim = tx.Prepare(
+      "DELETE FROM memory_changes WHERE change IN (SELECT change FROM memory_changes WHERE time < $1 LIMIT $2)");
+  TUTTI_RETURN_IF_ERROR(trim.BindAll(tx.NowMicros() - kKeepChanges, limit).Run());
+  return trim.Changes();
 }
 
 }  // namespace tutti::state_manager

@@ -56,13 +56,13 @@ class Memories {
   absl::StatusOr<std::vector<std::string>> WorkingRuns(Transaction& tx, const std::string& after, int64_t limit) const;
   absl::StatusOr<int64_t> ForgetWorking(Transaction& tx, const std::vector<std::string>& run_ids, int64_t limit) const;
   // Removes changes that every replica has long taken over.
-  absl::Status TrimChanges(Transaction& tx) const;
+  absl::StatusOr<int64_t> TrimChanges(Transaction& tx, int64_t limit) const;
   // Brings the index up to what is committed.
   absl::Status SyncIndex(Transaction& tx) const;
   // The same, unless nobody has searched yet.
   absl::Status SyncIndexIfLoaded(Transaction& tx) const;
   // A slice of the index's own work; true when more is to do.
-  bool MaintainIndex() const { return index_.Maintain(256); }
+  bool MaintainIndex() const { return index_.Maintain(16); }
 
  private:
   struct Condition;

@@ -222,6 +222,15 @@ absl::Status Memories::KeepRareTerms(Transaction& tx, std::vector<std::string>& 
       row.Bind(term);
       if (row.Step()) memories = row.Int(0);
       TUTTI_RETURN_IF_ERROR(row.status());
+      if (memories == 0) {
+        // The index has words without their marks and capitals, and parts of what we take for one: it finds them by
+        // its own rules.
+        Statement match = tx.Prepare(
+            "SELECT count(*) FROM (SELECT 1 FROM memories_text WHERE memories_text MATCH $1 LIMIT $2) AS found");
+        match.BindAll(Joined({term}, "\"", " OR "), kMostRanked + 1);
+        if (match.Step()) memories = match.Int(0);
+        TUTTI_RETURN_IF_ERROR(match.status());
+      }
       if (memories > kMostRanked) {
         MutexLock lock(words_mutex_);
         if (common_words_.size() >= kMaxWordsKept) common_words_.clear();

@@ -61,6 +61,27 @@ class MemoryTest : public StoreFixture {
 };
 TUTTI_ON_ALL_ENGINES(MemoryTest);
 
+// Words are found without regard to capitals and marks, in any script, also where rarer ones decide.
+TEST_P(MemoryTest, WordsOfAnyLanguageAreFound) {
+  ASSERT_THAT(Remember("Rechnung Schmidt"), IsOk());
+  ASSERT_THAT(Remember("Rechnung Übung don’t"), IsOk());
+  ASSERT_THAT(Remember("Rechnung Москва"), IsOk());
+  auto best = [&](const std::string& query) {
+    auto found = Search(query, "a", [](v1::SearchMemoriesRequest& request) {
+      request.mutable_weights()->set_relevance(1);
+      request.mutable_weights()->set_recency(0);
+      request.mutable_weights()->set_importance(0);
+    });
+    for (const auto& hit : found.hits()) {
+      if (hit.text_relevance() == 1) return hit.memory().content();
+    }
+    return std::string();
+  };
+  EXPECT_EQ(best("rechnung übung"), "Rechnung Übung don’t");
+  EXPECT_EQ(best("rechnung москва"), "Rechnung Москва");
+  EXPECT_EQ(best("Rechnung Schmidt"), "Rechnung Schmidt");
+}
+
 TEST_P(MemoryTest, FindsByTextAndByLikenessAndSaysWhy) {
   ASSERT_THAT(Remember("The customer in Berlin prefers invoices in German."), IsOk());
   ASSERT_THAT(Remember("Deployments happen on Tuesdays."), IsOk());

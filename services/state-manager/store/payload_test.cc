@@ -32,7 +32,7 @@ class PayloadTest : public StoreFixture {
   }
   absl::Status Collect(int64_t* removed) {
     auto answer = Transact<int64_t>([&](Transaction& tx, int64_t& out) {
-      auto unused = Payloads::FindUnused(tx, 1000);
+      auto unused = Payloads::FindUnused(tx, "", 1000);
       if (!unused.ok()) return unused.status();
       auto count = Payloads::Remove(tx, *unused);
       if (count.ok()) out = *count;
@@ -80,12 +80,11 @@ TEST_P(PayloadTest, WhatNobodyRefersToIsCollectedAndNothingElse) {
   int64_t removed = 0;
   auto retire = [&] {
     return Transact<int64_t>([&](Transaction& tx, int64_t& out) {
-      auto count = store_->runs.RemoveEnded(tx, "SUCCEEDED", tx.NowMicros(), 10);
+      auto count = store_->runs.RemoveEnded(tx, "SUCCEEDED", tx.NowMicros() + 1, 10);
       if (count.ok()) out = *count;
       return count.status();
     });
   };
-  // The entries' times are 0 in this test: ended long ago.
   EXPECT_EQ(*retire(), 1);
   ASSERT_THAT(Collect(&removed), IsOk());
   EXPECT_EQ(removed, 0) << "just used: somebody may be about to refer to it";

@@ -78,12 +78,12 @@ absl::Status Payloads::Share(Transaction& tx, absl::string_view from, absl::stri
       .Run();
 }
 
-absl::StatusOr<std::vector<std::string>> Payloads::FindUnused(Transaction& tx, int64_t limit) {
+absl::StatusOr<std::vector<std::string>> Payloads::FindUnused(Transaction& tx, const std::string& after,
+                                                              int64_t limit) {
   Statement rows = tx.Prepare(
-      "SELECT p.hash FROM payloads p WHERE p.last_use_time < $1 AND NOT EXISTS (SELECT 1 FROM payload_refs r WHERE "
-      "r.hash = "
-      "p.hash) LIMIT $2");
-  rows.BindAll(tx.NowMicros() - kGrace, limit);
+      "SELECT p.hash FROM payloads p WHERE p.hash > $3 AND p.last_use_time < $1 AND NOT EXISTS (SELECT 1 FROM "
+      "payload_refs r WHERE r.hash = p.hash) ORDER BY p.hash LIMIT $2");
+  rows.BindAll(tx.NowMicros() - kGrace, limit, SqlArg::Bytes(after));
   std::vector<std::string> out;
   while (rows.Step()) out.push_back(rows.Bytes(0));
   TUTTI_RETURN_IF_ERROR(rows.status());

@@ -30,8 +30,9 @@ class Payloads {
   static absl::Status Forget(Transaction& tx, absl::string_view owner);
   // The same payloads for another owner: a fork copies references, not contents.
   static absl::Status Share(Transaction& tx, absl::string_view from, absl::string_view to);
-  // Up to `limit` payloads (hashes) that nobody refers to; found by a read, so that writers do not wait for the search.
-  static absl::StatusOr<std::vector<std::string>> FindUnused(Transaction& tx, int64_t limit);
+  // Up to `limit` payloads that nobody refers to, by their hashes, from the one after `after`; found by a read, so that
+  // writers do not wait for the search.
+  static absl::StatusOr<std::vector<std::string>> FindUnused(Transaction& tx, const std::string& after, int64_t limit);
   // Removes those of them that are still unused; how many.
   static absl::StatusOr<int64_t> Remove(Transaction& tx, const std::vector<std::string>& unused);
 

@@ -315,7 +315,7 @@ TEST_P(StoreTest, ALongRunIsRemovedInSlices) {
   int rounds = 0;
   for (int64_t removed = 10; removed == 10; ++rounds) {
     auto batch = Transact<int64_t>([&](Transaction& tx, int64_t& out) {
-      auto count = store_->runs.RemoveEnded(tx, "SUCCEEDED", tx.NowMicros(), 10);
+      auto count = store_->runs.RemoveEnded(tx, "SUCCEEDED", tx.NowMicros() + 1, 10);
       if (count.ok()) out = *count;
       return count.status();
     });
@@ -333,6 +333,86 @@ TEST_P(StoreTest, ALongRunIsRemovedInSlices) {
   EXPECT_GT(rounds, 1);
   for (const char* table : {"runs", "journal", "usage"})
     EXPECT_EQ(Number(absl::StrCat("SELECT count(*) FROM ", table)), 0) << table;
+}
+
+TEST_P(StoreTest, RetentionGoesByAgeAndStatus) {
+  auto engine = Register("e", "1");
+  auto end = [&](const std::string& run, v1::Outcome outcome) {
+    ASSERT_THAT(Create(run, &engine), IsOk());
+    auto entries = Entries(run, 1, 1, 1, /*finish=*/true);
+    auto& last = *entries.mutable_entries()->rbegin();
+    last.mutable_run_finished()->set_outcome(outcome);
+    // Its owner's clock is a year behind: it has not ended before it was created all the same.
+    last.mutable_time()->set_seconds(absl::ToUnixSeconds(time_.Now()) - 365 * 86400);
+    ASSERT_THAT(Append(entries), IsOk());
+  };
+  end("old", v1::OUTCOME_SUCCEEDED);
+  end("old-failed", v1::OUTCOME_FAILED);
+  ASSERT_THAT(Create("open", &engine), IsOk());
+  time_.Advance(absl::Hours(2));
+  auto engine_again = Register("e", "1");
+  engine = engine_again;
+  end("young", v1::OUTCOME_SUCCEEDED);
+  auto removed = Transact<int64_t>([&](Transaction& tx, int64_t& out) {
+    auto count = store_->runs.RemoveEnded(tx, "SUCCEEDED", tx.NowMicros() - int64_t{3600} * 1000000, 10);
+    if (count.ok()) out = *count;
+    return count.status();
+  });
+  ASSERT_THAT(removed, IsOk());
+  EXPECT_EQ(*removed, 1);
+  EXPECT_EQ(Number("SELECT count(*) FROM runs WHERE run_id = 'old'"), 0);
+  EXPECT_EQ(Number("SELECT count(*) FROM runs WHERE run_id IN ('old-failed', 'open', 'young')"), 3);
+  EXPECT_EQ(Number("SELECT count(*) FROM runs WHERE end_time > 0 AND end_time < create_time"), 0);
+}
+
+TEST_P(StoreTest, EnginesThatAreLongGoneAreForgotten) {
+  Register("gone", "1");
+  time_.Advance(absl::Hours(30));
+  Register("alive", "1");
+  auto removed = Transact<int64_t>([&](Transaction& tx, int64_t& out) {
+    auto count = store_->leases.RemoveExpired(tx, 10);
+    if (count.ok()) out = *count;
+    return count.status();
+  });
+  ASSERT_THAT(removed, IsOk());
+  EXPECT_EQ(*removed, 1);
+  EXPECT_EQ(Number("SELECT count(*) FROM instances WHERE name = 'alive'"), 1);
+}
+
+// What people read with SQL.
+TEST_P(StoreTest, TheViewOfStepsTellsHowEachStands) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r", &engine), IsOk());
+  v1::AppendRequest request;
+  request.set_run_id("r");
+  request.set_lease_epoch(1);
+  request.set_writer_seq(1);
+  int64_t second = 0;
+  auto add = [&]() -> v1::JournalEntry& {
+    auto& entry = *request.add_entries();
+    entry.mutable_time()->set_seconds(1700000000 + ++second);
+    return entry;
+  };
+  for (const char* path : {"retried", "done", "failed", "waits"}) {
+    add().mutable_step_started()->set_path(path);
+    if (std::string(path) == "waits") continue;
+    auto& failed = *add().mutable_step_failed();
+    failed.set_path(path);
+    failed.set_attempt(1);
+    failed.mutable_error()->set_code(14);
+  }
+  add().mutable_step_started()->set_path("retried");
+  add().mutable_step_completed()->set_path("done");
+  add().mutable_step_waiting()->set_path("waits");
+  ASSERT_THAT(Append(request), IsOk());
+  auto count = [&](const std::string& where) { return Number("SELECT count(*) FROM steps WHERE " + where); };
+  EXPECT_EQ(count("run_id = 'r'"), 4);
+  EXPECT_EQ(count("step_path = 'retried' AND status = 'RUNNING' AND end_time IS NULL AND error_code = 0"), 1);
+  EXPECT_EQ(count("step_path = 'waits' AND status = 'RUNNING' AND end_time IS NULL AND error_code = 0"), 1);
+  EXPECT_EQ(count("step_path = 'done' AND status = 'COMPLETED' AND end_time IS NOT NULL AND error_code = 0"), 1);
+  EXPECT_EQ(count("step_path = 'failed' AND status = 'FAILED' AND end_time IS NOT NULL AND error_code = 14"), 1);
+  EXPECT_EQ(Number("SELECT count(*) FROM agent_executions"), 0);
+  EXPECT_EQ(Number("SELECT count(*) FROM runs_report WHERE run_id = 'r' AND seconds IS NULL"), 1);
 }
 
 TEST_P(StoreTest, ARunThatCannotBeReadDoesNotKeepOthersFromBeingClaimed) {
