@@ -139,6 +139,7 @@ class Printer {
     }
     for (const auto& usage : event.step().usage()) bill_.Add(usage);
     for (const auto& usage : event.gate().usage()) bill_.Add(usage);
+    bill_.Add(event.step().child_usage());
     std::string text = Describe(event);
     if (std::exchange(speaking_, false)) std::cerr << "\n";
     if (terminal_) std::cerr << "\r\033[K";
@@ -280,6 +281,7 @@ void PrintStages(const tutti::workflow::v1::Run& run) {
   };
   std::vector<std::string> order;
   std::map<std::string, Stage> stages;
+  Stage children;  // runs that steps have started, which pay for themselves
   for (const auto& step : run.steps()) {
     std::vector<std::string> parts = absl::StrSplit(step.path(), '/');
     if (step.kind() == "pipeline" && parts.size() == 1) continue;
@@ -295,6 +297,18 @@ void PrintStages(const tutti::workflow::v1::Run& run) {
       stage.cost += usage.cost_nano_units();
       stage.currency = usage.currency_code();
     }
+    if (step.has_child_usage()) {
+      const auto& usage = step.child_usage();
+      stage.calls += usage.calls();
+      stage.input += usage.input_tokens();
+      stage.output += usage.output_tokens();
+      stage.cost += usage.cost_nano_units();
+      if (!usage.currency_code().empty()) stage.currency = usage.currency_code();
+      children.calls += usage.calls();
+      children.input += usage.input_tokens();
+      children.output += usage.output_tokens();
+      children.cost += usage.cost_nano_units();
+    }
   }
   std::vector<Row> rows;
   for (const auto& name : order) {
@@ -305,9 +319,13 @@ void PrintStages(const tutti::workflow::v1::Run& run) {
   }
   const auto& sum = run.usage();
   rows.push_back({"total", run.has_end_time() ? ShowDuration(ToTime(run.end_time()) - ToTime(run.create_time())) : "-",
-                  absl::StrCat(sum.calls()), absl::StrCat(sum.input_tokens()), absl::StrCat(sum.output_tokens()),
-                  ShowCost(sum.cost_nano_units(), sum.currency_code())});
+                  absl::StrCat(sum.calls() + children.calls), absl::StrCat(sum.input_tokens() + children.input),
+                  absl::StrCat(sum.output_tokens() + children.output),
+                  ShowCost(sum.cost_nano_units() + children.cost, sum.currency_code())});
   PrintTable({"STAGE", "TIME", "CALLS", "TOKENS IN", "TOKENS OUT", "COST"}, rows);
+  if (run.omitted_steps() > 0) {
+    std::cout << "and " << run.omitted_steps() << " more steps: tutti runs watch " << run.run_id() << "\n";
+  }
 }
 
 }  // namespace tutti::cli

@@ -132,7 +132,7 @@ Config DefaultConfig(const Environment& env) {
   engine->set_max_concurrent_steps(4096);
   config.mutable_tool_service()->mutable_http()->set_max_response_bytes(4 << 20);
   engine->mutable_park_after()->set_seconds(10);
-  engine->mutable_lease_duration()->set_seconds(4);
+  engine->mutable_lease_duration()->set_seconds(3);
   engine->set_max_input_bytes(4 << 20);
   auto* agents = config.mutable_agent_manager();
   agents->set_grpc_port(9092);

@@ -105,6 +105,15 @@ absl::Status WithMetadata(const absl::Status& status, absl::string_view key, abs
   return out;
 }
 
+absl::Status SetMetadata(const absl::Status& status, absl::string_view key, absl::string_view value) {
+  google::rpc::ErrorInfo info;
+  if (status.ok() || !Detail(status, info)) return WithMetadata(status, key, value);
+  (*info.mutable_metadata())[std::string(key)] = Short(std::string(value));
+  absl::Status out = status;
+  Attach(out, info);
+  return out;
+}
+
 std::string MetadataOf(const absl::Status& status, absl::string_view key) {
   google::rpc::ErrorInfo info;
   if (!Detail(status, info)) return "";

@@ -57,6 +57,8 @@ absl::Duration RetryDelayOf(const absl::Status& status);
 std::string ReasonOf(const absl::Status& status);
 // The same status whose ErrorInfo also says this; what it says already under that key stands.
 absl::Status WithMetadata(const absl::Status& status, absl::string_view key, absl::string_view value);
+// The same, also in place of what the status says.
+absl::Status SetMetadata(const absl::Status& status, absl::string_view key, absl::string_view value);
 // What the status's ErrorInfo says under a key; empty when nothing.
 std::string MetadataOf(const absl::Status& status, absl::string_view key);
 // The same code and details with another text before the message.

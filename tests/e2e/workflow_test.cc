@@ -182,6 +182,19 @@ steps:
     EXPECT_THAT(step.error().message(), HasSubstr("the run has used"));
     child = step.wait().child_run_id();
   }
+  // Also of those that its child starts: here a child between.
+  ASSERT_THAT(
+      Apply("name: between\nsteps:\n- {id: deeper, sub_workflow: {workflow: spender, input: {}}, on_error: [{steps: "
+            "[{id: done, transform: {value: done}}]}]}\n"),
+      IsOk());
+  auto deep = StartSpec(
+      "name: deep\nsteps:\n- id: bound\n  budget: {tokens: 40}\n  pipeline:\n    stages: [{id: all, steps: [{id: "
+      "child, "
+      "sub_workflow: {workflow: between, input: {}}}, {id: more, agent: {agent: echo, input: more}}]}]\n",
+      Json::object(), 20);
+  ASSERT_THAT(deep, IsOk());
+  EXPECT_EQ(deep->state(), v1::RUN_STATE_FAILED) << "the child's child has used it up";
+  EXPECT_THAT(deep->error().message(), HasSubstr("step bound has used"));
   const auto& own = run->usage();
   EXPECT_GE(by_child + own.input_tokens() + own.output_tokens(), 40);
   EXPECT_LE(by_child + own.input_tokens() + own.output_tokens(), 60) << "one call may go beyond, and no more";

@@ -60,8 +60,13 @@ TUTTI_STORE_ENTRY_(RunStoreRpc, RunStoreService, ForkRun) {
     return done.ok() && out.created() ? Note(tx, fork.run().run_id(), note) : done;
   };
   const std::string& run_id = fork.run().run_id();
-  TUTTI_CO_ASSIGN_OR_RETURN(response, co_await shards_.Of(run_id).Write<v1::ForkRunResponse>(
-                                          *call.executor, call.deadline, LaneOf(run_id), std::move(body)));
+  auto done = co_await shards_.Of(run_id).Write<v1::ForkRunResponse>(*call.executor, call.deadline, LaneOf(run_id),
+                                                                     std::move(body));
+  if (!done.ok()) {
+    absl::Status refused = co_await NoteRefusal(shards_.at(0), audit_, call, note, done.status());
+    co_return refused;
+  }
+  response = *std::move(done);
   if (!mine) response.set_created(false);
   co_return absl::OkStatus();
 }

@@ -76,6 +76,22 @@ Task<absl::StatusOr<ChildPort::Look>> GrpcChildren::LookAtChild(CallContext& cal
   const state::StoredRun& run = stored.run();
   Look out;
   out.used = run.usage();
+  // Of a run within a budget its end also says what those have consumed that it has started.
+  tutti::workflow::v1::WorkflowSpec spec;
+  const bool ended = run.outcome() != state::OUTCOME_UNSPECIFIED;
+  if (ended && run.last_seq() > 0 && spec.ParseFromString(run.spec().data()) && spec.has_budget()) {
+    state::ReadJournalRequest read;
+    read.set_run_id(run_id);
+    read.set_after_seq(run.last_seq() - 1);
+    auto stream = state_.ReadJournal(call, read, absl::Seconds(10));
+    state::ReadJournalResponse page;
+    while (co_await stream->Read(page)) {
+      for (const auto& entry : page.entries()) {
+        if (entry.run_finished().has_spent()) out.used = entry.run_finished().spent();
+      }
+    }
+    TUTTI_CO_RETURN_IF_ERROR(co_await stream->Finish());
+  }
   if (run.outcome() == state::OUTCOME_SUCCEEDED) {
     out.end = FromPayload(run.output());
   } else if (run.outcome() != state::OUTCOME_UNSPECIFIED) {

@@ -72,9 +72,11 @@ Task<Interpreter::Result> Interpreter::RunAdaptive(const tutti::workflow::v1::Ad
                                                              step.planner(), std::move(say), bounds.replay_only));
   Variables inner(&variables);
   bool accepted = verdict->value("accepted", false);
-  progress_.Unfold(step, accepted ? proposed.steps() : step.steps());
+  const bool kept = progress_.Unfold(step, accepted ? proposed.steps() : step.steps());
   auto result = co_await RunBlock(accepted ? proposed.steps() : step.steps(),
                                   absl::StrCat(path, accepted ? "/proposed" : "/planned"), inner, bounds);
+  // Of a loop there may be many; nothing else refers to a proposal's steps, which have no compensations.
+  if (!kept) proposed_.remove_if([&](const WorkflowSpec& other) { return &other == &proposed; });
   co_return result;
 }
 

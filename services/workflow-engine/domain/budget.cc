@@ -22,6 +22,7 @@ absl::Status Budget::Check() const {
                               " of its budget of ", limit, " ", what,
                               "; raise budget in the workflow, or let on_error or fallback do with less"))
         .Metadata("step", path_)
+        .Metadata("budget", path_.empty() ? "run" : path_)
         .Quota(path_.empty() ? "run" : path_, what);
   };
   if (limits_.calls() > 0 && spent_.calls >= limits_.calls()) return over("calls", spent_.calls, limits_.calls());

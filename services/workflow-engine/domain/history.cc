@@ -121,7 +121,11 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       Reopen(FromProto(entry.time()));
       break;
     case JournalEntry::kRunForked:
-      for (auto& [path, step] : steps_) step.inherited = step.result != nullptr;
+      for (auto& [path, step] : steps_) {
+        step.inherited = step.result != nullptr;
+        step.spent = Spent();  // the original has paid for it
+      }
+      for (auto& [path, loop] : loops_) loop.spent = Spent();
       break;
     case JournalEntry::kRunFinished:
       finished_ = true;

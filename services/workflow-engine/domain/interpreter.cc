@@ -1,6 +1,5 @@
 // The walk: its beginning and end, blocks and graphs.
 #include "services/workflow-engine/domain/interpreter.h"
-#include "runtime/time/proto_time.h"
 
 #include <algorithm>
 #include <functional>
@@ -10,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/time/proto_time.h"
 #include "services/workflow-engine/domain/retry.h"
 
 namespace tutti::engine {
@@ -76,12 +76,11 @@ Interpreter::Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::
   bounds_.priority = subject_.priority;
   const absl::Time start = std::max(std::min(subject_.start_time, deps_.clock.Now()), history_.reopen_time());
   if (spec.has_timeout()) bounds_.deadline = start + FromProto(spec.timeout());
-  if (spec.has_budget()) {
-    bounds_.budget = std::make_shared<Budget>(spec.budget(), "", nullptr, history_.SpentBelow(""));
-    if (spec.budget().has_time()) {
-      bounds_.budget_end = start + FromProto(spec.budget().time());
-      bounds_.deadline = std::min(bounds_.deadline, bounds_.budget_end);
-    }
+  // Also without bounds: it knows what the run consumes, with those that it starts.
+  bounds_.budget = std::make_shared<Budget>(spec.budget(), "", nullptr, history_.SpentBelow(""));
+  if (spec.budget().has_time()) {
+    bounds_.budget_end = start + FromProto(spec.budget().time());
+    bounds_.deadline = std::min(bounds_.deadline, bounds_.budget_end);
   }
 }
 
@@ -116,7 +115,10 @@ Task<absl::StatusOr<Json>> Interpreter::Walk() {
   TUTTI_CO_RETURN_IF_ERROR(co_await Compensate("", after));
   if (cancelled) co_return absl::CancelledError("the run was asked to stop");
   if (spec_.on_error().empty()) co_return result;
+  // What is done about the end of a budget is not bound by it.
   after.stop = bounds_.stop;
+  after.budget = std::make_shared<Budget>(tutti::workflow::v1::StepBudget::default_instance(), "", nullptr, Spent());
+  after.budget_end = absl::InfiniteFuture();
   auto caught = co_await Catch(spec_.on_error(), "", result.status(), root_, after);
   if (!caught.ok()) {
     // What the handler did goes the same way.
@@ -221,9 +223,12 @@ Task<Interpreter::Result> Interpreter::RunGraph(const Steps& steps, std::string 
     tasks.push_back(RunGraphStep(step, path.empty() ? step.id() : absl::StrCat(path, "/", step.id()), graph));
   }
   const absl::Time begin = deps_.clock.Now();
+  const bool ended_before = std::all_of(steps.begin(), steps.end(), [&](const Step& step) {
+    return HasEnded(path.empty() ? step.id() : absl::StrCat(path, "/", step.id()));
+  });
   co_await Join(std::move(tasks));
   if (EndsWalk(graph.failure)) co_return graph.failure;
-  if (deps_.observer && !bounds.replay_only) {
+  if (deps_.observer && !bounds.replay_only && !ended_before) {
     deps_.observer->Ended("graph", graph.failure.ok(), deps_.clock.Now() - begin);
   }
   if (bounds.stop.stop_requested()) co_return absl::CancelledError("the run was asked to stop");

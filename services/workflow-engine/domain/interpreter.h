@@ -81,6 +81,8 @@ class Interpreter {
   // How far the journal is known here, for who reads what came after.
   int64_t delivered_seq() const { return delivered_seq_; }
   int64_t inbox() const { return inbox_; }
+  // What the run has consumed, with those that it has started; without compensations and handlers of its failure.
+  const Spent& spent() const { return bounds_.budget->spent(); }
   int progress_percent() const { return std::max(progress_.percent(), history_.progress_percent()); }
 
  private:
@@ -131,16 +133,15 @@ class Interpreter {
   absl::Status CheckConditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,
                                const char* what, const Variables& variables) const;
   absl::StatusOr<std::string> CacheKey(const Step& step, const Variables& variables);
-  // The step of that path does not wait for its child any more: the child is asked to stop.
-  Task<void> GiveUpChild(std::string path, std::string child, Bounds bounds);
+  // The step of that path does not wait for its child any more: the child is asked to stop. What it has consumed, as
+  // far as that is known.
+  Task<tutti::type::v1::UsageTotals> GiveUpChild(std::string path, std::string child, Bounds bounds);
   Task<void> PutIntoCache(const Step& step, const Variables& variables, JsonRef output, Bounds bounds);
   tutti::state::v1::JournalEntry NewEntry() const;
 
-  // The journal knows that the step of that path has ended well.
-  bool HasEnded(const std::string& path) const {
-    const StepHistory* known = history_.Find(path);
-    return known && known->result;
-  }
+  // The journal knows that the step of that path (or the block, of which this is the path inside an attempt) has ended
+  // well.
+  bool HasEnded(const std::string& path) const;
 
   // leaves.cc
   CallContext NewCall(const Bounds& bounds);
@@ -299,7 +300,7 @@ class Interpreter {
   std::optional<bool> has_compensations_;
   std::vector<Compensable> completed_;
   int64_t order_ = 0;
-  std::deque<tutti::workflow::v1::WorkflowSpec> proposed_;  // by adaptive steps
+  std::list<tutti::workflow::v1::WorkflowSpec> proposed_;  // by adaptive steps
 
   // How many branches can move; when none can, the run waits.
   int moving_ = 1;

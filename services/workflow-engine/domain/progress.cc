@@ -66,14 +66,14 @@ void Progress::Reach(const google::protobuf::Message& kind, double share) {
   if (auto part = parts_.find(&kind); part != parts_.end()) Reach(part->second, share);
 }
 
-void Progress::Unfold(const google::protobuf::Message& kind, const google::protobuf::RepeatedPtrField<Step>& steps) {
+bool Progress::Unfold(const google::protobuf::Message& kind, const google::protobuf::RepeatedPtrField<Step>& steps) {
   auto part = parts_.find(&kind);
-  if (part == parts_.end() || part->second.share > 0 || unfolded_.count(&kind) > 0) return;
+  if (part == parts_.end() || part->second.share > 0 || unfolded_.count(&kind) > 0) return false;
   Parts inside;
   Add(steps, &inside);
   double weights = 0;
   for (const auto& [key, inner] : inside) weights += inner.weight;
-  if (weights == 0) return;
+  if (weights == 0) return false;
   const double scale = part->second.weight / weights;
   parts_.erase(part);
   for (auto& [key, inner] : inside) {
@@ -81,6 +81,7 @@ void Progress::Unfold(const google::protobuf::Message& kind, const google::proto
     parts_[key] = inner;
     unfolded_[&kind].push_back(key);
   }
+  return true;
 }
 
 void Progress::Complete(const Step& step) {

@@ -17,8 +17,8 @@ class Progress {
   void Complete(const tutti::workflow::v1::Gate& gate);
   // A loop or a pattern (`kind` is the message of the step's oneof) has done this share of its work, 0 to 1.
   void Reach(const google::protobuf::Message& kind, double share);
-  // What a pattern does has become known: its steps take its place.
-  void Unfold(const google::protobuf::Message& kind,
+  // What a pattern does has become known: its steps take its place, and must live as long as this. False: they do not.
+  bool Unfold(const google::protobuf::Message& kind,
               const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Step>& steps);
   int percent() const;
 

@@ -3,15 +3,22 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/time/proto_time.h"
 
 namespace tutti::engine {
 
-bool RetryDecision::ShouldRetry(const absl::Status& error, int attempt) const {
+bool RetryDecision::ShouldRetry(const absl::Status& error, const std::string& path, int attempt) const {
   const auto& retry = step_.retry();
   if (attempt >= std::max(1, retry.max_attempts())) return false;
-  if (ReasonOf(error) == "BUDGET_EXCEEDED") return false;  // what is spent does not come back
+  // What is spent of a budget that this step stands in does not come back; one inside begins anew with the attempt.
+  if (ReasonOf(error) == "BUDGET_EXCEEDED") {
+    const std::string budget = MetadataOf(error, "budget");
+    const bool around = budget == "run" || path == budget || absl::StartsWith(path, absl::StrCat(budget, "/"));
+    if (around) return false;
+  }
   if (retry.retryable_codes().empty()) {
     switch (error.code()) {
       case absl::StatusCode::kUnavailable:

@@ -45,6 +45,14 @@ void ToValue(const tutti::type::v1::Payload& payload, google::protobuf::Value* o
   if (json.ok()) ToProto(*json, out);
 }
 
+void AddTo(const tutti::type::v1::UsageTotals& usage, tutti::type::v1::UsageTotals* sum) {
+  sum->set_calls(sum->calls() + usage.calls());
+  sum->set_input_tokens(sum->input_tokens() + usage.input_tokens());
+  sum->set_output_tokens(sum->output_tokens() + usage.output_tokens());
+  sum->set_cost_nano_units(sum->cost_nano_units() + usage.cost_nano_units());
+  if (!usage.currency_code().empty()) sum->set_currency_code(usage.currency_code());
+}
+
 // What an entry says of its step; false when it is about none.
 bool FillRecord(const JournalEntry& entry, StepRecord* record) {
   auto common = [record](const auto& step) {
@@ -72,7 +80,7 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       record->set_cached(entry.step_completed().cached());
       for (const auto& usage : entry.step_completed().usage()) *record->add_usage() = usage;
       if (entry.step_completed().has_child_usage())
-        *record->mutable_child_usage() = entry.step_completed().child_usage();
+        AddTo(entry.step_completed().child_usage(), record->mutable_child_usage());
       return true;
     case JournalEntry::kStepFailed:
       common(entry.step_failed());
@@ -81,7 +89,8 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       *record->mutable_end_time() = entry.time();
       *record->mutable_error() = entry.step_failed().error();
       for (const auto& usage : entry.step_failed().usage()) *record->add_usage() = usage;
-      if (entry.step_failed().has_child_usage()) *record->mutable_child_usage() = entry.step_failed().child_usage();
+      if (entry.step_failed().has_child_usage())
+        AddTo(entry.step_failed().child_usage(), record->mutable_child_usage());
       return true;
     case JournalEntry::kStepWaiting: {
       const auto& waiting = entry.step_waiting();
@@ -240,17 +249,23 @@ bool IsEnded(tutti::workflow::v1::RunState state) {
          state == tutti::workflow::v1::RUN_STATE_CANCELLED;
 }
 
-void ApplyToSteps(const JournalEntry& entry, bool outputs, tutti::workflow::v1::Run* run) {
+void StepRecords::Apply(const JournalEntry& entry) {
   const std::string& path = PathOf(entry);
   if (path.empty()) return;
-  auto& steps = *run->mutable_steps();
-  auto known = std::find_if(steps.rbegin(), steps.rend(), [&](const auto& step) { return step.path() == path; });
-  StepRecord* record = known == steps.rend() ? run->add_steps() : &*known;
+  auto [known, anew] = index_.try_emplace(path, run_.steps_size());
+  if (anew && bytes_ > kMostBytes) {
+    known->second = -1;
+    run_.set_omitted_steps(run_.omitted_steps() + 1);
+  }
+  if (known->second < 0) return;
+  StepRecord* record = anew ? run_.add_steps() : run_.mutable_steps(known->second);
+  const size_t before = anew ? 0 : record->ByteSizeLong();
   FillRecord(entry, record);
   if (!record->has_start_time()) *record->mutable_start_time() = entry.time();
-  if (outputs && entry.has_step_completed() && entry.step_completed().has_result()) {
+  if (outputs_ && entry.has_step_completed() && entry.step_completed().has_result()) {
     ToValue(entry.step_completed().result(), record->mutable_output());
   }
+  bytes_ += record->ByteSizeLong() - before;
 }
 
 absl::Status CheckTenant(absl::string_view field, absl::string_view tenant) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <unordered_map>
 
 #include "absl/status/statusor.h"
 #include "tutti/state/v1/journal.pb.h"
@@ -16,9 +17,21 @@ tutti::workflow::v1::Run ToRun(const tutti::state::v1::StoredRun& row, bool with
 // The run as its last entry leaves it.
 void ApplyEnd(const tutti::state::v1::JournalEntry& finished, tutti::workflow::v1::Run* run);
 bool IsEnded(tutti::workflow::v1::RunState state);
-// Brings `run->steps` up to date with one entry.
-// `outputs`: also what steps put out.
-void ApplyToSteps(const tutti::state::v1::JournalEntry& entry, bool outputs, tutti::workflow::v1::Run* run);
+
+// The steps of a run, from its journal: the entries in their order. `outputs`: with what they put out. As many as fit
+// into a message; of others their number.
+class StepRecords {
+ public:
+  StepRecords(tutti::workflow::v1::Run& run, bool outputs) : run_(run), outputs_(outputs) {}
+  void Apply(const tutti::state::v1::JournalEntry& entry);
+
+ private:
+  static constexpr size_t kMostBytes = size_t{3} << 20;
+  tutti::workflow::v1::Run& run_;
+  const bool outputs_;
+  std::unordered_map<std::string, int> index_;  // by path; -1: left out
+  size_t bytes_ = 0;
+};
 // INVALID_ARGUMENT: not as StartRunRequest says.
 absl::Status CheckTenant(absl::string_view field, absl::string_view tenant);
 absl::Status CheckPriority(absl::string_view field, int32_t priority);

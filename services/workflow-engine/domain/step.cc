@@ -104,6 +104,7 @@ Task<Interpreter::Result> Interpreter::RunStep(const Step& step, std::string pat
     }
   }
   if (step.priority() != 0) bounds.priority = step.priority();
+  const Bounds around = bounds;
   if (step.has_budget()) {
     bounds.budget = std::make_shared<Budget>(step.budget(), path, std::move(bounds.budget), history_.SpentBelow(path));
     if (step.budget().has_time()) {
@@ -117,15 +118,26 @@ Task<Interpreter::Result> Interpreter::RunStep(const Step& step, std::string pat
   // What must not be caught: the walk's own end, a cancel, and the end of the time of something around it.
   if (EndsWalk(result.status()) || bounds.stop.stop_requested()) co_return result;
   absl::Status error = result.status();
+  // What is done instead is not bound by the step's own budget, only by those around it.
   for (int i = 0; i < step.fallback_size(); ++i) {
     Variables inner(&variables);
     inner.Set("error", Ref(ErrorToJson(error)));
-    auto instead = co_await RunStep(step.fallback(i), absl::StrCat(path, "/fallback-", i), inner, bounds);
+    auto instead = co_await RunStep(step.fallback(i), absl::StrCat(path, "/fallback-", i), inner, around);
     if (instead.ok() || EndsWalk(instead.status()) || bounds.stop.stop_requested()) co_return instead;
     error = instead.status();
   }
-  auto caught = co_await Catch(step.on_error(), path, std::move(error), variables, bounds);
+  auto caught = co_await Catch(step.on_error(), path, std::move(error), variables, around);
   co_return caught;
+}
+
+bool Interpreter::HasEnded(const std::string& path) const {
+  auto ended = [this](const std::string& at) {
+    const StepHistory* known = history_.Find(at);
+    return known && known->result;
+  };
+  const size_t attempt = path.rfind("/attempt-");
+  return ended(path) || (attempt != std::string::npos && path.find('/', attempt + 1) == std::string::npos &&
+                         ended(path.substr(0, attempt)));
 }
 
 // The first handler that takes the error; the error when none does.
@@ -230,7 +242,9 @@ Task<Interpreter::Result> Interpreter::RunAttempts(const Step& step, std::string
   // It waited for a child, left memory, and comes back only to be given up.
   const bool waits_for_child = step.has_sub_workflow() && known && known->waiting && !known->child_run_id.empty();
   if (waits_for_child && (bounds.replay_only || !Interrupted(bounds).ok())) {
-    co_await GiveUpChild(path, known->child_run_id, bounds);
+    tutti::type::v1::UsageTotals used = co_await GiveUpChild(path, known->child_run_id, bounds);
+    if (bounds.budget) bounds.budget->Use(used);
+    consumed_[path].child = std::move(used);
   }
   if (bounds.replay_only && !IsBlock(step)) co_return absl::CancelledError("not done before");
   if (absl::Status interrupted = Interrupted(bounds); !interrupted.ok() && !bounds.replay_only) {
@@ -257,7 +271,7 @@ Task<Interpreter::Result> Interpreter::RunAttempts(const Step& step, std::string
     if (EndsWalk(result.status()) || bounds.stop.stop_requested()) co_return result;
     absl::Status error = WithMetadata(result.status(), "step", path);
     error = WithMetadata(error, "attempt", absl::StrCat(attempt));
-    bool again = retry.ShouldRetry(error, attempt - forgiven) && Interrupted(bounds).ok();
+    bool again = retry.ShouldRetry(error, path, attempt - forgiven) && Interrupted(bounds).ok();
     absl::Duration wait = again ? retry.Backoff(error, attempt - forgiven) : absl::ZeroDuration();
     wait = std::min(wait, bounds.deadline - deps_.clock.Now());
     absl::Time retry_time = again ? deps_.clock.Now() + wait : absl::InfiniteFuture();

@@ -278,6 +278,7 @@ steps:
   EXPECT_EQ(world_.child_budgets[0].calls(), 49);
   EXPECT_EQ(world_.child_budgets[0].cost_nano_units(), 77);
   EXPECT_EQ(world_.child_budgets[1].tokens(), 300);
+  EXPECT_EQ(world_.child_budgets[1].calls(), 49);
   // Also for whoever walks it from the journal alone.
   auto again = Walk(spec, Json::object(), absl::Seconds(1));
   EXPECT_EQ(again.status(), out.status());
@@ -302,6 +303,50 @@ steps:
   auto timed = Spec("budget: {time: 5s}\nsteps:\n- {id: nap, sleep: {duration: 60s}}\n");
   world_.journal.clear();
   EXPECT_THAT(Walk(timed, Json::object(), absl::Seconds(1)), HasCode(absl::StatusCode::kDeadlineExceeded));
+}
+
+// Another attempt begins its own budgets anew, and not those around it; what is done instead is bound by neither.
+TEST_F(InterpreterTest, ABudgetBindsWhatStandsInItAndNothingElse) {
+  world_.tokens_per_call = 100;
+  auto inner = Spec(R"(
+steps:
+- id: block
+  retry: {max_attempts: 3}
+  switch: {cases: [{when: 'true', steps: [{id: twice, budget: {calls: 1}, for_each: {items: '[1, 2]', steps: [{id: ask, agent: {agent: a}}]}}]}]}
+)");
+  EXPECT_THAT(Walk(inner, Json::object(), absl::Seconds(1)),
+              HasCodeAndText(absl::StatusCode::kResourceExhausted, "step block/attempt-3/case-0/twice has used 1"));
+  EXPECT_EQ(world_.calls.size(), 3u) << "one in each attempt";
+  for (const char* how : {"fallback: [{id: less, agent: {agent: b, input: less}}]",
+                          "on_error: [{steps: [{id: less, agent: {agent: b, input: less}}]}]"}) {
+    world_.journal.clear();
+    auto out = Walk(Spec(absl::StrCat("steps:\n- id: twice\n  budget: {tokens: 100}\n  ", how,
+                                      "\n  for_each: {items: '[1, 2]', steps: [{id: ask, agent: {agent: a}}]}\n")));
+    ASSERT_THAT(out, IsOk()) << how;
+    EXPECT_EQ(*out, Json("less"));
+  }
+  world_.journal.clear();
+  auto run =
+      Walk(Spec("budget: {calls: 1}\nsteps:\n- {id: twice, for_each: {items: '[1, 2]', steps: [{id: ask, agent: "
+                "{agent: a}}]}}\non_error: [{steps: [{id: less, agent: {agent: b, input: less}}]}]\n"));
+  ASSERT_THAT(run, IsOk());
+  EXPECT_EQ(*run, Json("less"));
+}
+
+TEST_F(InterpreterTest, AChildThatIsGivenUpIsPaidForAsFarAsIsKnown) {
+  auto spec = Spec(R"(
+steps:
+- id: block
+  budget: {tokens: 1000}
+  switch: {cases: [{when: 'true', steps: [{id: child, timeout: 5s, sub_workflow: {workflow: other}, retry: {max_attempts: 9, initial_backoff: 1s}}]}]}
+)");
+  on_idle_ = [this] { world_.tokens_per_child = 600; };  // after it was looked at first
+  EXPECT_THAT(Walk(spec, Json::object(), absl::Seconds(1)),
+              HasCodeAndText(absl::StatusCode::kResourceExhausted, "has used 1200 of its budget of 1000"));
+  EXPECT_EQ(world_.child_budgets.size(), 2u);
+  History history;
+  for (const auto& entry : world_.journal) ASSERT_THAT(history.Add(entry), IsOk());
+  EXPECT_EQ(history.SpentBelow("block").tokens, 1200);
 }
 
 TEST_F(InterpreterTest, LoopsAndReflectionsShowHowFarTheyAre) {

@@ -204,24 +204,30 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
           std::string chosen = ranked[0].agent;
           co_return Ref(Json{{"agent", chosen}, {"candidates", std::move(candidates)}});
         };
-        auto route = co_await Record(absl::StrCat(try_path, "/route"), "route", ranked[0].agent, std::move(choose),
-                                     team.bounds.replay_only);
+        const std::string route_path = absl::StrCat(try_path, "/route");
+        const std::string work_path = absl::StrCat(try_path, "/work");
+        const StepHistory* known = history_.Find(work_path);
+        // Counted when it was done: not when it is read again.
+        const bool counts = !team.bounds.replay_only && (!known || (!known->result && !known->failed_for_good()));
+        const StepHistory* routed = history_.Find(route_path);
+        std::string name =
+            question.name_of(routed && routed->result ? TextOf(*routed->result, "agent") : ranked[0].agent);
+        // Before the choice is written: those that are chosen meanwhile see it.
+        if (counts) deps_.specialists.Begin(name);
+        auto route = co_await Record(route_path, "route", ranked[0].agent, std::move(choose), team.bounds.replay_only);
         if (!route.ok()) {
+          if (counts) deps_.specialists.End(name, std::nullopt);
           team.failure = route.status();
           ok = false;
           break;
         }
         subtask.agent = TextOf(**route, "agent");
-        const std::string work_path = absl::StrCat(try_path, "/work");
-        const StepHistory* known = history_.Find(work_path);
-        // Counted when it was done: not when it is read again.
-        const bool counts = !known || (!known->result && !known->failed_for_good());
-        const std::string name = question.name_of(subtask.agent);
-        if (counts) deps_.specialists.Begin(name);
         auto done = co_await Ask(subtask.agent, input, work_path, team.bounds);
         ok = done.ok();
         const bool stopped = !ok && (EndsWalk(done.status()) || team.bounds.stop.stop_requested());
-        if (counts) deps_.specialists.End(name, stopped ? std::nullopt : std::optional<bool>(ok));
+        // Nor does it say anything about who was not asked: no means, or no turn.
+        const bool not_asked = absl::IsResourceExhausted(done.status()) || ReasonOf(done.status()) == "NO_TURN";
+        if (counts) deps_.specialists.End(name, stopped || not_asked ? std::nullopt : std::optional<bool>(ok));
         if (ok) {
           subtask.result = *done;
           break;

@@ -309,20 +309,27 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
 
 // A walk that goes on elsewhere keeps its child, and whether this one does only the journal knows: what runs beside it
 // may have failed because the lease is lost, and who was frozen has timeouts that nobody else has.
-Task<void> Interpreter::GiveUpChild(std::string path, std::string child, Bounds bounds) {
-  if (halt_.stop_requested()) co_return;
+Task<tutti::type::v1::UsageTotals> Interpreter::GiveUpChild(std::string path, std::string child, Bounds bounds) {
+  tutti::type::v1::UsageTotals used;
+  if (halt_.stop_requested()) co_return used;
   absl::Status ours = co_await deps_.effects.journal.Commit(Waits(path, child));
-  if (!ours.ok()) co_return;
+  if (!ours.ok()) co_return used;
   bounds.stop = halt_;
   bounds.deadline = absl::InfiniteFuture();
   for (;;) {  // until it is acknowledged: nobody else will
     CallContext cancel = NewCall(bounds);
     cancel.deadline = deps_.clock.Now() + kCancelTimeout;
     absl::Status cancelled = co_await deps_.effects.children.CancelChild(cancel, child);
-    if (!Passing(cancelled) && !absl::IsUnknown(cancelled)) co_return;
+    if (!Passing(cancelled) && !absl::IsUnknown(cancelled)) break;
     absl::Status again = co_await Wait(deps_.clock.Now() + kAskAgainAfter, /*for_news=*/false, bounds);
-    if (!again.ok()) co_return;
+    if (!again.ok()) co_return used;
   }
+  // It may go on for a while, to undo what it has done.
+  CallContext look = NewCall(bounds);
+  look.deadline = deps_.clock.Now() + kCancelTimeout;
+  auto looked = co_await deps_.effects.children.LookAtChild(look, child);
+  if (looked.ok()) used = std::move(looked->used);
+  co_return used;
 }
 
 Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step,
@@ -330,19 +337,24 @@ Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1:
                                                       Bounds bounds, const StepHistory* known,
                                                       std::optional<tutti::type::v1::UsageTotals>& used) {
   TUTTI_CO_ASSIGN_OR_RETURN(std::string child, co_await StartChild(step, path, key, variables, bounds, known));
-  auto pay = [&](const ChildPort::Look& look) {
-    if (look.used.ByteSizeLong() == 0) return;
-    used = look.used;
-    if (bounds.budget) bounds.budget->Use(look.used);
+  auto pay = [&](const tutti::type::v1::UsageTotals& by_child) {
+    if (by_child.ByteSizeLong() == 0) return;
+    used = by_child;
+    if (bounds.budget) bounds.budget->Use(by_child);
   };
   for (;;) {
     CallContext call = NewCall(bounds);
     auto looked = co_await deps_.effects.children.LookAtChild(call, child);
     if (!looked.ok() && !Passing(looked.status()) && !absl::IsCancelled(looked.status())) co_return looked.status();
     if (looked.ok() && looked->end) {
-      pay(*looked);
+      pay(looked->used);
       absl::StatusOr<Json> ended = *std::move(looked->end);
-      if (!ended.ok()) co_return Prefix(ended.status(), absl::StrCat("run ", child, ": "));
+      // Its budgets are not ours: another run has them anew.
+      if (!ended.ok()) {
+        absl::Status error = Prefix(ended.status(), absl::StrCat("run ", child, ": "));
+        co_return ReasonOf(error) == "BUDGET_EXCEEDED" ? SetMetadata(error, "budget", absl::StrCat("runs/", child))
+                                                       : error;
+      }
       JsonRef output = Ref(*std::move(ended));
       if (step.output().empty()) co_return output;
       Variables mapped(&variables);
@@ -356,8 +368,8 @@ Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1:
     if (waited.ok()) continue;
     // By a cancel, a timeout, or because what runs beside it has failed.
     if (!EndsWalk(waited)) {
-      co_await GiveUpChild(path, child, bounds);
-      if (looked.ok()) pay(*looked);  // what is known of it: it may go on to undo what it has done
+      tutti::type::v1::UsageTotals by_child = co_await GiveUpChild(path, child, bounds);
+      pay(by_child);
     }
     co_return waited;
   }

@@ -202,6 +202,7 @@ Task<absl::Status> RunHost::Claim(CallContext& call) {
     for (const auto& run_id : creating_) request.add_held_run_ids(run_id);
     TUTTI_CO_ASSIGN_OR_RETURN(state::ClaimRunsResponse answer, co_await state_.ClaimRuns(call, request));
     if (answer.runs().empty()) co_return absl::OkStatus();
+    claimable_ = std::max<int64_t>(0, claimable_ - answer.runs_size());
     for (int i = 0; i < answer.runs_size(); ++i) {
       auto journal = std::make_shared<state::ReadJournalResponse>();
       if (i < answer.journals_size()) journal->Swap(answer.mutable_journals(i));
@@ -212,7 +213,10 @@ Task<absl::Status> RunHost::Claim(CallContext& call) {
 }
 
 Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& call, state::CreateRunRequest request) {
-  bool here = registered_ && !stop_.stop_requested() && static_cast<int>(active_.size()) < options_.max_active_runs;
+  const int active = static_cast<int>(active_.size());
+  // Beyond half of the room those that wait already have their turn first: claims share it out among tenants.
+  const bool room = active < options_.max_active_runs && (claimable_ == 0 || active < options_.max_active_runs / 2);
+  bool here = registered_ && !stop_.stop_requested() && room;
   if (!here && claimable_ >= options_.max_waiting_runs) {
     co_return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_RUNS",
                     absl::StrCat(claimable_, " runs wait already; try again later"))

@@ -245,6 +245,10 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
     end->set_outcome(state::OUTCOME_FAILED);
     *end->mutable_error() = ToRpcStatus(fits);
   }
+  const Spent& spent = interpreter.spent();
+  end->mutable_spent()->set_input_tokens(spent.tokens);
+  end->mutable_spent()->set_cost_nano_units(spent.cost_nano_units);
+  end->mutable_spent()->set_calls(spent.calls);
   auto ended = std::make_shared<const state::JournalEntry>(finished);
   TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(finished)));
   for (auto& watcher : active.watchers) watcher->Set(ended);

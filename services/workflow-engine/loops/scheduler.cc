@@ -12,6 +12,7 @@
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/time/proto_time.h"
+#include "services/workflow-engine/adapters/run_tree.h"
 #include "services/workflow-engine/domain/schedule.h"
 
 namespace tutti::engine {
@@ -31,7 +32,8 @@ constexpr absl::Duration kLongest = absl::Seconds(1);   // a schedule may be mad
 // tells.
 bool WorthAnotherTry(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsAborted(status) ||
-         absl::IsCancelled(status) || absl::IsUnknown(status) || (absl::IsResourceExhausted(status) && ReasonOf(status) != "INPUT_TOO_LARGE");
+         absl::IsCancelled(status) || absl::IsUnknown(status) ||
+         (absl::IsResourceExhausted(status) && ReasonOf(status) != "INPUT_TOO_LARGE");
 }
 
 void PauseItself(v1::Schedule& schedule, int64_t next_version, const std::string& why) {
@@ -193,8 +195,10 @@ Task<absl::Status> Scheduler::ActOn(CallContext& call, v1::Schedule& schedule, a
         state::TerminateRunRequest terminate;
         terminate.set_run_id(run_id);
         terminate.set_reason(reason);
-        auto answer = co_await state_.TerminateRun(call, terminate);
-        done = answer.status();
+        std::function<Task<void>(const state::StoredRun&)> nobody = [](const state::StoredRun&) -> Task<void> {
+          co_return;
+        };
+        done = co_await TerminateTree(call, state_, std::move(terminate), std::move(nobody));
       }
       if (!done.ok() && !absl::IsNotFound(done)) co_return done;
     }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "services/workflow-engine/adapters/run_tree.h"
 #include "services/workflow-engine/domain/run_view.h"
 #include "services/workflow-engine/domain/spec_search.h"
 #include "services/workflow-engine/rpc/services.h"
@@ -60,34 +61,12 @@ TUTTI_RUN_METHOD(TerminateRun) {
   state::TerminateRunRequest terminate;
   terminate.set_run_id(request.run_id());
   terminate.set_reason(request.reason());
-  TUTTI_CO_ASSIGN_OR_RETURN(state::TerminateRunResponse stored, co_await state_.TerminateRun(call, terminate));
-  *response.mutable_run() = ToRun(stored.run(), /*with_payloads=*/false);
-  co_await host_.AnnounceEnd(stored.run().run_id(), stored.run().parent_run_id());
-  // Those it had started, and theirs. Of a run that had ended before nothing is changed: its children were seen to
-  // then.
-  std::vector<std::string> runs = {request.run_id()};
-  while (!runs.empty()) {
-    state::ReadJournalRequest read;
-    read.set_run_id(runs.back());
-    runs.pop_back();
-    auto stream = state_.ReadJournal(call, read, absl::Seconds(30));
-    std::set<std::string> children;
-    state::ReadJournalResponse page;
-    while (co_await stream->Read(page)) {
-      for (const auto& entry : page.entries()) children.insert(entry.step_waiting().child_run_id());
-    }
-    TUTTI_CO_RETURN_IF_ERROR(co_await stream->Finish());
-    children.erase("");
-    for (const std::string& child : children) {
-      terminate.set_run_id(child);
-      auto ended = co_await state_.TerminateRun(call, terminate);
-      if (absl::IsNotFound(ended.status())) continue;
-      TUTTI_CO_RETURN_IF_ERROR(ended.status());
-      co_await host_.AnnounceEnd(child, ended->run().parent_run_id());
-      runs.push_back(child);
-    }
-  }
-  co_return absl::OkStatus();
+  std::function<Task<void>(const state::StoredRun&)> on_ended = [&](const state::StoredRun& run) -> Task<void> {
+    if (run.run_id() == request.run_id()) *response.mutable_run() = ToRun(run, /*with_payloads=*/false);
+    co_await host_.AnnounceEnd(run.run_id(), run.parent_run_id());
+  };
+  absl::Status done = co_await TerminateTree(call, state_, std::move(terminate), std::move(on_ended));
+  co_return done;
 }
 
 TUTTI_RUN_METHOD(PauseRun) {

@@ -169,8 +169,9 @@ Task<absl::Status> RunRpc::HandleGet(CallContext& call, const v1::GetRunRequest&
   read.set_run_id(request.run_id());
   auto stream = state_.ReadJournal(call, read, absl::Seconds(30));
   state::ReadJournalResponse page;
+  StepRecords steps(*response.mutable_run(), request.outputs());
   while (co_await stream->Read(page)) {
-    for (const auto& entry : page.entries()) ApplyToSteps(entry, request.outputs(), response.mutable_run());
+    for (const auto& entry : page.entries()) steps.Apply(entry);
   }
   absl::Status status = co_await stream->Finish();
   co_return status;
