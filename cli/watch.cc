@@ -15,6 +15,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
@@ -279,13 +280,22 @@ void PrintStages(const tutti::workflow::v1::Run& run) {
     int64_t calls = 0, input = 0, output = 0, cost = 0;
     std::string currency;
   };
+  // By the first two parts of their paths, unless that would be more than a screen.
+  constexpr size_t kMostRows = 60;
+  auto name_at = [](const tutti::workflow::v1::StepRecord& step, size_t depth) {
+    std::vector<std::string> parts = absl::StrSplit(step.path(), '/');
+    parts.resize(std::min(parts.size(), depth));
+    return absl::StrJoin(parts, "/");
+  };
+  std::set<std::string> names;
+  for (const auto& step : run.steps()) names.insert(name_at(step, 2));
+  const size_t depth = names.size() > kMostRows ? 1 : 2;
   std::vector<std::string> order;
   std::map<std::string, Stage> stages;
   Stage children;  // runs that steps have started, which pay for themselves
   for (const auto& step : run.steps()) {
-    std::vector<std::string> parts = absl::StrSplit(step.path(), '/');
-    if (step.kind() == "pipeline" && parts.size() == 1) continue;
-    std::string name = parts.size() > 1 ? absl::StrCat(parts[0], "/", parts[1]) : parts[0];
+    if (depth == 2 && step.kind() == "pipeline" && !absl::StrContains(step.path(), '/')) continue;
+    const std::string name = name_at(step, depth);
     if (stages.count(name) == 0) order.push_back(name);
     Stage& stage = stages[name];
     stage.start = std::min(stage.start, ToTime(step.start_time()));

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/status/testing/matchers.h"
 
 namespace tutti::engine {
@@ -36,6 +37,30 @@ TEST(RunFilterTest, NamesWhatItDoesNotKnow) {
     EXPECT_THAT(ParseRunFilter(filter, &out), testing::HasCodeAndText(absl::StatusCode::kInvalidArgument, text))
         << filter;
   }
+}
+
+TEST(RunViewTest, AsManyStepsAsFitAreShownAndAlwaysTheSpecsOwn) {
+  tutti::workflow::v1::Run run;
+  StepRecords records(run, /*outputs=*/false);
+  tutti::state::v1::JournalEntry entry;
+  entry.mutable_time()->set_seconds(1);
+  constexpr int kRounds = 100000;
+  for (int i = 0; i < kRounds; ++i) {
+    entry.mutable_step_completed()->set_path(absl::StrCat("loop/", i, "/step"));
+    entry.mutable_step_completed()->set_kind("transform");
+    records.Apply(entry);
+  }
+  entry.mutable_step_completed()->set_path("loop");
+  records.Apply(entry);
+  EXPECT_LT(run.ByteSizeLong(), size_t{4} << 20);
+  EXPECT_GT(run.steps_size(), 10000);
+  EXPECT_EQ(run.omitted_steps(), kRounds + 1 - run.steps_size());
+  EXPECT_EQ(run.steps().rbegin()->path(), "loop");
+  // The same step once more is the same record.
+  const int before = run.steps_size();
+  entry.mutable_step_completed()->set_path("loop/5/step");
+  records.Apply(entry);
+  EXPECT_EQ(run.steps_size(), before);
 }
 
 }  // namespace
