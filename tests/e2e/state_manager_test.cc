@@ -161,6 +161,25 @@ TEST_P(StateManagerTest, WithoutItsDatabaseItAnswersInTimeAndSaysWhy) {
     return stub->GetRun(&context, request, &response);
   };
   EXPECT_EQ(ask().error_code(), grpc::StatusCode::NOT_FOUND);
+  // A server that does not answer at all: reads and appends are answered before their deadlines all the same.
+  auto engine = Register(replica);
+  CreateRun(replica, "r", engine);
+  (*own)->Signal(SIGSTOP);
+  {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(3));
+    auto stream = v1::JournalService::NewStub(replica.channel)->Append(&context);
+    v1::AppendResponse response;
+    ASSERT_TRUE(stream->Write(Entry("r", 1)) && stream->Read(&response));
+    EXPECT_EQ(response.request_number(), 1);
+    EXPECT_EQ(response.status().code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_THAT(response.status().message(), ::testing::HasSubstr("did not answer before the call's deadline"));
+    EXPECT_THAT(response.status().ShortDebugString(), ::testing::HasSubstr("RetryInfo"));
+  }
+  grpc::Status slow = ask();
+  EXPECT_EQ(slow.error_code(), grpc::StatusCode::UNAVAILABLE) << slow.error_message();
+  (*own)->Signal(SIGCONT);
+  EXPECT_TRUE(Eventually([&] { return ask().error_code() == grpc::StatusCode::NOT_FOUND; }, 30));
   ASSERT_TRUE((*own)->Stop("immediate").ok());
   grpc::Status away = ask();
   EXPECT_EQ(away.error_code(), grpc::StatusCode::UNAVAILABLE);

@@ -1,8 +1,11 @@
 #include <atomic>
 #include <memory>
+#include <set>
 
 #include "runtime/async/when_all.h"
 #include "runtime/status/macros.h"
+#include "runtime/status/mapping.h"
+#include "runtime/sync/mutex.h"
 #include "services/state-manager/rpc/append_router.h"
 #include "services/state-manager/rpc/services.h"
 #include "services/state-manager/rpc/watching.h"
@@ -40,8 +43,46 @@ struct AppendStream {
   std::shared_ptr<Channel<v1::AppendResponse>> answers;
   std::atomic<int64_t> open{1};  // one for the reader
   std::atomic<bool> overflow{false};
+  // Of a call with a deadline: the numbers of those that are not answered yet.
+  bool timed = false;
+  Mutex mutex;
+  std::multiset<int64_t> waiting ABSL_GUARDED_BY(mutex);
+
   void Release() {
     if (open.fetch_sub(1) == 1) answers->Close();
+  }
+  void Begin(int64_t number) {
+    ++open;
+    if (!timed) return;
+    MutexLock lock(mutex);
+    waiting.insert(number);
+  }
+  void Answer(v1::AppendResponse response) {
+    if (timed) {
+      MutexLock lock(mutex);
+      auto it = waiting.find(response.request_number());
+      if (it == waiting.end()) return;  // it was answered when the time was over
+      waiting.erase(it);
+    }
+    // Full: the client reads nothing. It will repeat what it got no answer for.
+    if (!answers->TryPush(std::move(response))) {
+      overflow = true;
+      answers->Close();
+    }
+  }
+  // The time is over: what the database has not answered.
+  void AnswerWaiting() {
+    std::multiset<int64_t> late;
+    {
+      MutexLock lock(mutex);
+      late.swap(waiting);
+    }
+    for (int64_t number : late) {
+      v1::AppendResponse response;
+      response.set_request_number(number);
+      *response.mutable_status() = ToRpcStatus(Access::Slow());
+      answers->TryPush(std::move(response));
+    }
   }
 };
 
@@ -52,13 +93,9 @@ Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, std::shared_ptr<
     if (!co_await reader.Read(request)) break;
     if (stream->overflow) break;  // ends the call: the client comes again and repeats what it has no answer for
     auto append = [&](v1::AppendRequest one) {
-      ++stream->open;
+      stream->Begin(one.request_number());
       router->Append(std::move(one), [stream](v1::AppendResponse response) {
-        // Full: the client reads nothing. It will repeat what it got no answer for.
-        if (!stream->answers->TryPush(std::move(response))) {
-          stream->overflow = true;
-          stream->answers->Close();
-        }
+        stream->Answer(std::move(response));
         stream->Release();
       });
     };
@@ -114,10 +151,14 @@ Task<absl::Status> JournalRpc::HandleAppend(CallContext& call, StreamReader<v1::
                                             StreamWriter<v1::AppendResponse>& writer) {
   auto answers = std::make_shared<Channel<v1::AppendResponse>>(*call.executor, kMaxAnswers);
   auto stream = std::make_shared<AppendStream>(answers);
+  stream->timed = call.deadline < absl::InfiniteFuture();
+  Access& home = shards_.home();
+  const uint64_t timer = home.BeforeDeadline(call.deadline, [stream] { stream->AnswerWaiting(); });
   std::vector<Task<bool>> both;
   both.push_back(ReadAppends(reader, std::make_shared<AppendRouter>(shards_, journal_, ledger_), stream));
   both.push_back(PumpAnswers(answers, writer));
   co_await WhenAll(std::move(both));
+  home.Cancel(timer);
   co_return absl::OkStatus();
 }
 

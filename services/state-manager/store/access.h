@@ -73,6 +73,23 @@ class Access {
     co_return std::move(call->response);
   }
 
+  // Calls `fn` when a call must be answered, so that the answer arrives in time; 0: there is no deadline.
+  uint64_t BeforeDeadline(absl::Time deadline, absl::AnyInvocable<void()> fn) {
+    if (deadline == absl::InfiniteFuture()) return 0;
+    absl::Duration left = deadline - clock_.Now();
+    left -= std::min(left / 10, absl::Milliseconds(100));
+    return timers_.After(std::max(left, absl::ZeroDuration()), std::move(fn));
+  }
+  void Cancel(uint64_t timer) {
+    if (timer != 0) timers_.Cancel(timer);
+  }
+  // What is said then.
+  static absl::Status Slow() {
+    return Error(absl::StatusCode::kUnavailable, "DATABASE_SLOW",
+                 "the database did not answer before the call's deadline; try again")
+        .RetryAfter(absl::Seconds(1));
+  }
+
  private:
   template <class Response>
   struct Call {
@@ -82,15 +99,7 @@ class Access {
 
   template <class Response>
   uint64_t Watch(absl::Time deadline, std::shared_ptr<Call<Response>> call) {
-    if (deadline == absl::InfiniteFuture()) return 0;
-    // Early enough for the answer to arrive in time.
-    absl::Duration left = deadline - clock_.Now();
-    left -= std::min(left / 10, absl::Milliseconds(100));
-    return timers_.After(std::max(left, absl::ZeroDuration()), [call] {
-      call->done.Set(Error(absl::StatusCode::kUnavailable, "DATABASE_SLOW",
-                           "the database did not answer before the call's deadline; try again")
-                         .RetryAfter(absl::Seconds(1)));
-    });
+    return BeforeDeadline(deadline, [call] { call->done.Set(Slow()); });
   }
 
   Database& database_;

@@ -31,7 +31,7 @@ class RunHost {
     std::string instance;
     int max_active_runs = 1024;
     int max_waiting_runs = 100000;
-    absl::Duration lease_duration = absl::Seconds(4);
+    absl::Duration lease_duration = absl::Seconds(3);
     absl::Duration park_after = absl::Seconds(10);
     Admission::Limits admission;
   };
