@@ -18,6 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "runtime/usage/usage_totals.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
 
 namespace tutti::cli {
@@ -99,20 +100,18 @@ class Bill {
  public:
   template <class Usage>
   void Add(const Usage& usage) {
-    tokens_ += usage.input_tokens() + usage.output_tokens();
-    cost_ += usage.cost_nano_units();
-    if (!usage.currency_code().empty()) currency_ = usage.currency_code();
+    AddUsage(usage, &sum_);
   }
   // Empty when there is nothing; else with `end` behind it.
   std::string ToString(const char* end) const {
-    if (tokens_ == 0 && cost_ == 0) return "";
-    return absl::StrCat(tokens_, tokens_ == 1 ? " token" : " tokens",
-                        cost_ == 0 ? "" : absl::StrCat(", ", ShowCost(cost_, currency_)), end);
+    const int64_t tokens = sum_.input_tokens() + sum_.output_tokens(), cost = sum_.cost_nano_units();
+    if (tokens == 0 && cost == 0) return "";
+    return absl::StrCat(tokens, tokens == 1 ? " token" : " tokens",
+                        cost == 0 ? "" : absl::StrCat(", ", ShowCost(cost, sum_.currency_code())), end);
   }
 
  private:
-  int64_t tokens_ = 0, cost_ = 0;
-  std::string currency_;
+  tutti::type::v1::UsageTotals sum_;
 };
 
 // As `, 340 tokens, 0.002 USD`.
@@ -277,8 +276,7 @@ absl::Status WatchRun(Client& client, const std::string& run_id, Format format, 
 void PrintStages(const tutti::workflow::v1::Run& run) {
   struct Stage {
     absl::Time start = absl::InfiniteFuture(), end = absl::InfinitePast();
-    int64_t calls = 0, input = 0, output = 0, cost = 0;
-    std::string currency;
+    tutti::type::v1::UsageTotals used;
   };
   // By the first two parts of their paths, unless that would be more than a screen.
   constexpr size_t kMostRows = 60;
@@ -292,7 +290,7 @@ void PrintStages(const tutti::workflow::v1::Run& run) {
   const size_t depth = names.size() > kMostRows ? 1 : 2;
   std::vector<std::string> order;
   std::map<std::string, Stage> stages;
-  Stage children;  // runs that steps have started, which pay for themselves
+  tutti::type::v1::UsageTotals sum = run.usage();  // and what was consumed by the runs that steps have started
   for (const auto& step : run.steps()) {
     if (depth == 2 && step.kind() == "pipeline" && !absl::StrContains(step.path(), '/')) continue;
     const std::string name = name_at(step, depth);
@@ -300,38 +298,21 @@ void PrintStages(const tutti::workflow::v1::Run& run) {
     Stage& stage = stages[name];
     stage.start = std::min(stage.start, ToTime(step.start_time()));
     if (step.has_end_time()) stage.end = std::max(stage.end, ToTime(step.end_time()));
-    for (const auto& usage : step.usage()) {
-      stage.calls += usage.calls();
-      stage.input += usage.input_tokens();
-      stage.output += usage.output_tokens();
-      stage.cost += usage.cost_nano_units();
-      stage.currency = usage.currency_code();
-    }
-    if (step.has_child_usage()) {
-      const auto& usage = step.child_usage();
-      stage.calls += usage.calls();
-      stage.input += usage.input_tokens();
-      stage.output += usage.output_tokens();
-      stage.cost += usage.cost_nano_units();
-      if (!usage.currency_code().empty()) stage.currency = usage.currency_code();
-      children.calls += usage.calls();
-      children.input += usage.input_tokens();
-      children.output += usage.output_tokens();
-      children.cost += usage.cost_nano_units();
-    }
+    for (const auto& usage : step.usage()) AddUsage(usage, &stage.used);
+    AddUsage(step.child_usage(), &stage.used);
+    AddUsage(step.child_usage(), &sum);
   }
   std::vector<Row> rows;
   for (const auto& name : order) {
     const Stage& stage = stages[name];
     rows.push_back({name, stage.end > stage.start ? ShowDuration(stage.end - stage.start) : "-",
-                    absl::StrCat(stage.calls), absl::StrCat(stage.input), absl::StrCat(stage.output),
-                    ShowCost(stage.cost, stage.currency)});
+                    absl::StrCat(stage.used.calls()), absl::StrCat(stage.used.input_tokens()),
+                    absl::StrCat(stage.used.output_tokens()),
+                    ShowCost(stage.used.cost_nano_units(), stage.used.currency_code())});
   }
-  const auto& sum = run.usage();
   rows.push_back({"total", run.has_end_time() ? ShowDuration(ToTime(run.end_time()) - ToTime(run.create_time())) : "-",
-                  absl::StrCat(sum.calls() + children.calls), absl::StrCat(sum.input_tokens() + children.input),
-                  absl::StrCat(sum.output_tokens() + children.output),
-                  ShowCost(sum.cost_nano_units() + children.cost, sum.currency_code())});
+                  absl::StrCat(sum.calls()), absl::StrCat(sum.input_tokens()), absl::StrCat(sum.output_tokens()),
+                  ShowCost(sum.cost_nano_units(), sum.currency_code())});
   PrintTable({"STAGE", "TIME", "CALLS", "TOKENS IN", "TOKENS OUT", "COST"}, rows);
   if (run.omitted_steps() > 0) {
     std::cout << "and " << run.omitted_steps() << " more steps: tutti runs watch " << run.run_id() << "\n";

@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "runtime/usage/usage_totals.h"
 
 namespace tutti::state_manager {
 
@@ -37,14 +38,6 @@ bool IsBehind(const std::string& path, const std::unordered_map<std::string, int
 }
 
 bool IsSome(const tutti::type::v1::UsageTotals& usage) { return usage.ByteSizeLong() > 0; }
-
-void AddTo(const tutti::type::v1::UsageTotals& usage, tutti::type::v1::UsageTotals* sum) {
-  sum->set_calls(sum->calls() + usage.calls());
-  sum->set_input_tokens(sum->input_tokens() + usage.input_tokens());
-  sum->set_output_tokens(sum->output_tokens() + usage.output_tokens());
-  sum->set_cost_nano_units(sum->cost_nano_units() + usage.cost_nano_units());
-  if (!usage.currency_code().empty()) sum->set_currency_code(usage.currency_code());
-}
 
 }  // namespace
 
@@ -96,18 +89,18 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
       Consumed& earlier = usages[failed.path()];
       if (keep) {
         failed.mutable_usage()->MergeFrom(earlier.usage);
-        if (IsSome(earlier.child)) AddTo(earlier.child, failed.mutable_child_usage());
+        if (IsSome(earlier.child)) AddUsage(earlier.child, failed.mutable_child_usage());
         usages.erase(failed.path());
       } else {
         earlier.usage.MergeFrom(failed.usage());
-        AddTo(failed.child_usage(), &earlier.child);
+        AddUsage(failed.child_usage(), &earlier.child);
       }
     }
     if (entry.has_step_completed()) {
       if (auto earlier = usages.find(entry.step_completed().path()); earlier != usages.end()) {
         auto& completed = *entry.mutable_step_completed();
         completed.mutable_usage()->MergeFrom(earlier->second.usage);
-        if (IsSome(earlier->second.child)) AddTo(earlier->second.child, completed.mutable_child_usage());
+        if (IsSome(earlier->second.child)) AddUsage(earlier->second.child, completed.mutable_child_usage());
         usages.erase(earlier);
       }
     }

@@ -12,6 +12,7 @@
 #include "runtime/telemetry/trace.h"
 #include "runtime/text/nearest_name.h"
 #include "runtime/time/proto_time.h"
+#include "runtime/usage/usage_totals.h"
 #include "services/workflow-engine/domain/interpreter.h"
 
 namespace tutti::engine {
@@ -45,14 +46,6 @@ void ToValue(const tutti::type::v1::Payload& payload, google::protobuf::Value* o
   if (json.ok()) ToProto(*json, out);
 }
 
-void AddTo(const tutti::type::v1::UsageTotals& usage, tutti::type::v1::UsageTotals* sum) {
-  sum->set_calls(sum->calls() + usage.calls());
-  sum->set_input_tokens(sum->input_tokens() + usage.input_tokens());
-  sum->set_output_tokens(sum->output_tokens() + usage.output_tokens());
-  sum->set_cost_nano_units(sum->cost_nano_units() + usage.cost_nano_units());
-  if (!usage.currency_code().empty()) sum->set_currency_code(usage.currency_code());
-}
-
 // What an entry says of its step; false when it is about none.
 bool FillRecord(const JournalEntry& entry, StepRecord* record) {
   auto common = [record](const auto& step) {
@@ -80,7 +73,7 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       record->set_cached(entry.step_completed().cached());
       for (const auto& usage : entry.step_completed().usage()) *record->add_usage() = usage;
       if (entry.step_completed().has_child_usage())
-        AddTo(entry.step_completed().child_usage(), record->mutable_child_usage());
+        AddUsage(entry.step_completed().child_usage(), record->mutable_child_usage());
       return true;
     case JournalEntry::kStepFailed:
       common(entry.step_failed());
@@ -90,7 +83,7 @@ bool FillRecord(const JournalEntry& entry, StepRecord* record) {
       *record->mutable_error() = entry.step_failed().error();
       for (const auto& usage : entry.step_failed().usage()) *record->add_usage() = usage;
       if (entry.step_failed().has_child_usage())
-        AddTo(entry.step_failed().child_usage(), record->mutable_child_usage());
+        AddUsage(entry.step_failed().child_usage(), record->mutable_child_usage());
       return true;
     case JournalEntry::kStepWaiting: {
       const auto& waiting = entry.step_waiting();

@@ -1,0 +1,164 @@
+// Whose call goes next.
+#include "services/workflow-engine/domain/admission.h"
+#include "absl/strings/str_cat.h"
+#include "services/workflow-engine/domain/testing/world.h"
+
+namespace tutti::engine::testing {
+namespace {
+
+Task<bool> Take(Admission& admission, Admission::Caller caller, std::vector<std::string>& order,
+                std::vector<Admission::Permit>& permits, std::stop_token stop) {
+  std::string name = absl::StrCat(caller.tenant, caller.priority);
+  Admission::Patience patience{stop};
+  auto permit = co_await admission.Enter(std::move(caller), patience);
+  if (!permit.ok()) co_return false;
+  order.push_back(name);
+  permits.push_back(*std::move(permit));
+  co_return true;
+}
+
+Task<void> TakeInto(Admission& admission, Admission::Caller caller, std::vector<std::string>& order,
+                    std::vector<Admission::Permit>& permits, std::stop_token stop) {
+  co_await Take(admission, std::move(caller), order, permits, stop);
+}
+
+TEST(AdmissionTest, OneTenantsFloodDoesNotStarveAnotherAndPriorityGoesFirst) {
+  ManualExecutor executor;
+  ManualTime time;
+  Admission admission(executor, time, {.total = 2});
+  std::vector<std::string> order;
+  std::vector<Admission::Permit> permits;
+  Scope scope;
+  auto enter = [&](const char* tenant, int priority, std::stop_token stop = {}) {
+    Admission::Caller caller;
+    caller.tenant = tenant;
+    caller.priority = priority;
+    scope.Spawn(executor, TakeInto(admission, caller, order, permits, stop));
+    executor.RunUntilIdle();
+  };
+  std::stop_source gone;
+  for (int i = 0; i < 5; ++i) enter("flood", 0);
+  enter("small", 0);
+  enter("small", 0, gone.get_token());
+  enter("flood", 9);
+  EXPECT_EQ(order, (std::vector<std::string>{"flood0", "flood0"}));
+  gone.request_stop();
+  executor.RunUntilIdle();
+  while (!permits.empty()) {
+    permits.erase(permits.begin());
+    executor.RunUntilIdle();
+  }
+  EXPECT_EQ(order, (std::vector<std::string>{"flood0", "flood0", "flood9", "small0", "flood0", "flood0", "flood0"}));
+  EXPECT_EQ(admission.under_way(), 0);
+  EXPECT_EQ(admission.waiting(), 0u);
+}
+
+TEST(AdmissionTest, AWorkflowOrATargetAtItsLimitDoesNotBlockOthers) {
+  for (bool by_target : {false, true}) {
+    ManualExecutor executor;
+    ManualTime time;
+    Admission::Limits limits{.total = 10};
+    (by_target ? limits.per_target : limits.per_workflow) = 1;
+    Admission admission(executor, time, limits);
+    std::vector<std::string> order;
+    std::vector<Admission::Permit> permits;
+    Scope scope;
+    auto enter = [&](const char* tenant, const char* what) {
+      Admission::Caller caller;
+      caller.tenant = tenant;
+      (by_target ? caller.target : caller.workflow) = what;
+      scope.Spawn(executor, TakeInto(admission, caller, order, permits, {}));
+      executor.RunUntilIdle();
+    };
+    enter("a", "busy");
+    enter("b", "busy");
+    enter("c", "free");
+    EXPECT_EQ(order, (std::vector<std::string>{"a0", "c0"})) << by_target;
+    permits.erase(permits.begin());
+    executor.RunUntilIdle();
+    EXPECT_EQ(order, (std::vector<std::string>{"a0", "c0", "b0"})) << by_target;
+    permits.clear();
+  }
+}
+
+TEST(AdmissionTest, ManyWhoGaveUpLeaveNothingBehind) {
+  ManualExecutor executor;
+  ManualTime time;
+  Admission admission(executor, time, {.total = 1});
+  std::vector<std::string> order;
+  std::vector<Admission::Permit> permits;
+  Scope scope;
+  std::stop_source gone;
+  for (int i = 0; i < 200; ++i) {
+    Admission::Caller caller;
+    caller.tenant = "t";
+    scope.Spawn(executor,
+                TakeInto(admission, caller, order, permits, i == 0 || i == 199 ? std::stop_token() : gone.get_token()));
+  }
+  executor.RunUntilIdle();
+  gone.request_stop();
+  executor.RunUntilIdle();
+  permits.clear();
+  executor.RunUntilIdle();
+  EXPECT_EQ(order.size(), 2u);
+  EXPECT_EQ(admission.waiting(), 0u);
+}
+
+TEST(AdmissionTest, WhoseTimeIsOverWhileItWaitsIsToldSo) {
+  ManualExecutor executor;
+  ManualTime time;
+  Admission admission(executor, time, {.total = 1});
+  auto enter = [](Admission& at, absl::Duration at_most,
+                  std::optional<absl::StatusOr<Admission::Permit>>& out) -> Task<void> {
+    Admission::Caller caller;
+    caller.target = "slow";
+    Admission::Patience patience{{}, at_most};
+    out.emplace(co_await at.Enter(std::move(caller), patience));
+  };
+  std::optional<absl::StatusOr<Admission::Permit>> first, second, third;
+  Scope scope;
+  scope.Spawn(executor, enter(admission, absl::Seconds(5), first));
+  scope.Spawn(executor, enter(admission, absl::Seconds(5), second));
+  scope.Spawn(executor, enter(admission, absl::Seconds(50), third));
+  executor.RunUntilIdle();
+  ASSERT_TRUE(first && first->ok());
+  time.Advance(absl::Seconds(5));
+  executor.RunUntilIdle();
+  ASSERT_TRUE(second.has_value());
+  EXPECT_THAT(*second, HasCodeAndText(absl::StatusCode::kDeadlineExceeded, "before its turn came: slow"));
+  EXPECT_FALSE(third.has_value());
+  EXPECT_EQ(admission.waiting(), 1u);
+  first.reset();
+  executor.RunUntilIdle();
+  ASSERT_TRUE(third && third->ok());
+  EXPECT_EQ(admission.waiting(), 0u);
+  EXPECT_EQ(time.pending(), 0u) << "no timer is left behind";
+}
+
+TEST(AdmissionTest, ARunAtItsOwnLimitDoesNotBlockOthers) {
+  ManualExecutor executor;
+  ManualTime time;
+  Admission admission(executor, time, {.total = 10, .per_run = 1, .max_waiting = 1});
+  std::vector<std::string> order;
+  std::vector<Admission::Permit> permits;
+  Scope scope;
+  auto enter = [&](const char* run, const char* tenant) {
+    Admission::Caller caller;
+    caller.run_id = run;
+    caller.tenant = tenant;
+    scope.Spawn(executor, TakeInto(admission, caller, order, permits, {}));
+    executor.RunUntilIdle();
+  };
+  enter("r1", "a");
+  enter("r1", "b");  // waits for its run
+  EXPECT_EQ(order.size(), 1u);
+  EXPECT_EQ(admission.waiting(), 1u);
+  enter("r1", "c");  // one too many
+  EXPECT_EQ(admission.waiting(), 1u);
+  permits.clear();
+  executor.RunUntilIdle();
+  EXPECT_EQ(order, (std::vector<std::string>{"a0", "b0"}));
+}
+
+}  // namespace
+}  // namespace tutti::engine::testing
