@@ -37,6 +37,7 @@ absl::Status Common(const std::vector<absl::StatusOr<Response>>& answers) {
 constexpr int64_t kMostCounted = 200000;
 // Counting takes at most a twentieth of the time.
 constexpr int kCountPause = 19;
+constexpr absl::Duration kCountPatience = absl::Milliseconds(100);
 constexpr size_t kClaimBytes = size_t{1} << 20;
 // What goes along with a claim.
 constexpr int kShortJournal = 200;
@@ -79,9 +80,24 @@ TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, Heartbeat) {
   co_return absl::OkStatus();
 }
 
+// The heartbeat waits a moment for the count and no longer: a database that is slow to answer, or away, must not cost
+// an engine its lease.
 Task<int64_t> LeaseRpc::CountClaimable(CallContext& call) {
   if (counting_ || env_.clock.Now() < count_again_) co_return claimable_;
+  auto done = std::make_shared<OneShot<bool>>();
   counting_ = true;
+  if (!env_.scope.Spawn(env_.executor, Count(done))) {
+    counting_ = false;
+    co_return claimable_;
+  }
+  Access& home = shards_.home();
+  const uint64_t timer = home.BeforeDeadline(env_.clock.Now() + kCountPatience, [done] { done->Set(false); });
+  co_await done->Wait(*call.executor);
+  home.Cancel(timer);
+  co_return claimable_;
+}
+
+Task<void> LeaseRpc::Count(std::shared_ptr<OneShot<bool>> done) {
   const absl::Time begin = env_.clock.Now();
   int64_t sum = 0;
   bool whole = true;
@@ -91,8 +107,8 @@ Task<int64_t> LeaseRpc::CountClaimable(CallContext& call) {
       out = count.value_or(0);
       return count.status();
     };
-    auto count =
-        co_await shards_.at(i).Read<int64_t>(*call.executor, call.deadline, /*allow_stale=*/false, std::move(body));
+    auto count = co_await shards_.at(i).Read<int64_t>(env_.executor, absl::InfiniteFuture(), /*allow_stale=*/false,
+                                                      std::move(body));
     whole &= count.ok();
     sum += count.value_or(0);
   }
@@ -100,7 +116,7 @@ Task<int64_t> LeaseRpc::CountClaimable(CallContext& call) {
   if (whole || sum > claimable_) claimable_ = sum;
   const absl::Time end = env_.clock.Now();
   count_again_ = end + kCountPause * (end - begin);
-  co_return claimable_;
+  done->Set(true);
 }
 
 // Each database gives its share, so that none waits behind another that has much. What does not fit the answer is

@@ -158,6 +158,7 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
   WatchHub& hub_;
   // Runs that nobody works on: as they were a while ago when there are so many that counting them takes long.
   Task<int64_t> CountClaimable(CallContext& call);
+  Task<void> Count(std::shared_ptr<OneShot<bool>> done);
 
   const Leases& leases_;
   const Journal& journal_;
