@@ -1,13 +1,8 @@
 #include "runtime/async/executor.h"
 
-#include <pthread.h>
+#include "runtime/async/thread.h"
 
 namespace tutti {
-namespace {
-void NameThread(std::thread& thread, const std::string& name) {
-  pthread_setname_np(thread.native_handle(), name.substr(0, 15).c_str());
-}
-}  // namespace
 
 EventLoop::EventLoop(const std::string& name) : thread_([this] { Run(); }) { NameThread(thread_, name); }
 
@@ -32,6 +27,7 @@ void EventLoop::Post(absl::AnyInvocable<void()> fn) {
 }
 
 void EventLoop::Run() {
+  RunInForeground();
   std::vector<absl::AnyInvocable<void()>> batch;
   for (;;) {
     mutex_.Lock();

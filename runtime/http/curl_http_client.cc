@@ -1,7 +1,6 @@
 #include "runtime/http/curl_http_client.h"
 
 #include <curl/curl.h>
-#include <pthread.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "runtime/async/one_shot.h"
+#include "runtime/async/thread.h"
 #include "runtime/http/public_address.h"
 #include "runtime/status/error.h"
 #include "runtime/sync/mutex.h"
@@ -103,7 +103,7 @@ curl_socket_t OnOpenSocket(void* self, curlsocktype, curl_sockaddr* address) {
 class CurlHttpClient final : public HttpClient {
  public:
   CurlHttpClient() : multi_(curl_multi_init()), thread_([this] { Run(); }) {
-    pthread_setname_np(thread_.native_handle(), "http-client");
+    NameThread(thread_, "http-client");
   }
   ~CurlHttpClient() override {
     {

@@ -21,8 +21,9 @@ using ModuleFactory =
 // The main of a single service. Exit codes: 0 a clean end, 1 a failure, 2 a wrong flag or file.
 int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFactory& factory);
 
-// What both kinds of process share: blocks the signals in every thread to come, so that WaitForSignal gets them.
-void BlockSignals();
+// What both kinds of process share, for every thread to come, so before any other is started: signals are blocked, so
+// that WaitForSignal gets them; threads run in the background that are no event loop (runtime/async/thread.h).
+void PrepareThreads();
 // Returns at SIGTERM or SIGINT.
 void WaitForSignal();
 

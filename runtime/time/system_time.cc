@@ -1,8 +1,8 @@
 #include "runtime/time/system_time.h"
 
-#include <pthread.h>
-
 #include <algorithm>
+
+#include "runtime/async/thread.h"
 
 namespace tutti {
 namespace {
@@ -15,7 +15,7 @@ constexpr int64_t kMaxDelayNanos = int64_t{100} * 365 * 86400 * 1000000000;
 }  // namespace
 
 SystemTimers::SystemTimers() : thread_([this] { Run(); }) {
-  pthread_setname_np(thread_.native_handle(), "tutti-timers");
+  NameThread(thread_, "tutti-timers");
 }
 
 SystemTimers::~SystemTimers() {

@@ -73,7 +73,7 @@ int Fail(const absl::Status& status, int code) {
 }  // namespace
 
 int RunStandalone(const std::vector<std::string>& args) {
-  BlockSignals();
+  PrepareThreads();
   auto loaded = LoadConfig(args, getenv, EnvironmentNames());
   if (!loaded.ok()) return Fail(loaded.status(), 2);
   Config& config = loaded->config;

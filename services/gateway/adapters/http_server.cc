@@ -1,7 +1,5 @@
 #include "services/gateway/adapters/http_server.h"
 
-#include <pthread.h>
-
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -16,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/async/one_shot.h"
+#include "runtime/async/thread.h"
 #include "runtime/status/error.h"
 
 namespace tutti::gateway {
@@ -75,7 +74,7 @@ class Server final : public HttpServer {
     handler_.RunOn(executor_);
     scope_.Spawn(executor_, Accept());
     thread_ = std::thread([this] { context_.run(); });
-    pthread_setname_np(thread_.native_handle(), "gateway-http");
+    NameThread(thread_, "gateway-http");
     return absl::OkStatus();
   }
 

@@ -1,12 +1,11 @@
 #include "services/state-manager/adapters/group_commit.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <chrono>
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/async/thread.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 
@@ -148,7 +147,7 @@ GroupCommit::GroupCommit(Options options, Commit commit, std::function<void()> o
     lanes_.push_back(std::make_unique<Lane>());
     Lane& lane = *lanes_.back();
     lane.thread = std::thread([this, &lane] { Run(lane); });
-    pthread_setname_np(lane.thread.native_handle(), absl::StrCat(options_.name, i).substr(0, 15).c_str());
+    NameThread(lane.thread, absl::StrCat(options_.name, i));
   }
 }
 
@@ -202,6 +201,7 @@ bool GroupCommit::AwaitWork(Lane& lane, bool& worked) {
 }
 
 void GroupCommit::Run(Lane& lane) {
+  RunInForeground();
   std::vector<WriteOp> batch;
   // Those whom a commit answers come again together, a moment later. Who commits at once what has come meanwhile splits
   // them into groups that never meet again, each with a disk's wait of its own: after a commit of many, a part of its
