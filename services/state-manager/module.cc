@@ -39,6 +39,7 @@ class StateManager final : public Module {
     store.snapshot_every = std::max(1, options.snapshot_every());
     store.memory.max_per_tenant = std::max<int64_t>(1, options.memory().max_per_tenant());
     store.memory.evict = options.memory().at_limit() == "evict";
+    store.memory.runs_here = options.postgres().shard_dsns().empty();
     store_ = std::make_unique<StateStore>(std::move(store), runtime.ids);
     TUTTI_RETURN_IF_ERROR(OpenShards());
     RpcDeps deps{serving_.env(), shards_->home(), *shards_, hub_, store_->audit, FromProto(options.slowest_reader())};

@@ -147,6 +147,32 @@ TEST_P(BackupTest, RestoreRefusesAStoreThatHoldsSomethingUnlessTold) {
   std::filesystem::remove(File());
 }
 
+TEST_P(BackupTest, WhatIsForgottenIsInNoLaterBackup) {
+  v1::StoreMemoryRequest memory;
+  memory.mutable_memory()->set_agent("a");
+  memory.mutable_memory()->set_content("the zanzibar protocol");
+  ASSERT_THAT(Write(store_->memories, &Memories::StoreMemory, memory), IsOk());
+  memory.mutable_memory()->set_content("to be kept");
+  memory.mutable_memory()->set_agent("b");
+  ASSERT_THAT(Write(store_->memories, &Memories::StoreMemory, memory), IsOk());
+  // What a backup brings back, into a SQLite whose files can be searched.
+  auto brought_back = [this](const char* word) {
+    const std::string dir = dir_ + "_restored";
+    EXPECT_THAT(BackUp(Source(), File()), IsOk());
+    EXPECT_THAT(Restore(Config(dir, ""), File(), false), IsOk());
+    const size_t times = TimesInFolder(dir, word);
+    std::filesystem::remove_all(dir);
+    std::filesystem::remove(File());
+    return times;
+  };
+  EXPECT_GT(brought_back("zanzibar"), 0u);
+  v1::ForgetMemoriesRequest request;
+  request.mutable_filter()->set_agent("a");
+  ASSERT_EQ(Write(store_->memories, &Memories::ForgetMemories, request)->forgotten(), 1);
+  EXPECT_EQ(brought_back("zanzibar"), 0u);
+  EXPECT_GT(brought_back("to be kept"), 0u);
+}
+
 TEST_P(BackupTest, ADamagedFileChangesNothing) {
   Fill();
   ASSERT_THAT(BackUp(Source(), File()), IsOk());

@@ -144,8 +144,7 @@ Task<absl::Status> Janitor::InBatches(std::function<absl::StatusOr<int64_t>(Tran
 Task<absl::Status> Janitor::Sweep() {
   std::vector<std::function<absl::StatusOr<int64_t>(Transaction&, int64_t)>> work;
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.ledger.Expire(tx, limit); });
-  work.push_back(
-      [this](Transaction& tx, int64_t limit) { return store_.memories.Expire(tx, limit, !shards_.spread()); });
+  work.push_back([this](Transaction& tx, int64_t limit) { return store_.memories.Expire(tx, limit); });
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.sessions.RemoveEnded(tx, limit); });
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.step_cache.Expire(tx, limit); });
   const std::pair<const char*, absl::Duration> kept[] = {

@@ -72,14 +72,21 @@ absl::Status Memories::CheckFilter(const v1::MemoryFilter& filter) {
   return absl::OkStatus();
 }
 
+absl::string_view Memories::OfOpenRun() const {
+  // The janitor removes the others within seconds, and does it alone where runs are in other databases.
+  return options_.runs_here ? "(m.kind <> 'working' OR EXISTS (SELECT 1 FROM runs WHERE run_id = m.scope AND status IN "
+                              "('PENDING', 'RUNNING')))"
+                            : "TRUE";
+}
+
 Memories::Condition Memories::Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter,
-                                    bool to_forget) {
+                                    bool to_forget) const {
   Condition out;
   out.next = first_parameter;
   out.Add(" m.tenant = ", filter.tenant());
   if (!to_forget) {
     out.Add(" AND (m.expire_time = 0 OR m.expire_time > ", tx.NowMicros());
-    out.sql += ")";
+    absl::StrAppend(&out.sql, ") AND ", OfOpenRun());
   }
   if (!filter.agent().empty()) {
     out.Add(to_forget ? " AND (m.agent = " : " AND (m.agent = '' OR m.agent = ", filter.agent(), ")");
@@ -256,8 +263,10 @@ absl::Status Memories::StoreMemory(Transaction& tx, const v1::StoreMemoryRequest
 
 absl::Status Memories::GetMemory(Transaction& tx, const v1::GetMemoryRequest& request,
                                  v1::GetMemoryResponse& response) const {
-  Statement row = tx.Prepare("SELECT " TUTTI_MEMORY_COLUMNS
-                             " FROM memories WHERE memory_id = $1 AND (expire_time = 0 OR expire_time > $2)");
+  Statement row = tx.Prepare(absl::StrCat(
+      "SELECT " TUTTI_MEMORY_COLUMNS
+      " FROM memories AS m WHERE memory_id = $1 AND (expire_time = 0 OR expire_time > $2) AND ",
+      OfOpenRun()));
   row.BindAll(request.memory_id(), tx.NowMicros());
   if (!row.Step()) return row.status().ok() ? NotFound(request.memory_id()) : row.status();
   TUTTI_ASSIGN_OR_RETURN(*response.mutable_memory(), FromRow(row));
@@ -357,14 +366,14 @@ absl::Status Memories::Touch(Transaction& tx, const std::vector<std::string>& me
   return touch.BindList(memory_ids).Run();
 }
 
-absl::StatusOr<int64_t> Memories::Expire(Transaction& tx, int64_t limit, bool runs_here) const {
+absl::StatusOr<int64_t> Memories::Expire(Transaction& tx, int64_t limit) const {
   std::vector<std::pair<int64_t, std::string>> gone;
   const char* over = "SELECT number, tenant FROM memories WHERE expire_time > 0 AND expire_time <= $1 LIMIT $2";
   const char* without_run =
       "SELECT number, tenant FROM memories AS m WHERE kind = 'working' AND scope <> '' AND create_time < $1 AND NOT "
       "EXISTS (SELECT 1 FROM runs WHERE run_id = m.scope AND status IN ('PENDING', 'RUNNING')) LIMIT $2";
   for (const char* sql : {over, without_run}) {
-    if (sql == without_run && !runs_here) continue;
+    if (sql == without_run && !options_.runs_here) continue;
     Statement rows = tx.Prepare(sql);
     rows.BindAll(tx.NowMicros(), limit);
     while (rows.Step()) gone.emplace_back(rows.Int(0), rows.Text(1));

@@ -24,6 +24,8 @@ class Memories {
     int64_t max_per_tenant = 1000000;
     // At the limit: the least important and longest unused go, or else the new one is refused.
     bool evict = true;
+    // The runs of working memories are in this database too.
+    bool runs_here = true;
   };
   Memories(const Payloads& payloads, const Embedder& embedder, IdSource& ids, Options options)
       : payloads_(payloads), embedder_(embedder), ids_(ids), options_(options) {}
@@ -49,9 +51,8 @@ class Memories {
 
   // Notes that a search brought these (ids); to the minute.
   absl::Status Touch(Transaction& tx, const std::vector<std::string>& memory_ids) const;
-  // Forgets up to `limit` that have expired, or whose run has ended; how many.
-  // Of working memories, those of runs that have ended or gone, when runs are in this database.
-  absl::StatusOr<int64_t> Expire(Transaction& tx, int64_t limit, bool runs_here = true) const;
+  // Forgets up to `limit` that have expired, and when runs are here working ones whose run has ended or gone; how many.
+  absl::StatusOr<int64_t> Expire(Transaction& tx, int64_t limit) const;
   // When they are not: the runs with working memories, in order after `after`; and the end of some of them.
   absl::StatusOr<std::vector<std::string>> WorkingRuns(Transaction& tx, const std::string& after, int64_t limit) const;
   absl::StatusOr<int64_t> ForgetWorking(Transaction& tx, const std::vector<std::string>& run_ids, int64_t limit) const;
@@ -83,7 +84,9 @@ class Memories {
   absl::Status KeepRareTerms(Transaction& tx, std::vector<std::string>& terms) const;
   static absl::Status CheckFilter(const v1::MemoryFilter& filter);
   // To forget: also what nobody sees any more, and of an agent's only its own.
-  static Condition Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter, bool to_forget = false);
+  Condition Where(Transaction& tx, const v1::MemoryFilter& filter, int first_parameter, bool to_forget = false) const;
+  // Of the row `m`: it is none of a run that has ended.
+  absl::string_view OfOpenRun() const;
 
   const Payloads& payloads_;
   const Embedder& embedder_;

@@ -45,6 +45,17 @@ inline std::string EngineName(const ::testing::TestParamInfo<Engine>& info) {
 
 inline constexpr Engine kAllEngines[] = {Engine::kMemory, Engine::kSqlite, Engine::kPostgres};
 
+// How often `word` stands in the files of `folder`.
+inline size_t TimesInFolder(const std::string& folder, const std::string& word) {
+  size_t count = 0;
+  for (const auto& file : std::filesystem::directory_iterator(folder)) {
+    std::ifstream in(file.path(), std::ios::binary);
+    const std::string all((std::istreambuf_iterator<char>(in)), {});
+    for (size_t at = all.find(word); at != std::string::npos; at = all.find(word, at + 1)) ++count;
+  }
+  return count;
+}
+
 // A database migrated once, of which the others are copies.
 inline std::string TemplateDatabase() {
   static const std::string* name = [] {
