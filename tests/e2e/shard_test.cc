@@ -263,6 +263,35 @@ TEST_F(ShardTest, BudgetsHoldOverDatabasesAndKills) {
   EXPECT_TRUE(Eventually([&] { return Sql(1, "SELECT count(*) FROM outbox") == "0"; }, 10));
 }
 
+// Before its entry is committed a reservation of the other database's run is held for a minute, and for as long as it
+// says by a message that is committed with the entry. An entry that is refused sends none.
+TEST_F(ShardTest, AReservationLastsFromTheMomentItsEntryIsCommitted) {
+  Replica replica = NewReplica("one");
+  auto engine = Register(replica);
+  SetBudget(replica, "tenants/t", 1000);
+  const std::string id = IdOf(1, 1);
+  CreateRun(replica, id, engine);
+  auto reserving = [&](int64_t seq, const char* reservation_id) {
+    v1::AppendRequest request = Entry(id, seq);
+    auto* reservation = request.add_reserve();
+    reservation->set_reservation_id(reservation_id);
+    reservation->set_scope("tenants/t");
+    reservation->mutable_amount()->set_nano_units(10);
+    reservation->mutable_ttl()->set_seconds(5000);
+    return request;
+  };
+  auto held_for = [this](const char* reservation_id) {
+    return Sql(0, absl::StrCat("SELECT (expire_time - create_time) / 1000000 FROM reservations WHERE reservation_id = '",
+                               reservation_id, "'"));
+  };
+  ASSERT_EQ(Append(replica, reserving(1, "committed")).status().code(), 0);
+  EXPECT_TRUE(Eventually([&] { return held_for("committed") == "5000"; }, 20)) << held_for("committed");
+  ASSERT_NE(Append(replica, reserving(7, "refused")).status().code(), 0) << "a gap in the journal";
+  ASSERT_EQ(Append(replica, reserving(2, "after")).status().code(), 0);
+  EXPECT_TRUE(Eventually([&] { return held_for("after") == "5000"; }, 20)) << held_for("after");
+  EXPECT_EQ(held_for("refused"), "60");
+}
+
 TEST_F(ShardTest, WhatHappensElsewhereIsInTheOneAuditLog) {
   Replica replica = NewReplica("one");
   auto engine = Register(replica);

@@ -4,7 +4,7 @@
 CREATE TABLE outbox (
   message_id TEXT PRIMARY KEY,  -- The message's id; ids grow with time.
   target BIGINT NOT NULL,  -- The database it is for, as a number from 0, the home database.
-  kind TEXT NOT NULL,  -- `settle`, `audit` or `forget_request`.
+  kind TEXT NOT NULL,  -- `reserve`, `settle`, `audit` or `forget_request`.
   body BYTEA NOT NULL  -- A serialized message of tutti.state.v1, by kind.
 );
 CREATE INDEX outbox_by_target ON outbox (target, message_id);

@@ -75,7 +75,7 @@ void AppendRouter::ReserveAtHome(std::shared_ptr<Call> call) {
   op.apply = [this, call](Transaction& tx) {
     const auto& request = call->append.request;
     // Settlements first, as in one transaction: they may make the room. Once more from the outbox they change nothing.
-    call->refusal = ledger_.Apply(tx, request.run_id(), request.reserve(), request.settle());
+    call->refusal = ledger_.Promise(tx, request.run_id(), request.reserve(), request.settle());
     TUTTI_RETURN_IF_ERROR(tx.failure());
     return absl::IsAborted(call->refusal) ? call->refusal : absl::OkStatus();
   };

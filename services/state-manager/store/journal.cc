@@ -263,6 +263,10 @@ absl::Status Journal::Account(Transaction& tx, const Item& item) {
   for (const auto& settlement : request.settle()) {
     TUTTI_RETURN_IF_ERROR(outbox_.Post(tx, 0, Outbox::Kind::kSettle, settlement.SerializeAsString()));
   }
+  for (v1::Reservation reservation : request.reserve()) {
+    if (reservation.run_id().empty()) reservation.set_run_id(request.run_id());
+    TUTTI_RETURN_IF_ERROR(outbox_.Post(tx, 0, Outbox::Kind::kReserve, reservation.SerializeAsString()));
+  }
   return absl::OkStatus();
 }
 

@@ -199,6 +199,31 @@ absl::Status Ledger::Apply(Transaction& tx, const std::string& run_id,
   return book.Write();
 }
 
+absl::Status Ledger::Promise(Transaction& tx, const std::string& run_id,
+                             const google::protobuf::RepeatedPtrField<v1::Reservation>& reserve,
+                             const google::protobuf::RepeatedPtrField<v1::Settlement>& settle) const {
+  google::protobuf::RepeatedPtrField<v1::Reservation> promised = reserve;
+  for (auto& reservation : promised) {
+    TUTTI_RETURN_IF_ERROR(Complete(reservation));
+    auto& ttl = *reservation.mutable_ttl();
+    if (ttl.seconds() < kPromise) continue;
+    ttl.set_seconds(kPromise);
+    ttl.clear_nanos();
+  }
+  return Apply(tx, run_id, promised, settle);
+}
+
+absl::Status Ledger::Keep(Transaction& tx, const v1::Reservation& given) const {
+  v1::Reservation reservation = given;
+  TUTTI_RETURN_IF_ERROR(Complete(reservation));
+  TUTTI_ASSIGN_OR_RETURN(auto fronts, ScopeFronts(reservation.scope()));
+  LedgerBook book(tx);
+  TUTTI_RETURN_IF_ERROR(book.LoadReservations({reservation.reservation_id()}));
+  TUTTI_RETURN_IF_ERROR(book.LoadBudgets(fronts));
+  book.Keep(reservation, fronts);
+  return book.Write();
+}
+
 absl::Status Ledger::Reserve(Transaction& tx, const v1::ReserveRequest& request, v1::ReserveResponse& response) const {
   v1::Reservation reservation = request.reservation();
   TUTTI_RETURN_IF_ERROR(Complete(reservation));

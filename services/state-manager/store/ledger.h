@@ -34,6 +34,13 @@ class Ledger {
   absl::Status Apply(Transaction& tx, const std::string& run_id,
                      const google::protobuf::RepeatedPtrField<v1::Reservation>& reserve,
                      const google::protobuf::RepeatedPtrField<v1::Settlement>& settle) const;
+  // The same for an append to another database, before it: what it reserves is held for kPromise, and from the moment
+  // that the entry is committed, which Keep is told by a message that is committed with it, for as long as it says.
+  absl::Status Promise(Transaction& tx, const std::string& run_id,
+                       const google::protobuf::RepeatedPtrField<v1::Reservation>& reserve,
+                       const google::protobuf::RepeatedPtrField<v1::Settlement>& settle) const;
+  absl::Status Keep(Transaction& tx, const v1::Reservation& reservation) const;
+  static constexpr int kPromise = 60;  // seconds
   static absl::Status Check(const v1::Settlement& settlement);
   // Gives back up to `limit` reservations whose time is over; how many.
   absl::StatusOr<int64_t> Expire(Transaction& tx, int64_t limit) const;

@@ -196,13 +196,38 @@ absl::Status LedgerBook::Reserve(const v1::Reservation& reservation, const std::
   ReservationRow* known = Find(reservation.reservation_id());
   if (known != nullptr && known->proto.state() != v1::RESERVATION_STATE_EXPIRED) return absl::OkStatus();
   // What an expired one held has been given back, perhaps to others: it is held anew, if there is still room.
-  ReservationRow row;
+  std::vector<std::string> budgets;
   for (const auto& scope : fronts) {
     auto budget = budgets_.find(scope);
     if (budget == budgets_.end()) continue;
     TUTTI_RETURN_IF_ERROR(CheckLimits(budget->second, reservation));
-    row.budgets.push_back(scope);
+    budgets.push_back(scope);
   }
+  Hold(reservation, std::move(budgets));
+  return absl::OkStatus();
+}
+
+void LedgerBook::Keep(const v1::Reservation& reservation, const std::vector<std::string>& fronts) {
+  ReservationRow* known = Find(reservation.reservation_id());
+  if (known != nullptr && known->proto.state() == v1::RESERVATION_STATE_HELD) {
+    const int64_t until = tx_.NowMicros() + ToMicros(reservation.ttl());
+    if (until <= ToMicros(known->proto.expire_time())) return;
+    SetMicros(until, known->proto.mutable_expire_time());
+    known->changed = known->renewed = true;
+    return;
+  }
+  if (known != nullptr && known->proto.state() != v1::RESERVATION_STATE_EXPIRED) return;
+  std::vector<std::string> budgets;
+  for (const auto& scope : fronts) {
+    if (budgets_.contains(scope)) budgets.push_back(scope);
+  }
+  Hold(reservation, std::move(budgets));
+}
+
+void LedgerBook::Hold(const v1::Reservation& reservation, std::vector<std::string> budgets) {
+  const bool known = Find(reservation.reservation_id()) != nullptr;
+  ReservationRow row;
+  row.budgets = std::move(budgets);
   for (const auto& scope : row.budgets) {
     Add(budgets_[scope].reserved, Counted(budgets_[scope], reservation, reservation.amount()));
     budgets_[scope].changed = true;
@@ -217,10 +242,9 @@ absl::Status LedgerBook::Reserve(const v1::Reservation& reservation, const std::
   for (const auto& scope : row.budgets) now = std::max(now, budgets_[scope].create_time);
   SetMicros(now, row.proto.mutable_create_time());
   SetMicros(now + ToMicros(reservation.ttl()), row.proto.mutable_expire_time());
-  row.is_new = known == nullptr;
-  row.changed = row.renewed = known != nullptr;
+  row.is_new = !known;
+  row.changed = row.renewed = known;
   reservations_[reservation.reservation_id()] = std::move(row);
-  return absl::OkStatus();
 }
 
 absl::Status LedgerBook::Settle(const v1::Settlement& settlement) {

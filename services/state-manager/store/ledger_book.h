@@ -44,6 +44,9 @@ class LedgerBook {
 
   // RESOURCE_EXHAUSTED: a limit would be passed. A known id changes nothing.
   absl::Status Reserve(const v1::Reservation& reservation, const std::vector<std::string>& fronts);
+  // Makes a promised reservation last as long as it says. One that is no longer held is held anew whatever the limits
+  // say, for its caller has begun to spend it; one that has ended stays so.
+  void Keep(const v1::Reservation& reservation, const std::vector<std::string>& fronts);
   // NOT_FOUND: no such reservation.
   absl::Status Settle(const v1::Settlement& settlement);
   absl::Status End(ReservationRow& row, v1::ReservationState state);
@@ -51,6 +54,7 @@ class LedgerBook {
   absl::Status Write();
 
  private:
+  void Hold(const v1::Reservation& reservation, std::vector<std::string> budgets);
   absl::Status WriteReservation(ReservationRow& row);
 
   Transaction& tx_;

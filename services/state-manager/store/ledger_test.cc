@@ -112,6 +112,53 @@ TEST_P(LedgerTest, WhatNobodySettlesComesBackAndALateSettlementStillCounts) {
   EXPECT_EQ(Budget("tenants/a").reserved().nano_units(), 0);
 }
 
+// What an append to another database reserves here first: a crash before the entry is committed holds it for a minute,
+// and once the entry is there it is held for as long as it says, or until it is settled.
+TEST_P(LedgerTest, APromiseIsHeldForAMinuteAndKeptWhenItsEntryIsThere) {
+  ASSERT_THAT(Limit("tenants/a", 100), IsOk());
+  auto promise = [&](const std::string& id, int64_t nano) {
+    return Transact<int>([&](Transaction& tx, int&) {
+             google::protobuf::RepeatedPtrField<v1::Reservation> reserve;
+             *reserve.Add() = Want(id, "tenants/a", nano);
+             return store_->ledger.Promise(tx, "run", reserve, {});
+           })
+        .status();
+  };
+  auto keep = [&](const std::string& id, int64_t nano) {
+    return Transact<int>(
+               [&](Transaction& tx, int&) { return store_->ledger.Keep(tx, Want(id, "tenants/a", nano)); })
+        .status();
+  };
+  auto expire = [&] {
+    EXPECT_THAT(Transact<int>([&](Transaction& tx, int&) { return store_->ledger.Expire(tx, 100).status(); }), IsOk());
+  };
+  auto reserved = [&] { return Budget("tenants/a").reserved().nano_units(); };
+  ASSERT_THAT(promise("lost", 30), IsOk());
+  ASSERT_THAT(promise("kept", 30), IsOk());
+  ASSERT_THAT(promise("kept", 30), IsOk()) << "the same append once more";
+  EXPECT_THAT(promise("other", 50), HasCode(absl::StatusCode::kResourceExhausted));
+  ASSERT_THAT(keep("kept", 30), IsOk());
+  ASSERT_THAT(keep("kept", 30), IsOk());
+  EXPECT_EQ(reserved(), 60);
+  time_.Advance(absl::Seconds(59));
+  expire();
+  EXPECT_EQ(reserved(), 60);
+  time_.Advance(absl::Seconds(2));
+  expire();
+  EXPECT_EQ(reserved(), 30) << "the one whose entry never came";
+  // An entry whose message took longer than that is not forgotten, though its place has been given to another.
+  ASSERT_THAT(promise("other", 60), IsOk());
+  ASSERT_THAT(keep("other", 60), IsOk());
+  ASSERT_THAT(keep("lost", 30), IsOk());
+  EXPECT_EQ(reserved(), 120);
+  EXPECT_THAT(promise("one more", 1), HasCode(absl::StatusCode::kResourceExhausted));
+  // What has ended stays so when its message comes late.
+  for (const char* id : {"kept", "other", "lost"}) ASSERT_THAT(Settle(id, 10), IsOk());
+  ASSERT_THAT(keep("kept", 30), IsOk());
+  EXPECT_EQ(reserved(), 0);
+  EXPECT_EQ(Budget("tenants/a").spent().nano_units(), 30);
+}
+
 TEST_P(LedgerTest, ATransactionThatBeganBeforeTheBudgetGivesBackWhatItHeld) {
   ASSERT_THAT(Limit("tenants/a", 100), IsOk());
   time_.Advance(-absl::Seconds(3));

@@ -14,6 +14,8 @@ constexpr int64_t kKeepInbox = int64_t{86400} * 1000 * 1000;
 
 const char* NameOf(Outbox::Kind kind) {
   switch (kind) {
+    case Outbox::Kind::kReserve:
+      return "reserve";
     case Outbox::Kind::kSettle:
       return "settle";
     case Outbox::Kind::kAudit:
@@ -43,6 +45,11 @@ absl::StatusOr<std::vector<Outbox::Message>> Outbox::Pending(Transaction& tx, si
 }
 
 absl::Status Outbox::Work(Transaction& tx, const Message& message) const {
+  if (message.kind == NameOf(Kind::kReserve)) {
+    v1::Reservation reservation;
+    reservation.ParseFromString(message.body);
+    return ledger_.Keep(tx, reservation);
+  }
   if (message.kind == NameOf(Kind::kSettle)) {
     v1::SettleRequest request;
     v1::SettleResponse response;

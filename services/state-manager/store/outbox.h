@@ -14,7 +14,7 @@ namespace tutti::state_manager {
 
 class Outbox {
  public:
-  enum class Kind { kSettle, kAudit, kForgetRequest };
+  enum class Kind { kReserve, kSettle, kAudit, kForgetRequest };
   struct Message {
     std::string id;
     size_t target = 0;
@@ -23,7 +23,7 @@ class Outbox {
 
   Outbox(const Ledger& ledger, const AuditLog& audit, IdSource& ids) : ledger_(ledger), audit_(audit), ids_(ids) {}
 
-  // For the database `target`; `body` is a v1::Settlement, v1::AppendAuditRecordRequest or v1::StoredRun (of which the
+  // For the database `target`; `body` is a v1::Reservation, v1::Settlement, v1::AppendAuditRecordRequest or v1::StoredRun (of which the
   // tenant, the request id and, as the time of its removal, end_time count).
   absl::Status Post(Transaction& tx, size_t target, Kind kind, const std::string& body) const;
   // The oldest for a target, up to `limit`.
