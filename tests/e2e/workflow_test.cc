@@ -36,7 +36,9 @@ class WorkflowTest : public RunsFixture {
                                          << api_port_ << "\"]}]\n";
     SuiteProcess::Options options;
     options.data_dir = dir_ + "/data";
-    options.flags = {"--config=" + dir_ + "/config.yaml", "--workflow-engine.max-active-runs=2",
+    metrics_port_ = FreePorts(1)[0];
+    options.flags = {"--config=" + dir_ + "/config.yaml", absl::StrCat("--telemetry.metrics-port=", metrics_port_),
+                     "--workflow-engine.max-active-runs=2",
                      "--workflow-engine.max-waiting-runs=3", "--workflow-engine.park-after=60s"};
     suite_ = std::make_unique<SuiteProcess>(options);
     ASSERT_TRUE(suite_->Start());
@@ -58,7 +60,7 @@ class WorkflowTest : public RunsFixture {
   }
 
   std::string dir_;
-  int api_port_ = 0;
+  int api_port_ = 0, metrics_port_ = 0;
   std::unique_ptr<ChildProcess> api_;
 };
 
@@ -150,6 +152,81 @@ steps:
   for (const char* path : {"brief/plan/visit-2/write", "brief/check/visit-2/gate", "brief/polish/attempt-2/write",
                            "brief/polish/gate-fallback/plain"}) {
     EXPECT_EQ(paths.count(path), 1u) << path;
+  }
+}
+
+// A run that has begun goes on by the version it began with, also after a restart; a child is of the version its step
+// names, or of the latest there is when the step begins.
+TEST_F(WorkflowTest, RunsStayOnTheirVersion) {
+  auto child = [](int version) {
+    return absl::StrCat("name: child\nsteps: [{id: say, transform: {value: child ", version, "}}]\noutput: '${ .say }'\n");
+  };
+  auto parent = [](int version) {
+    return absl::StrCat(
+        "name: parent\nsteps:\n- {id: go, wait_for_signal: {signal: go}}\n- {id: own, depends_on: [go], transform: "
+        "{value: parent ",
+        version,
+        "}}\n- {id: pinned, depends_on: [go], sub_workflow: {workflow: child, version: 1}}\n- {id: latest, depends_on: "
+        "[go], sub_workflow: {workflow: child}}\noutput: '${ [.own, .pinned, .latest] }'\n");
+  };
+  ASSERT_THAT(Apply(child(1)), IsOk());
+  ASSERT_THAT(Apply(parent(1)), IsOk());
+  v1::StartRunRequest start;
+  start.set_workflow("parent");
+  auto before = Start(start);
+  ASSERT_THAT(before, IsOk());
+  ASSERT_TRUE(Becomes(before->run_id(), v1::RUN_STATE_WAITING));
+  ASSERT_THAT(Apply(child(2)), IsOk());
+  ASSERT_THAT(Apply(parent(2)), IsOk());
+  auto after = Start(start);
+  start.set_workflow_version(1);
+  auto named = Start(start);
+  ASSERT_THAT(after, IsOk());
+  ASSERT_THAT(named, IsOk());
+  suite_->Kill9();
+  ASSERT_TRUE(suite_->Start());
+  const std::pair<std::string, const char*> expected[] = {
+      {before->run_id(), "parent 1"}, {after->run_id(), "parent 2"}, {named->run_id(), "parent 1"}};
+  for (const auto& [id, own] : expected) {
+    ASSERT_THAT(Signal(id, "go", 1), IsOk());
+    v1::Run run = WaitForEnd(*suite_, id, 30);
+    EXPECT_EQ(ToJson(run.output()), (Json{own, "child 1", "child 2"})) << run.error().message();
+  }
+}
+
+TEST_F(WorkflowTest, ThousandsOfItems) {
+  Json items = Json::array();
+  for (int i = 0; i < 5000; ++i) items.push_back(i);
+  auto run = StartSpec(
+      "name: many\nsteps:\n- id: each\n  for_each: {items: .input.items, max_concurrency: 64, steps: [{id: twice, "
+      "transform: {value: '${ .item * 2 }'}}]}\noutput: '${ {count: (.each | length), sum: (.each | add), last: "
+      ".each[-1]} }'\n",
+      {{"items", items}}, 50);
+  ASSERT_THAT(run, IsOk());
+  ASSERT_EQ(run->state(), v1::RUN_STATE_SUCCEEDED) << run->error().message();
+  EXPECT_EQ(ToJson(run->output()), (Json{{"count", 5000}, {"sum", 4999 * 5000}, {"last", 9998}}));
+}
+
+TEST_F(WorkflowTest, WhatPatternsDoIsInTheMetrics) {
+  auto run = StartSpec(R"(
+name: counted
+steps:
+- id: gated
+  pipeline:
+    stages:
+    - id: one
+      steps: [{id: say, transform: {value: 1}}]
+      gate: {expression: .output == 1}
+- id: both
+  parallel: {fusion: {method: concat}, branches: [{id: l, steps: [{id: s, transform: {value: [1]}}]}, {id: r, steps: [{id: s, transform: {value: [2]}}]}]}
+)",
+                       Json::object(), 10);
+  ASSERT_THAT(run, IsOk());
+  ASSERT_EQ(run->state(), v1::RUN_STATE_SUCCEEDED) << run->error().message();
+  const std::string metrics = Shell(absl::StrCat("curl -s http://127.0.0.1:", metrics_port_, "/metrics")).first;
+  for (const char* part : {"tutti_engine_patterns_total{", "pattern=\"pipeline\"", "pattern=\"parallel\"",
+                           "tutti_engine_pattern_duration_seconds_count{", "tutti_engine_gates_total{"}) {
+    EXPECT_THAT(metrics, HasSubstr(part));
   }
 }
 
