@@ -38,8 +38,8 @@ class WorkflowTest : public RunsFixture {
     options.data_dir = dir_ + "/data";
     metrics_port_ = FreePorts(1)[0];
     options.flags = {"--config=" + dir_ + "/config.yaml", absl::StrCat("--telemetry.metrics-port=", metrics_port_),
-                     "--workflow-engine.max-active-runs=2",
-                     "--workflow-engine.max-waiting-runs=3", "--workflow-engine.park-after=60s"};
+                     "--workflow-engine.max-active-runs=2", "--workflow-engine.max-waiting-runs=3",
+                     "--workflow-engine.park-after=60s"};
     suite_ = std::make_unique<SuiteProcess>(options);
     ASSERT_TRUE(suite_->Start());
     ASSERT_TRUE(Eventually([&] { return Shell(absl::StrCat("curl -s ", Api("/up"))).second == 0; }, 20))
@@ -159,7 +159,8 @@ steps:
 // names, or of the latest there is when the step begins.
 TEST_F(WorkflowTest, RunsStayOnTheirVersion) {
   auto child = [](int version) {
-    return absl::StrCat("name: child\nsteps: [{id: say, transform: {value: child ", version, "}}]\noutput: '${ .say }'\n");
+    return absl::StrCat("name: child\nsteps: [{id: say, transform: {value: child ", version,
+                        "}}]\noutput: '${ .say }'\n");
   };
   auto parent = [](int version) {
     return absl::StrCat(
