@@ -226,6 +226,11 @@ absl::Status SqliteDb::Begin() {
   return Execute("BEGIN IMMEDIATE");
 }
 
+absl::Status SqliteDb::BeginReads() {
+  Reset();
+  return Execute("BEGIN");
+}
+
 absl::Status SqliteDb::Commit() { return Execute("COMMIT"); }
 
 void SqliteDb::Rollback() {

@@ -38,6 +38,8 @@ class SqliteDb final : public Transaction {
   void WipeDeleted() override { wipe_ = true; }
 
   absl::Status Begin();
+  // For reads alone: all of them see one state, which is looked for once instead of by each. Ends with Commit.
+  absl::Status BeginReads();
   absl::Status Commit();
   void Rollback();
   // A new transaction or read: forgets the last one's failure and time.

@@ -127,10 +127,15 @@ bool SqliteWriter::TryDefer(std::vector<WriteOp>& batch) {
     if (op.batch != deferrer_) return false;
     items.push_back(op.item);
   }
-  peek_->Reset();
+  if (!peek_->BeginReads().ok()) {
+    peek_->Rollback();
+    return false;
+  }
   auto record = deferrer_->Defer(*peek_, items);
+  const bool read = peek_->Commit().ok();
+  if (!read) peek_->Rollback();
   if (!record.ok() || record->empty()) return false;
-  bool durable = log().Fits(record->size());
+  bool durable = read && log().Fits(record->size());
   if (durable && !log().Append(*record).ok()) {
     durable = false;
     doubtful_ = true;

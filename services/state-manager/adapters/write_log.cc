@@ -139,6 +139,7 @@ bool WriteLog::Fits(size_t record_bytes) const {
 }
 
 absl::Status WriteLog::Extend(size_t bytes) {
+  if (allocated_ >= bytes) return absl::OkStatus();
   // Space that was written before needs no change of the file system's own records at each commit.
   std::string zeros(kStep, '\0');
   while (allocated_ < bytes) {

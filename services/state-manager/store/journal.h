@@ -146,8 +146,8 @@ class Journal final : public DeferringWriter {
   // What was seen of the tables before the last change by others is not remembered.
   int64_t changes_by_others_ ABSL_GUARDED_BY(mutex_) = 0;
   // Deferred: the sealed part, the rest, and what the last Defer would add to that. The writing thread's; ApplySealed
-  // reads the first.
-  std::unique_ptr<Tail> sealed_, tail_, next_;
+  // reads the first, and frees the one before it, which takes as long as a commit.
+  std::unique_ptr<Tail> sealed_, tail_, next_, applied_;
 };
 
 absl::Status RunNotFound(const std::string& run_id);

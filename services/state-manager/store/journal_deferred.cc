@@ -199,9 +199,12 @@ void Journal::Seal() {
   tail_ = std::make_unique<Tail>();
 }
 
-absl::Status Journal::ApplySealed(Transaction& tx) { return ApplyTail(tx, *sealed_); }
+absl::Status Journal::ApplySealed(Transaction& tx) {
+  applied_.reset();
+  return ApplyTail(tx, *sealed_);
+}
 
-void Journal::OnSealedApplied() { sealed_.reset(); }
+void Journal::OnSealedApplied() { applied_ = std::move(sealed_); }
 
 absl::Status Journal::ApplyDeferred(Transaction& tx) {
   if (sealed_) TUTTI_RETURN_IF_ERROR(ApplyTail(tx, *sealed_));
@@ -209,6 +212,7 @@ absl::Status Journal::ApplyDeferred(Transaction& tx) {
 }
 
 void Journal::OnApplied() {
+  applied_.reset();
   sealed_.reset();
   tail_ = std::make_unique<Tail>();
 }
