@@ -3,13 +3,21 @@
 #include "runtime/async/thread.h"
 
 namespace tutti {
+namespace {
+// How busy a loop is is known of about as long.
+constexpr std::chrono::milliseconds kWindow{20};
+}  // namespace
 
-EventLoop::EventLoop(const std::string& name) : thread_([this] { Run(); }) { NameThread(thread_, name); }
+EventLoop::EventLoop(const std::string& name, std::chrono::microseconds linger)
+    : linger_(linger), thread_([this] { Run(); }) {
+  NameThread(thread_, name);
+}
 
 EventLoop::~EventLoop() {
   {
     MutexLock lock(mutex_);
     stopping_ = true;
+    linger_.Came();
   }
   wake_.NotifyOne();
   thread_.join();
@@ -20,6 +28,7 @@ void EventLoop::Post(absl::AnyInvocable<void()> fn) {
   {
     MutexLock lock(mutex_);
     queue_.push_back(std::move(fn));
+    linger_.Came();
     wake = asleep_;
     asleep_ = false;
   }
@@ -28,8 +37,15 @@ void EventLoop::Post(absl::AnyInvocable<void()> fn) {
 
 void EventLoop::Run() {
   RunInForeground();
+  using Clock = std::chrono::steady_clock;
   std::vector<absl::AnyInvocable<void()>> batch;
+  Clock::duration worked{}, passed{};  // within the window
+  Clock::time_point begun = Clock::now();
   for (;;) {
+    const Clock::time_point ended = Clock::now();
+    worked += ended - begun;
+    // A loop that is hardly ever idle leaves its core to others when it is: they have waited.
+    if (worked < passed * 3 / 4) linger_.Await();
     mutex_.Lock();
     while (queue_.empty() && !stopping_) {
       asleep_ = true;
@@ -38,8 +54,16 @@ void EventLoop::Run() {
     asleep_ = false;
     bool stop = stopping_ && queue_.empty();
     batch.swap(queue_);
+    linger_.Took();
     mutex_.Unlock();
     if (stop) return;
+    const Clock::time_point found = Clock::now();
+    passed += found - begun;
+    begun = found;
+    if (passed > kWindow) {
+      worked /= 2;
+      passed /= 2;
+    }
     for (auto& fn : batch) fn();
     batch.clear();
   }

@@ -1,12 +1,14 @@
 // Where coroutines run.
 #pragma once
 
+#include <chrono>
 #include <coroutine>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "runtime/async/linger.h"
 #include "runtime/sync/mutex.h"
 
 namespace tutti {
@@ -21,7 +23,8 @@ class Executor {
 // One named thread that runs what is posted, in order. What runs here must not block.
 class EventLoop final : public Executor {
  public:
-  explicit EventLoop(const std::string& name);
+  // Looks for work for `linger` before it sleeps.
+  explicit EventLoop(const std::string& name, std::chrono::microseconds linger = {});
   // Runs what is already posted, then ends.
   ~EventLoop() override;
   void Post(absl::AnyInvocable<void()> fn) override;
@@ -34,6 +37,7 @@ class EventLoop final : public Executor {
   std::vector<absl::AnyInvocable<void()>> queue_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool asleep_ ABSL_GUARDED_BY(mutex_) = false;
+  Linger linger_;
   std::thread thread_;
 };
 

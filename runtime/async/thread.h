@@ -10,7 +10,8 @@ namespace tutti {
 void NameThread(std::thread& thread, const std::string& name);
 
 // For the thread that calls it and all that it starts later: they run when a core is free or their turn has come, but
-// do not interrupt a thread that works (SCHED_BATCH, sched(7)). At the start of a process, before a library has threads.
+// do not interrupt a thread that works (SCHED_BATCH, sched(7)). At the start of a process, before a library has
+// threads.
 //
 // On few cores it is the event loop and the thread that commits that everything waits for, and gRPC's threads wake for
 // each message: with them in the background 7 to 11 % more workflows a second went through two cores.

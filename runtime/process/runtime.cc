@@ -63,7 +63,7 @@ Runtime::Runtime(const tutti::config::v1::Config& config, Surroundings given)
 Runtime::~Runtime() = default;
 
 void Runtime::ShareLoop() {
-  own_shared_loop_ = std::make_unique<EventLoop>("services");
+  own_shared_loop_ = std::make_unique<EventLoop>("services", kLinger);
   shared_loop = own_shared_loop_.get();
 }
 

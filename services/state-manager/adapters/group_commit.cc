@@ -144,7 +144,7 @@ void CommitBatch(WriteSession& session, std::vector<WriteOp>& batch, DatabaseMet
 GroupCommit::GroupCommit(Options options, Commit commit, std::function<void()> on_idle)
     : options_(std::move(options)), commit_(std::move(commit)), on_idle_(std::move(on_idle)) {
   for (int i = 0; i < options_.lanes; ++i) {
-    lanes_.push_back(std::make_unique<Lane>());
+    lanes_.push_back(std::make_unique<Lane>(options_.linger));
     Lane& lane = *lanes_.back();
     lane.thread = std::thread([this, &lane] { Run(lane); });
     NameThread(lane.thread, absl::StrCat(options_.name, i));
@@ -156,6 +156,7 @@ GroupCommit::~GroupCommit() {
     {
       MutexLock lock(lane->mutex);
       lane->stopping = true;
+      lane->linger.Came();
     }
     lane->wake.NotifyAll();
   }
@@ -171,6 +172,7 @@ void GroupCommit::Enqueue(WriteOp op) {
     if (!lane.stopping && room) {
       lane.bytes += op.bytes;
       lane.queue.push_back(std::move(op));
+      lane.linger.Came();
       if (lane.asleep) lane.wake.NotifyOne();
       return;
     }
@@ -210,6 +212,7 @@ void GroupCommit::Run(Lane& lane) {
   std::chrono::steady_clock::duration took{};
   bool worked = false;  // since it was idle
   for (;;) {
+    if (expected < kCompany) lane.linger.Await();  // with many on their way the next one is not far, nor alone
     {
       MutexLock lock(lane.mutex);
       if (options_.gather && expected >= kCompany && lane.queue.size() < expected && !lane.stopping) {
@@ -217,6 +220,7 @@ void GroupCommit::Run(Lane& lane) {
       }
       if (!AwaitWork(lane, worked)) break;
       if (lane.queue.size() <= options_.max_batch) {
+        lane.linger.Took();
         batch.swap(lane.queue);
         lane.bytes = 0;
       } else {

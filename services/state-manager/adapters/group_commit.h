@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "runtime/async/linger.h"
 #include "runtime/sync/mutex.h"
 #include "services/state-manager/adapters/database_metrics.h"
 #include "services/state-manager/ports/database.h"
@@ -48,6 +49,8 @@ class GroupCommit {
     // Whether a commit of many waits a little for those that it will answer and that come again. Worth it where a
     // commit costs as much as the work between two of them.
     bool gather = true;
+    // A lane looks for work for as long before it sleeps.
+    std::chrono::microseconds linger{0};
     // After as long without an op; never when zero.
     std::chrono::milliseconds idle_after{0};
   };
@@ -62,12 +65,14 @@ class GroupCommit {
 
  private:
   struct Lane {
+    explicit Lane(std::chrono::microseconds longest) : linger(longest) {}
     Mutex mutex;
     CondVar wake;
     std::vector<WriteOp> queue ABSL_GUARDED_BY(mutex);
     size_t bytes ABSL_GUARDED_BY(mutex) = 0;  // of the queue
     bool stopping ABSL_GUARDED_BY(mutex) = false;
     bool asleep ABSL_GUARDED_BY(mutex) = false;
+    Linger linger;
     std::thread thread;
   };
   void Run(Lane& lane);

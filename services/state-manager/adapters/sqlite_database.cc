@@ -92,6 +92,7 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(Options opt
                            .max_batch = o.max_batch,
                            .max_queue = o.max_queue,
                            .gather = o.deferrer == nullptr,
+                           .linger = o.deferrer ? kLinger : std::chrono::microseconds::zero(),
                            .idle_after = o.idle_after},
       [raw](std::vector<WriteOp>& batch) { raw->writer_->Commit(batch); }, [raw] { raw->writer_->Idle(); });
   return out;
