@@ -6,10 +6,12 @@
 namespace tutti {
 namespace {
 
-// Where a sandbox refuses it, threads are as they were.
-void SetPolicy(int policy) {
-  const sched_param parameters{};
-  pthread_setschedparam(pthread_self(), policy, &parameters);
+// A policy that somebody else chose stays, and so it does where a sandbox refuses.
+void ChangePolicy(int from, int to) {
+  int policy = 0;
+  sched_param parameters{};
+  if (pthread_getschedparam(pthread_self(), &policy, &parameters) != 0 || policy != from) return;
+  pthread_setschedparam(pthread_self(), to, &parameters);
 }
 
 }  // namespace
@@ -18,8 +20,8 @@ void NameThread(std::thread& thread, const std::string& name) {
   pthread_setname_np(thread.native_handle(), name.substr(0, 15).c_str());
 }
 
-void RunInBackground() { SetPolicy(SCHED_BATCH); }
+void RunInBackground() { ChangePolicy(SCHED_OTHER, SCHED_BATCH); }
 
-void RunInForeground() { SetPolicy(SCHED_OTHER); }
+void RunInForeground() { ChangePolicy(SCHED_BATCH, SCHED_OTHER); }
 
 }  // namespace tutti

@@ -14,7 +14,7 @@ void NameThread(std::thread& thread, const std::string& name);
 // threads.
 //
 // On few cores it is the event loop and the thread that commits that everything waits for, and gRPC's threads wake for
-// each message: with them in the background 7 to 11 % more workflows a second went through two cores.
+// each message: with them in the background a tenth more workflows a second went through two cores.
 void RunInBackground();
 
 // For the thread that calls it: as any other thread of the machine (SCHED_OTHER).
