@@ -1,542 +1,59 @@
 // What the store does against what the disk allows, in one run on one machine:
-//   tutti-store-bench [--dir FOLDER] [--postgres DSN] [--seconds 5] [--memories 100000] [--runs 0]
-// Bare loops commit rows of the same size on the same engine, without anything of Tutti's. Figures and their meaning:
-// docs/performance.md.
-#include <grpcpp/grpcpp.h>
-#include <sqlite3.h>
-#include <unistd.h>
-#include <pqxx/pqxx>
-
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <cmath>
+//   tutti-store-bench [--dir FOLDER] [--engine sqlite|postgres|both] [--postgres DSN] [--turns 3] [--seconds 2]
+//                     [--memories 100000] [--runs 0] [--write-lanes N]
+// Bare loops commit rows of the same size on the same engine, without anything of Tutti's. The machine's speed changes
+// while all this runs: bare loops and the store take turns of `--seconds`, and ratios are of what each did in all of
+// its turns. Figures and their meaning: docs/performance.md.
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <future>
-#include <thread>
+#include <functional>
+#include <string>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "runtime/config/load_config.h"
-#include "runtime/process/runtime.h"
-#include "runtime/random/random.h"
-#include "runtime/time/system_time.h"
-#include "services/state-manager/adapters/open_database.h"
-#include "services/state-manager/domain/watch_hub.h"
-#include "services/state-manager/module.h"
-#include "services/state-manager/store/state_store.h"
-#include "tutti/state/v1/journal_service.grpc.pb.h"
-#include "tutti/state/v1/lease_service.grpc.pb.h"
-#include "tutti/state/v1/run_store_service.grpc.pb.h"
+#include "bench/store/appends.h"
+#include "bench/store/bare_loops.h"
+#include "bench/store/measuring.h"
+#include "bench/store/opened_store.h"
+#include "bench/store/reads.h"
 
 namespace tutti::state_manager {
 namespace {
 
-using Steady = std::chrono::steady_clock;
-double Seconds(Steady::time_point since) { return std::chrono::duration<double>(Steady::now() - since).count(); }
-
-constexpr int kWriters = 64;
-constexpr int kShortRun = 10;
-constexpr size_t kResultBytes = 300;
-
 struct Settings {
   std::string dir = absl::StrCat(std::filesystem::temp_directory_path().string(), "/tutti_store_bench");
-  std::string postgres;
-  double seconds = 5;
-  int memories = 100000;
-  int runs = 0;
+  std::string engine = "both", postgres;
+  int turns = 3;
+  double seconds = 2;
+  int memories = 100000, runs = 0, write_lanes = 0;
 };
 
-struct Latencies {
-  std::vector<double> ms;
-  double At(double quantile) {
-    if (ms.empty()) return 0;
-    std::sort(ms.begin(), ms.end());
-    return ms[std::min(ms.size() - 1, static_cast<size_t>(quantile * static_cast<double>(ms.size())))];
-  }
-};
+// (rows a transaction, seconds, latencies) to rows a second.
+using BareLoop = std::function<double(int, double, Latencies*)>;
 
-std::string Result() {
-  // Not compressible to nothing: as real results are.
-  Xoshiro rng(1);
-  std::string out;
-  while (out.size() < kResultBytes) absl::StrAppend(&out, absl::Hex(rng.Next()));
-  out.resize(kResultBytes);
-  return out;
-}
-
-v1::AppendRequest OneEntry(const std::string& run, int64_t seq) {
-  static const std::string kResult = "\"" + Result() + "\"";
-  v1::AppendRequest request;
-  request.set_run_id(run);
-  request.set_lease_epoch(1);
-  request.set_writer_seq(seq);
-  auto* entry = request.add_entries();
-  entry->mutable_time()->set_seconds(1700000000);
-  auto* completed = entry->mutable_step_completed();
-  completed->set_path("research/step");
-  completed->set_kind("agent");
-  completed->set_attempt(1);
-  completed->set_target("researcher");
-  completed->mutable_result()->set_data(kResult);
-  return request;
-}
-
-// The bytes of one journal row, as the bare loops write them.
-size_t RowBytes() { return OneEntry("01jd0000000000000000000000", 1).entries(0).ByteSizeLong() + 60; }
-
-// ---- the bare loops
-
-double BareSqlite(const std::string& dir, int rows, double seconds, Latencies* latencies = nullptr) {
-  std::string file = dir + "/bare.db";
-  for (const char* end : {"", "-wal", "-shm"}) std::filesystem::remove(file + end);
-  sqlite3* db = nullptr;
-  sqlite3_open(file.c_str(), &db);
-  auto run = [&](const char* sql) { sqlite3_exec(db, sql, nullptr, nullptr, nullptr); };
-  run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4096");
-  run("CREATE TABLE ev (id INTEGER PRIMARY KEY, wf TEXT, step INT, body BLOB)");
-  sqlite3_stmt* insert = nullptr;
-  sqlite3_prepare_v2(db, "INSERT INTO ev (wf, step, body) VALUES (?,?,?)", -1, &insert, nullptr);
-  std::string body(RowBytes(), 'b');
-  int64_t count = 0;
-  auto begin = Steady::now();
-  while (Seconds(begin) < seconds) {
-    auto start = Steady::now();
-    run("BEGIN IMMEDIATE");
-    for (int i = 0; i < rows; ++i, ++count) {
-      std::string id = absl::StrCat("wf-", count / 3);
-      sqlite3_bind_text(insert, 1, id.c_str(), -1, SQLITE_TRANSIENT);
-      sqlite3_bind_int64(insert, 2, count % 3);
-      sqlite3_bind_blob(insert, 3, body.data(), static_cast<int>(body.size()), SQLITE_STATIC);
-      sqlite3_step(insert);
-      sqlite3_reset(insert);
-    }
-    run("COMMIT");
-    if (latencies) latencies->ms.push_back(Seconds(start) * 1000);
-  }
-  double rate = static_cast<double>(count) / Seconds(begin);
-  sqlite3_finalize(insert);
-  sqlite3_close(db);
-  return rate;
-}
-
-double BarePostgres(const std::string& dsn, int rows, double seconds, Latencies* latencies = nullptr) {
-  pqxx::connection link(dsn);
-  pqxx::quiet_errorhandler quiet(link);
-  {
-    pqxx::work setup(link);
-    setup.exec("DROP TABLE IF EXISTS bare_ev");
-    setup.exec(
-        "CREATE TABLE bare_ev (id BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, wf TEXT, step BIGINT, body "
-        "BYTEA)");
-    setup.commit();
-  }
-  // The strongest form: one statement of all rows.
-  std::string sql = "INSERT INTO bare_ev (wf, step, body) VALUES ";
-  for (int i = 0; i < rows; ++i) {
-    absl::StrAppend(&sql, i ? "," : "", "($", 3 * i + 1, ",$", 3 * i + 2, ",$", 3 * i + 3, ")");
-  }
-  link.prepare("bare", sql);
-  std::string body(RowBytes(), 'b');
-  std::string hex = "\\x";
-  for (size_t i = 0; i < body.size(); ++i) hex += "62";
-  int64_t count = 0;
-  auto begin = Steady::now();
-  std::vector<std::string> values(static_cast<size_t>(rows) * 3);
-  while (Seconds(begin) < seconds) {
-    auto start = Steady::now();
-    for (int i = 0; i < rows; ++i, ++count) {
-      values[static_cast<size_t>(3 * i)] = absl::StrCat("wf-", count / 3);
-      values[static_cast<size_t>(3 * i + 1)] = absl::StrCat(count % 3);
-      values[static_cast<size_t>(3 * i + 2)] = hex;
-    }
-    pqxx::work work(link);
-    work.exec_prepared("bare", pqxx::prepare::make_dynamic_params(values));
-    work.commit();
-    if (latencies) latencies->ms.push_back(Seconds(start) * 1000);
-  }
-  double rate = static_cast<double>(count) / Seconds(begin);
-  {
-    pqxx::work drop(link);
-    drop.exec("DROP TABLE bare_ev");
-    drop.commit();
-  }
-  return rate;
-}
-
-// ---- the store's own interface
-
-struct Store {
-  SystemClock clock;
-  Xoshiro rng{Xoshiro::SeedFromSystem()};
-  IdSource ids{clock, rng};
-  WatchHub hub;
-  StateStore store{{}, ids};
-  OpenedDatabase opened;
-
-  explicit Store(const tutti::config::v1::StateManager& config) {
-    auto result = OpenDatabase(config, clock, hub, &store.journal);
-    if (!result.ok()) {
-      std::fprintf(stderr, "%s\n", std::string(result.status().message()).c_str());
-      std::exit(1);
-    }
-    opened = *std::move(result);
-  }
-  absl::Status Write(std::function<absl::Status(Transaction&)> body) {
-    std::promise<absl::Status> done;
-    WriteOp op;
-    op.apply = std::move(body);
-    op.finish = [&done](const absl::Status& status) { done.set_value(status); };
-    opened.database->Write(std::move(op));
-    return done.get_future().get();
-  }
-  absl::Status Read(std::function<absl::Status(Transaction&)> body) {
-    std::promise<absl::Status> done;
-    ReadOp op;
-    op.query = std::move(body);
-    op.finish = [&done](const absl::Status& status) { done.set_value(status); };
-    opened.database->Read(std::move(op));
-    return done.get_future().get();
-  }
-  std::vector<std::string> NewRuns(int count) {
-    v1::RegisterInstanceRequest request;
-    request.mutable_instance()->set_name("bench");
-    request.mutable_instance()->set_incarnation("1");
-    request.mutable_lease_duration()->set_seconds(60);
-    (void)Write([&](Transaction& tx) {
-      v1::RegisterInstanceResponse response;
-      return store.leases.RegisterInstance(tx, request, response);
-    });
-    std::vector<std::string> runs;
-    for (int i = 0; i < count; ++i) {
-      v1::CreateRunRequest create;
-      create.mutable_run()->set_run_id(ids.NewUlid());
-      create.mutable_run()->set_workflow("bench");
-      *create.mutable_owner() = request.instance();
-      runs.push_back(create.run().run_id());
-      std::promise<absl::Status> created;
-      store.journal.Create(*opened.database, std::move(create),
-                           [&](const auto& answer) { created.set_value(answer.status()); });
-      absl::Status status = created.get_future().get();
-      if (!status.ok()) std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
-    }
-    return runs;
-  }
-};
-
-// Writers in a closed loop: each has one append on its way, and begins the next one when it is answered.
-// After `entries` a writer goes on with its next run; 0 is never.
-double AppendLoop(Store& store, int writers, double seconds, Latencies* latencies = nullptr, int entries = 0) {
-  constexpr double kMostPerSecond = 100000;
-  const int runs_each = entries == 0 ? 1 : static_cast<int>(kMostPerSecond * seconds / writers / entries) + 1;
-  std::vector<std::string> runs = store.NewRuns(writers * runs_each);
-  struct Writer {
-    size_t run = 0;
-    int64_t seq = 0;
-    Steady::time_point start;
-  };
-  std::vector<Writer> all(static_cast<size_t>(writers));
-  std::atomic<int64_t> answered{0}, failed{0};
-  std::atomic<int> running{writers};
-  std::promise<void> over;
-  auto begin = Steady::now();
-  std::function<void(Writer&)> next = [&](Writer& writer) {
-    if (entries > 0 && writer.seq == entries && writer.run + static_cast<size_t>(writers) < runs.size()) {
-      writer.run += static_cast<size_t>(writers);
-      writer.seq = 0;
-    }
-    writer.start = Steady::now();
-    store.store.journal.Append(*store.opened.database, OneEntry(runs[writer.run], ++writer.seq),
-                               [&](v1::AppendResponse response) {
-                                 ++answered;
-                                 if (response.status().code() != 0) ++failed;
-                                 if (latencies) latencies->ms.push_back(Seconds(writer.start) * 1000);
-                                 if (Seconds(begin) < seconds && failed == 0) {
-                                   next(writer);
-                                 } else if (--running == 0) {
-                                   over.set_value();
-                                 }
-                               });
-  };
-  for (size_t i = 0; i < all.size(); ++i) all[i].run = i;
-  for (auto& writer : all) next(writer);
-  over.get_future().wait();
-  if (failed > 0) std::fprintf(stderr, "%ld appends failed\n", static_cast<long>(failed));
-  return static_cast<double>(answered) / Seconds(begin);
-}
-
-// ---- over gRPC: the module in this process, one bidirectional stream
-
-struct Served {
-  tutti::config::v1::Config config;
-  std::unique_ptr<Runtime> runtime;
-  std::unique_ptr<Module> module;
-  std::shared_ptr<grpc::Channel> channel;
-
-  Served(const tutti::config::v1::StateManager& state, bool over_loopback) {
-    config = DefaultConfig([](const char*) -> const char* { return nullptr; });
-    *config.mutable_state_manager() = state;
-    config.mutable_state_manager()->set_grpc_port(39094);
-    config.mutable_telemetry()->set_log_level("error");
-    runtime = std::make_unique<Runtime>(config);
-    module = NewStateManager(*runtime, config, /*standalone=*/!over_loopback);
-    absl::Status status = module->Start({});
-    if (!status.ok()) {
-      std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
-      std::exit(1);
-    }
-    channel = over_loopback ? grpc::CreateChannel("127.0.0.1:39094", grpc::InsecureChannelCredentials())
-                            : module->InProcess();
-  }
-};
-
-double StreamLoop(const tutti::config::v1::StateManager& config, bool over_loopback, int writers, double seconds,
-                  Latencies* latencies = nullptr) {
-  std::vector<std::string> runs;
-  {
-    Store store(config);
-    runs = store.NewRuns(writers);
-  }
-  Served served(config, over_loopback);
-  auto stub = v1::JournalService::NewStub(served.channel);
-  grpc::ClientContext context;
-  auto stream = stub->Append(&context);
-  std::vector<int64_t> seqs(static_cast<size_t>(writers), 0);
-  std::vector<Steady::time_point> starts(static_cast<size_t>(writers));
-  int64_t answered = 0, failed = 0;
-  auto begin = Steady::now();
-  auto next = [&](size_t writer) {
-    v1::AppendRequest request = OneEntry(runs[writer], ++seqs[writer]);
-    request.set_request_number(static_cast<int64_t>(writer));
-    starts[writer] = Steady::now();
-    return request;
-  };
-  for (size_t i = 0; i < runs.size(); ++i) stream->Write(next(i));
-  int open = writers;
-  v1::AppendResponse response;
-  while (open > 0 && stream->Read(&response)) {
-    // As the engine does: what was answered together goes on together.
-    v1::AppendRequest message;
-    bool any = false;
-    auto take = [&](const v1::AppendResponse& one) {
-      ++answered;
-      if (one.status().code() != 0) ++failed;
-      auto writer = static_cast<size_t>(one.request_number());
-      if (latencies) latencies->ms.push_back(Seconds(starts[writer]) * 1000);
-      if (Seconds(begin) >= seconds || failed > 0) {
-        --open;
-      } else if (!any) {
-        message = next(writer);
-        any = true;
-      } else {
-        *message.add_also() = next(writer);
-      }
-    };
-    take(response);
-    for (const auto& one : response.also()) take(one);
-    if (any) stream->Write(message);
-  }
-  double rate = static_cast<double>(answered) / Seconds(begin);
-  stream->WritesDone();
-  (void)stream->Finish();
-  if (failed > 0) std::fprintf(stderr, "%ld appends failed\n", static_cast<long>(failed));
-  served.module->Drain(absl::Now() + absl::Seconds(1));
-  return rate;
-}
-
-double RssMb() {
-  std::ifstream in("/proc/self/statm");
-  double pages = 0, rss = 0;
-  in >> pages >> rss;
-  return rss * static_cast<double>(sysconf(_SC_PAGESIZE)) / 1e6;
-}
-
-void ReadLongRun(Store& store, const char* engine) {
-  std::string run = store.NewRuns(1)[0];
-  constexpr int kEntries = 10000;
-  for (int seq = 1; seq <= kEntries;) {
-    v1::AppendRequest request = OneEntry(run, seq);
-    for (int i = 1; i < 500; ++i) *request.add_entries() = OneEntry(run, seq).entries(0);
-    for (int i = 0; i < 500; ++i) {
-      request.mutable_entries(i)->mutable_step_completed()->set_path(absl::StrCat("loop/", seq + i, "/step"));
-    }
-    std::promise<void> done;
-    store.store.journal.Append(*store.opened.database, request, [&](v1::AppendResponse) { done.set_value(); });
-    done.get_future().wait();
-    seq += 500;
-  }
-  auto begin = Steady::now();
-  int64_t after = 0, count = 0;
-  for (bool more = true; more;) {
-    absl::Status status = store.Read([&](Transaction& tx) {
-      auto page = store.store.journal.ReadPage(tx, run, after, 256);
-      if (!page.ok()) return page.status();
-      more = !page->entries().empty();
-      if (more) after = page->entries().rbegin()->seq();
-      count += page->entries_size();
-      return absl::OkStatus();
-    });
-    if (!status.ok()) break;
-  }
-  std::printf("%-9s read of a run of %ld entries: %.1f ms\n", engine, static_cast<long>(count), Seconds(begin) * 1000);
-}
-
-// Words as languages have them: the n-th most frequent comes n times more rarely than the first (Zipf), of 20,000.
-std::string Sentence(Xoshiro& rng) {
-  std::string out;
-  for (int i = 0; i < 12; ++i) {
-    auto rank = static_cast<int64_t>(std::exp(rng.Unit() * std::log(20000.0)));
-    absl::StrAppend(&out, i ? " w" : "w", rank);
-  }
-  return out;
-}
-
-void SearchMemories(Store& store, const char* engine, int count) {
-  Xoshiro rng(7);
-  auto begin = Steady::now();
-  std::vector<std::future<absl::Status>> pending;
-  for (int i = 0; i < count; ++i) {
-    auto done = std::make_shared<std::promise<absl::Status>>();
-    pending.push_back(done->get_future());
-    v1::StoreMemoryRequest request;
-    request.mutable_memory()->set_agent("a");
-    request.mutable_memory()->set_tenant("bench");
-    request.mutable_memory()->set_content(Sentence(rng));
-    WriteOp op;
-    op.apply = [&store, request](Transaction& tx) {
-      v1::StoreMemoryResponse response;
-      return store.store.memories.StoreMemory(tx, request, response);
-    };
-    op.finish = [done](const absl::Status& status) { done->set_value(status); };
-    store.opened.database->Write(std::move(op));
-    if (pending.size() == 1000) {
-      for (auto& one : pending) (void)one.get();
-      pending.clear();
-    }
-  }
-  for (auto& one : pending) (void)one.get();
-  double stored = Seconds(begin);
-  auto search = [&](const std::string& query) {
-    v1::SearchMemoriesRequest request;
-    request.set_query(query);
-    request.mutable_filter()->set_tenant("bench");
-    request.mutable_filter()->set_agent("a");
-    v1::SearchMemoriesResponse response;
-    absl::Status status =
-        store.Read([&](Transaction& tx) { return store.store.memories.SearchMemories(tx, request, response); });
-    if (!status.ok()) std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
-    return response.hits_size();
-  };
-  begin = Steady::now();
-  search("budget report");
-  double first = Seconds(begin);
-  begin = Steady::now();
-  while (store.store.memories.MaintainIndex()) {
-  }
-  double graph = Seconds(begin);
-  Latencies latencies;
-  for (int i = 0; i < 500; ++i) {
-    std::string query = Sentence(rng).substr(0, 40);
-    auto start = Steady::now();
-    search(query);
-    latencies.ms.push_back(Seconds(start) * 1000);
-  }
-  std::printf(
-      "%-9s %d memories: stored in %.0f s, first search %.2f s (loads the index), graph built in %.0f s; "
-      "search p50 %.1f ms, p99 %.1f ms; RSS %.0f MB\n",
-      engine, count, stored, first, graph, latencies.At(0.5), latencies.At(0.99), RssMb());
-}
-
-void ManyRuns(const tutti::config::v1::StateManager& config, const char* engine, int count) {
-  {
-    Store store(config);
-    auto begin = Steady::now();
-    std::vector<std::future<absl::Status>> pending;
-    for (int i = 0; i < count; ++i) {
-      auto done = std::make_shared<std::promise<absl::Status>>();
-      pending.push_back(done->get_future());
-      bool waits = i % 11 == 10;  // 1,000,000 finished for 100,000 waiting
-      v1::CreateRunRequest create;
-      create.mutable_run()->set_run_id(store.ids.NewUlid());
-      create.mutable_run()->set_workflow("bench");
-      create.mutable_run()->mutable_input()->set_data("{\"topic\":\"x\"}");
-      WriteOp op;
-      op.apply = [&store, create, waits](Transaction& tx) -> absl::Status {
-        v1::CreateRunResponse response;
-        absl::Status status = store.store.runs.CreateRun(tx, create, response);
-        if (!status.ok() || waits) return status;
-        return tx.Prepare("UPDATE runs SET status = 'SUCCEEDED', end_time = create_time WHERE run_id = $1")
-            .BindAll(create.run().run_id())
-            .Run();
-      };
-      op.finish = [done](const absl::Status& status) { done->set_value(status); };
-      store.opened.database->Write(std::move(op));
-      if (pending.size() == 2000) {
-        for (auto& one : pending) (void)one.get();
-        pending.clear();
-      }
-    }
-    for (auto& one : pending) (void)one.get();
-    std::printf("%-9s %d runs stored in %.0f s\n", engine, count, Seconds(begin));
-  }
-  double before = RssMb();
-  auto begin = Steady::now();
-  Served served(config, /*over_loopback=*/false);
-  double open = Seconds(begin);
-  auto leases = v1::LeaseService::NewStub(served.channel);
-  v1::RegisterInstanceRequest request;
-  request.mutable_instance()->set_name("bench");
-  request.mutable_instance()->set_incarnation("2");
-  request.mutable_lease_duration()->set_seconds(60);
-  v1::RegisterInstanceResponse registered;
-  grpc::ClientContext first;
-  (void)leases->RegisterInstance(&first, request, &registered);
-  begin = Steady::now();
-  v1::HeartbeatRequest beat;
-  *beat.mutable_instance() = request.instance();
-  v1::HeartbeatResponse answer;
-  grpc::ClientContext second;
-  (void)leases->Heartbeat(&second, beat, &answer);
-  double heartbeat = Seconds(begin);
-  begin = Steady::now();
-  v1::ClaimRunsRequest claim;
-  *claim.mutable_instance() = request.instance();
-  claim.set_max_runs(1000);
-  v1::ClaimRunsResponse claimed;
-  grpc::ClientContext third;
-  (void)leases->ClaimRuns(&third, claim, &claimed);
-  std::printf(
-      "%-9s with them: open in %.0f ms, heartbeat (counts %ld waiting) %.0f ms, claim of %d %.0f ms; RSS %.0f MB "
-      "(%.0f MB before)\n",
-      engine, open * 1000, static_cast<long>(answer.claimable_runs()), heartbeat * 1000, claimed.runs_size(),
-      Seconds(begin) * 1000, RssMb(), before);
-  served.module->Drain(absl::Now() + absl::Seconds(1));
-}
-
-void Measure(const Settings& settings, const char* engine, const tutti::config::v1::StateManager& config,
-             std::function<double(int, double, Latencies*)> bare) {
-  double seconds = settings.seconds;
+void MeasureAppends(const Settings& settings, const char* engine, const StoreConfig& config, const BareLoop& bare) {
+  const double turn = settings.seconds;
+  double bare_rate = 0, store_rate = 0, short_rate = 0, stream_rate = 0, loopback_rate = 0;
   Latencies bare_one, store_one, stream_one;
-  double bare_rate = bare(kWriters, seconds, nullptr);
-  double store_rate, short_rate, stream_rate, loopback_rate;
-  {
-    Store store(config);
-    store_rate = AppendLoop(store, kWriters, seconds);
+  for (int i = 0; i < settings.turns; ++i) {
+    bare_rate += bare(kWriters, turn, nullptr) / settings.turns;
+    {
+      OpenedStore store(config);
+      store_rate += AppendLoop(store, kWriters, turn) / settings.turns;
+    }
+    {
+      OpenedStore store(config);
+      short_rate += AppendLoop(store, kWriters, turn, nullptr, kShortRun) / settings.turns;
+    }
+    stream_rate += StreamLoop(config, /*over_loopback=*/false, kWriters, turn) / settings.turns;
+    loopback_rate += StreamLoop(config, /*over_loopback=*/true, kWriters, turn) / settings.turns;
+    (void)bare(1, turn / 2, &bare_one);
+    {
+      OpenedStore store(config);
+      AppendLoop(store, 1, turn / 2, &store_one);
+    }
+    StreamLoop(config, /*over_loopback=*/false, 1, turn / 2, &stream_one);
   }
-  {
-    Store store(config);
-    short_rate = AppendLoop(store, kWriters, seconds, nullptr, kShortRun);
-  }
-  stream_rate = StreamLoop(config, /*over_loopback=*/false, kWriters, seconds);
-  loopback_rate = StreamLoop(config, /*over_loopback=*/true, kWriters, seconds);
-  (void)bare(1, seconds / 2, &bare_one);
-  {
-    Store store(config);
-    AppendLoop(store, 1, seconds / 2, &store_one);
-  }
-  StreamLoop(config, /*over_loopback=*/false, 1, seconds / 2, &stream_one);
   std::printf(
       "%-9s rows of %zu bytes, %d writers: bare loop %.0f/s; store %.0f/s (%.2f), in runs of %d entries %.0f/s (%.2f); "
       "stream in process %.0f/s (%.2f); "
@@ -548,39 +65,71 @@ void Measure(const Settings& settings, const char* engine, const tutti::config::
       "%-9s one writer, median: bare commit %.3f ms; store %.3f ms (%.2fx); stream in process %.3f ms (%.2fx)\n",
       engine, one, store_one.At(0.5), store_one.At(0.5) / one, stream_one.At(0.5), stream_one.At(0.5) / one);
   std::fflush(stdout);
-  Store store(config);
-  ReadLongRun(store, engine);
-  if (settings.memories > 0) SearchMemories(store, engine, settings.memories);
+}
+
+void Measure(const Settings& settings, const char* engine, StoreConfig config, const BareLoop& bare) {
+  config.set_data_dir(settings.dir + "/data");
+  if (settings.turns > 0) MeasureAppends(settings, engine, config, bare);
+  {
+    OpenedStore store(config);
+    ReadLongRun(store, engine);
+    if (settings.memories > 0) SearchMemories(store, engine, settings.memories);
+  }
   std::fflush(stdout);
+  if (settings.runs == 0) return;
+  config.set_data_dir(settings.dir + "/many");
+  ManyRuns(config, engine, settings.runs);
+}
+
+bool Parse(int argc, char** argv, Settings& settings) {
+  for (int i = 1; i < argc; i += 2) {
+    std::string flag = argv[i], value = i + 1 < argc ? argv[i + 1] : "";
+    bool known = true;
+    if (flag == "--dir") {
+      settings.dir = value;
+    } else if (flag == "--engine") {
+      settings.engine = value;
+      known = value == "sqlite" || value == "postgres" || value == "both";
+    } else if (flag == "--postgres") {
+      settings.postgres = value;
+    } else if (flag == "--turns") {
+      known = absl::SimpleAtoi(value, &settings.turns);
+    } else if (flag == "--seconds") {
+      known = absl::SimpleAtod(value, &settings.seconds);
+    } else if (flag == "--memories") {
+      known = absl::SimpleAtoi(value, &settings.memories);
+    } else if (flag == "--runs") {
+      known = absl::SimpleAtoi(value, &settings.runs);
+    } else if (flag == "--write-lanes") {
+      known = absl::SimpleAtoi(value, &settings.write_lanes);
+    } else {
+      known = false;
+    }
+    if (known) continue;
+    std::fprintf(stderr, "%s %s is no flag and value of this program; bench/store_bench.cc names them\n", flag.c_str(),
+                 value.c_str());
+    return false;
+  }
+  return true;
 }
 
 int Main(int argc, char** argv) {
   Settings settings;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    std::string flag = argv[i], value = argv[i + 1];
-    if (flag == "--dir") settings.dir = value;
-    if (flag == "--postgres") settings.postgres = value;
-    if (flag == "--seconds") (void)absl::SimpleAtod(value, &settings.seconds);
-    if (flag == "--memories") (void)absl::SimpleAtoi(value, &settings.memories);
-    if (flag == "--runs") (void)absl::SimpleAtoi(value, &settings.runs);
-  }
+  if (!Parse(argc, argv, settings)) return 2;
   std::filesystem::remove_all(settings.dir);
   std::filesystem::create_directories(settings.dir);
-  auto config = DefaultConfig([](const char*) -> const char* { return nullptr; }).state_manager();
-  config.set_data_dir(settings.dir + "/data");
-  Measure(settings, "SQLite", config, [&](int rows, double seconds, Latencies* latencies) {
-    return BareSqlite(settings.dir, rows, seconds, latencies);
-  });
-  if (settings.runs > 0) {
-    config.set_data_dir(settings.dir + "/many");
-    ManyRuns(config, "SQLite", settings.runs);
+  StoreConfig config = DefaultConfig([](const char*) -> const char* { return nullptr; }).state_manager();
+  if (settings.engine != "postgres") {
+    Measure(settings, "SQLite", config, [&](int rows, double seconds, Latencies* latencies) {
+      return BareSqlite(settings.dir, rows, seconds, latencies);
+    });
   }
-  if (!settings.postgres.empty()) {
+  if (settings.engine != "sqlite" && !settings.postgres.empty()) {
     config.mutable_postgres()->set_dsn(settings.postgres);
+    if (settings.write_lanes > 0) config.mutable_postgres()->set_write_lanes(settings.write_lanes);
     Measure(settings, "Postgres", config, [&](int rows, double seconds, Latencies* latencies) {
       return BarePostgres(settings.postgres, rows, seconds, latencies);
     });
-    if (settings.runs > 0) ManyRuns(config, "Postgres", settings.runs);
   }
   std::filesystem::remove_all(settings.dir);
   return 0;

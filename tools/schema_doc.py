@@ -26,6 +26,8 @@ for path in sorted((root / "services/state-manager/migrations").glob("*.sql")):
     lines = text.split("\n")
     title = re.match(r"-- \d+: (.*)", lines[0]).group(1).rstrip(".")
     out += [f"## {title[0].upper()}{title[1:]} (migration {int(number)})", ""]
+    for about in re.findall(r"^-- note: ((?:.*\n)(?:-- (?!table |view |column ).*\n)*)", text, re.M):
+        out += [about.rstrip().replace("\n-- ", "\n"), ""]
     i = 0
     section = "both"
     while i < len(lines):

@@ -225,24 +225,28 @@ absl::Status Journal::WriteOneByOne(Transaction& tx, const Heads& heads, const B
 
 // One statement, whatever the number of runs and entries, and one change of a run's row, whatever changes in it. A row
 // that is not as it was seen is not changed: then too few are, and a division by zero ends it all. $1: how many rows;
-// $2 to $8: the heads; $9 to $18: the entries.
+// $2 to $8: the heads; $9 to $18: the entries. Columns are unfolded side by side in a SELECT list: as functions in FROM
+// each would be kept as a table of its own first, a sixth of the server's work.
 #define TUTTI_MOVE_HEADS                                                                                          \
   "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = " \
   "h.progress"
-#define TUTTI_FROM_HEADS \
-  " FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]"
-#define TUTTI_HEADS_AS ") AS h(run_id, lease_epoch, seen_seq, seen_writer_seq, last_seq, last_writer_seq, progress"
-#define TUTTI_HEADS_AS_SEEN                                                                                 \
-  ") WHERE runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND " \
+#define TUTTI_FROM_HEADS                                                                                      \
+  " FROM (SELECT unnest($2::text[]) AS run_id, unnest($3::bigint[]) AS lease_epoch, unnest($4::bigint[]) AS " \
+  "seen_seq, "                                                                                                \
+  "unnest($5::bigint[]) AS seen_writer_seq, unnest($6::bigint[]) AS last_seq, unnest($7::bigint[]) AS "       \
+  "last_writer_seq, unnest($8::bigint[]) AS progress"
+#define TUTTI_HEADS_AS_SEEN                                                                                      \
+  ") AS h WHERE runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND " \
   "runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING 1)"
-#define TUTTI_INSERT_ENTRIES                                                                                           \
-  " INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT * FROM " \
-  "unnest($9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::bigint[], "            \
-  "$16::text[], $17::bigint[], $18::bytea[]) WHERE 1 / (CASE WHEN (SELECT count(*) FROM head) = $1::bigint THEN 1 "    \
+#define TUTTI_INSERT_ENTRIES                                                                                      \
+  " INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT "   \
+  "unnest($9::text[]), unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::text[]), unnest($13::text[]), "  \
+  "unnest($14::text[]), unnest($15::bigint[]), unnest($16::text[]), unnest($17::bigint[]), unnest($18::bytea[]) " \
+  "WHERE 1 / (CASE WHEN (SELECT count(*) FROM head) = $1::bigint THEN 1 "                                         \
   "ELSE 0 END) = 1"
 
 // Most appends only move heads.
-constexpr char kMoveHeads[] = TUTTI_MOVE_HEADS TUTTI_FROM_HEADS TUTTI_HEADS_AS TUTTI_HEADS_AS_SEEN TUTTI_INSERT_ENTRIES;
+constexpr char kMoveHeads[] = TUTTI_MOVE_HEADS TUTTI_FROM_HEADS TUTTI_HEADS_AS_SEEN TUTTI_INSERT_ENTRIES;
 
 // Values of indexed columns that stay as they are leave the indexes alone. $19 to $28: what else changes in a run's
 // row; $29 to $41: what was consumed.
@@ -254,14 +258,15 @@ constexpr char kChangeRuns[] = TUTTI_MOVE_HEADS
     "runs.error_code ELSE h.error_code END, output = CASE WHEN h.end_time = 0 THEN runs.output ELSE NULLIF(h.output, "
     "''::bytea) END, error = CASE WHEN h.end_time = 0 THEN runs.error ELSE NULLIF(h.error, ''::bytea) "
     "END" TUTTI_FROM_HEADS
-    ", $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::text[], $24::bigint[], $25::bigint[], "
-    "$26::bigint[], $27::bytea[], $28::bytea[]" TUTTI_HEADS_AS
-    ", calls, input_tokens, output_tokens, cost_nano_units, status, start_time, end_time, error_code, output, "
-    "error" TUTTI_HEADS_AS_SEEN
+    ", unnest($19::bigint[]) AS calls, unnest($20::bigint[]) AS input_tokens, unnest($21::bigint[]) AS output_tokens, "
+    "unnest($22::bigint[]) AS cost_nano_units, unnest($23::text[]) AS status, unnest($24::bigint[]) AS start_time, "
+    "unnest($25::bigint[]) AS end_time, unnest($26::bigint[]) AS error_code, unnest($27::bytea[]) AS output, "
+    "unnest($28::bytea[]) AS error" TUTTI_HEADS_AS_SEEN
     ", used AS (INSERT INTO usage (run_id, seq, position, time, step_path, agent, provider, model, calls, "
-    "input_tokens, output_tokens, cost_nano_units, currency_code) SELECT * FROM unnest($29::text[], $30::bigint[], "
-    "$31::bigint[], $32::bigint[], $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[], $38::bigint[], "
-    "$39::bigint[], $40::bigint[], $41::text[]))" TUTTI_INSERT_ENTRIES;
+    "input_tokens, output_tokens, cost_nano_units, currency_code) SELECT unnest($29::text[]), unnest($30::bigint[]), "
+    "unnest($31::bigint[]), unnest($32::bigint[]), unnest($33::text[]), unnest($34::text[]), unnest($35::text[]), "
+    "unnest($36::text[]), unnest($37::bigint[]), unnest($38::bigint[]), unnest($39::bigint[]), unnest($40::bigint[]), "
+    "unnest($41::text[]))" TUTTI_INSERT_ENTRIES;
 
 absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch) {
   Columns runs("tiiiiii"), changes("iiiitiiibb"), entries("tiitttitib"), usage("tiiittttiiiit");

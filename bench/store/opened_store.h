@@ -1,0 +1,50 @@
+#pragma once
+
+// The store as its two callers have it: at its own interface, and behind the module's gRPC services.
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/config/load_config.h"
+#include "runtime/process/runtime.h"
+#include "runtime/random/random.h"
+#include "runtime/time/system_time.h"
+#include "services/state-manager/adapters/open_database.h"
+#include "services/state-manager/domain/watch_hub.h"
+#include "services/state-manager/module.h"
+#include "services/state-manager/store/state_store.h"
+
+namespace tutti::state_manager {
+
+using StoreConfig = tutti::config::v1::StateManager;
+
+// Ends the process if the database cannot be opened.
+struct OpenedStore {
+  SystemClock clock;
+  Xoshiro rng{Xoshiro::SeedFromSystem()};
+  IdSource ids{clock, rng};
+  WatchHub hub;
+  StateStore store{{}, ids};
+  OpenedDatabase opened;
+
+  explicit OpenedStore(const StoreConfig& config);
+  absl::Status Write(std::function<absl::Status(Transaction&)> body);
+  absl::Status Read(std::function<absl::Status(Transaction&)> body);
+  // Leased to one instance.
+  std::vector<std::string> NewRuns(int count);
+};
+
+// The module in this process, reached without a socket or over loopback.
+struct ServedStore {
+  tutti::config::v1::Config config;
+  std::unique_ptr<Runtime> runtime;
+  std::unique_ptr<Module> module;
+  std::shared_ptr<grpc::Channel> channel;
+
+  ServedStore(const StoreConfig& state, bool over_loopback);
+};
+
+}  // namespace tutti::state_manager
