@@ -72,6 +72,18 @@ TEST_P(LedgerTest, AReservationHoldsAgainstEveryLevelAllOrNone) {
   EXPECT_THAT(Reserve("e", "tenants/other", 1 << 30), IsOk()) << "no budget, no limit";
 }
 
+TEST_P(LedgerTest, ABudgetCountsWhatIsReservedOnceItIsSet) {
+  ASSERT_THAT(Reserve("before", "tenants/acme/projects/web", 400), IsOk());
+  ASSERT_THAT(Limit("tenants/acme", 100), IsOk());
+  ASSERT_THAT(Reserve("after", "tenants/acme/projects/web", 60), IsOk());
+  EXPECT_EQ(Budget("tenants/acme").reserved().nano_units(), 60);
+  ASSERT_THAT(Settle("before", 300), IsOk());
+  EXPECT_EQ(Budget("tenants/acme").reserved().nano_units(), 60) << "it gives back only what it counted";
+  EXPECT_EQ(Budget("tenants/acme").spent().nano_units(), 0);
+  ASSERT_THAT(Settle("after", 50), IsOk());
+  EXPECT_EQ(Budget("tenants/acme").spent().nano_units(), 50);
+}
+
 TEST_P(LedgerTest, EverythingMayBeRepeated) {
   ASSERT_THAT(Limit("tenants/a", 100), IsOk());
   ASSERT_THAT(Reserve("x", "tenants/a", 80), IsOk());
