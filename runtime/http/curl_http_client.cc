@@ -102,9 +102,7 @@ curl_socket_t OnOpenSocket(void* self, curlsocktype, curl_sockaddr* address) {
 
 class CurlHttpClient final : public HttpClient {
  public:
-  CurlHttpClient() : multi_(curl_multi_init()), thread_([this] { Run(); }) {
-    NameThread(thread_, "http-client");
-  }
+  CurlHttpClient() : multi_(curl_multi_init()), thread_([this] { Run(); }) { NameThread(thread_, "http-client"); }
   ~CurlHttpClient() override {
     {
       MutexLock lock(mutex_);

@@ -14,9 +14,7 @@ int64_t MonotonicNanos() {
 constexpr int64_t kMaxDelayNanos = int64_t{100} * 365 * 86400 * 1000000000;
 }  // namespace
 
-SystemTimers::SystemTimers() : thread_([this] { Run(); }) {
-  NameThread(thread_, "tutti-timers");
-}
+SystemTimers::SystemTimers() : thread_([this] { Run(); }) { NameThread(thread_, "tutti-timers"); }
 
 SystemTimers::~SystemTimers() {
   {

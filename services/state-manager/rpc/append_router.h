@@ -1,6 +1,6 @@
 // Brings the appends of one stream to their runs' databases. Reservations are the home's: an append to another database
-// has its reservation promised there first, under its own id, so that the same append sent again reserves nothing twice;
-// what comes after it for the same run waits.
+// has its reservation promised there first, under its own id, so that the same append sent again reserves nothing
+// twice; what comes after it for the same run waits.
 #pragma once
 
 #include <deque>

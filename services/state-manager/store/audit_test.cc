@@ -51,26 +51,25 @@ TEST_P(AuditTest, AnAlteredRecordIsNamed) {
 
 // Whoever can write to the table can also hash: then it is the next record that no longer fits.
 TEST_P(AuditTest, AnAlteredRecordWithItsHashIsNamed) {
-  ASSERT_THAT(Transact<int>([](Transaction& tx, int&) {
-                std::string hash;
-                {
-                  Statement rows = tx.Prepare(
-                      "SELECT a.time, a.action, a.resource, a.outcome, a.details, b.hash FROM audit_log AS a JOIN "
-                      "audit_log AS b ON b.seq = a.seq - 1 WHERE a.seq = 4");
-                  if (!rows.Step()) return rows.status();
-                  v1::AuditRecord forged;
-                  forged.set_seq(4);
-                  forged.set_actor("users/evil");
-                  forged.set_action(rows.Text(1));
-                  forged.set_resource(rows.Text(2));
-                  forged.set_outcome(rows.Text(3));
-                  hash = AuditHash(rows.Bytes(5), forged, rows.Int(0), rows.Text(4));
-                }
-                return tx.Prepare("UPDATE audit_log SET actor = 'users/evil', hash = $1 WHERE seq = 4")
-                    .BindBytes(hash)
-                    .Run();
-              }),
-              IsOk());
+  ASSERT_THAT(
+      Transact<int>([](Transaction& tx, int&) {
+        std::string hash;
+        {
+          Statement rows = tx.Prepare(
+              "SELECT a.time, a.action, a.resource, a.outcome, a.details, b.hash FROM audit_log AS a JOIN "
+              "audit_log AS b ON b.seq = a.seq - 1 WHERE a.seq = 4");
+          if (!rows.Step()) return rows.status();
+          v1::AuditRecord forged;
+          forged.set_seq(4);
+          forged.set_actor("users/evil");
+          forged.set_action(rows.Text(1));
+          forged.set_resource(rows.Text(2));
+          forged.set_outcome(rows.Text(3));
+          hash = AuditHash(rows.Bytes(5), forged, rows.Int(0), rows.Text(4));
+        }
+        return tx.Prepare("UPDATE audit_log SET actor = 'users/evil', hash = $1 WHERE seq = 4").BindBytes(hash).Run();
+      }),
+      IsOk());
   auto answer = Verify();
   ASSERT_EQ(answer.findings_size(), 1) << answer.ShortDebugString();
   EXPECT_EQ(answer.findings(0).seq(), 5);

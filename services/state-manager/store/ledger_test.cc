@@ -137,8 +137,7 @@ TEST_P(LedgerTest, APromiseIsHeldForAMinuteAndKeptWhenItsEntryIsThere) {
         .status();
   };
   auto keep = [&](const std::string& id, int64_t nano) {
-    return Transact<int>(
-               [&](Transaction& tx, int&) { return store_->ledger.Keep(tx, Want(id, "tenants/a", nano)); })
+    return Transact<int>([&](Transaction& tx, int&) { return store_->ledger.Keep(tx, Want(id, "tenants/a", nano)); })
         .status();
   };
   auto expire = [&] {

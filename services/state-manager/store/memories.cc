@@ -263,10 +263,10 @@ absl::Status Memories::StoreMemory(Transaction& tx, const v1::StoreMemoryRequest
 
 absl::Status Memories::GetMemory(Transaction& tx, const v1::GetMemoryRequest& request,
                                  v1::GetMemoryResponse& response) const {
-  Statement row = tx.Prepare(absl::StrCat(
-      "SELECT " TUTTI_MEMORY_COLUMNS
-      " FROM memories AS m WHERE memory_id = $1 AND (expire_time = 0 OR expire_time > $2) AND ",
-      OfOpenRun()));
+  Statement row =
+      tx.Prepare(absl::StrCat("SELECT " TUTTI_MEMORY_COLUMNS
+                              " FROM memories AS m WHERE memory_id = $1 AND (expire_time = 0 OR expire_time > $2) AND ",
+                              OfOpenRun()));
   row.BindAll(request.memory_id(), tx.NowMicros());
   if (!row.Step()) return row.status().ok() ? NotFound(request.memory_id()) : row.status();
   TUTTI_ASSIGN_OR_RETURN(*response.mutable_memory(), FromRow(row));

@@ -23,8 +23,8 @@ class Outbox {
 
   Outbox(const Ledger& ledger, const AuditLog& audit, IdSource& ids) : ledger_(ledger), audit_(audit), ids_(ids) {}
 
-  // For the database `target`; `body` is a v1::Reservation, v1::Settlement, v1::AppendAuditRecordRequest or v1::StoredRun (of which the
-  // tenant, the request id and, as the time of its removal, end_time count).
+  // For the database `target`; `body` is a v1::Reservation, v1::Settlement, v1::AppendAuditRecordRequest or
+  // v1::StoredRun (of which the tenant, the request id and, as the time of its removal, end_time count).
   absl::Status Post(Transaction& tx, size_t target, Kind kind, const std::string& body) const;
   // The oldest for a target, up to `limit`.
   absl::StatusOr<std::vector<Message>> Pending(Transaction& tx, size_t target, int64_t limit) const;
