@@ -36,6 +36,7 @@ class SqliteDb::StatementOfSqlite final : public StatementImpl {
     int index = IndexOf(position);
     if (index == 0) return;
     const char* data = arg.text.data() ? arg.text.data() : "";
+    const auto keep = arg.outlives_run ? SQLITE_STATIC : SQLITE_TRANSIENT;
     switch (arg.kind) {
       case SqlArg::Kind::kNull:
         sqlite3_bind_null(statement_, index);
@@ -47,10 +48,10 @@ class SqliteDb::StatementOfSqlite final : public StatementImpl {
         sqlite3_bind_double(statement_, index, arg.real);
         break;
       case SqlArg::Kind::kText:
-        sqlite3_bind_text64(statement_, index, data, arg.text.size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+        sqlite3_bind_text64(statement_, index, data, arg.text.size(), keep, SQLITE_UTF8);
         break;
       case SqlArg::Kind::kBytes:
-        sqlite3_bind_blob64(statement_, index, data, arg.text.size(), SQLITE_TRANSIENT);
+        sqlite3_bind_blob64(statement_, index, data, arg.text.size(), keep);
         break;
     }
   }
@@ -142,6 +143,9 @@ absl::Status SqliteDb::ErrorOf(absl::string_view what) const {
 }
 
 absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(const std::string& file, Mode mode, Now now) {
+  // SQLite's count of its memory, which nobody reads here, is a lock that all connections share. Before anything else
+  // of SQLite; who has used it in this process before keeps the count.
+  [[maybe_unused]] static const int uncounted = sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
   std::unique_ptr<SqliteDb> out(new SqliteDb(std::move(now)));
   int flags =
       (mode == Mode::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX;

@@ -44,6 +44,7 @@ class SqlArg {
   int64_t integer = 0;
   double real = 0;
   absl::string_view text;
+  bool outlives_run = false;  // what `text` points to stays until the statement has run; see Statement::RunWith
 
  private:
   SqlArg(Kind kind, absl::string_view value) : kind(kind), text(value) {}
@@ -126,7 +127,17 @@ class Statement {
     impl_->Step();
     return impl_->status();
   }
-  // The same, and the last statement of a transaction that is alone(): an engine that is a network away may send it and
+  // BindAll and Run in one: an engine in this process need not copy what the arguments point to.
+  template <class... Args>
+  absl::Status RunWith(const Args&... args) {
+    auto bind = [this](SqlArg arg) {
+      arg.outlives_run = true;
+      Bind(arg);
+    };
+    (bind(SqlArg(args)), ...);
+    return Run();
+  }
+  // As Run, and the last statement of a transaction that is alone(): an engine that is a network away may send it and
   // its commit as one, and then nothing follows it. Only for what may be repeated when its answer is lost.
   absl::Status RunAndCommit() {
     impl_->StepAndCommit();

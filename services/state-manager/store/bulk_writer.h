@@ -25,7 +25,7 @@ class BulkWriter {
   absl::Status Add(const Args&... args) {
     if (transaction_.sqlite()) {
       if (single_.empty()) single_ = shape_.single.empty() ? SqlFor(1) : std::string(shape_.single);
-      return transaction_.Prepare(single_).BindAll(args...).Run();
+      return transaction_.Prepare(single_).RunWith(args...);
     }
     (values_.push_back(Own(SqlArg(args))), ...);
     ++rows_;
