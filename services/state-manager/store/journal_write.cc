@@ -226,15 +226,14 @@ absl::Status Journal::WriteOneByOne(Transaction& tx, const Heads& heads, const B
 // One statement, whatever the number of runs and entries, and one change of a run's row, whatever changes in it. A row
 // that is not as it was seen is not changed: then too few are, and a division by zero ends it all. $1: how many rows;
 // $2 to $8: the heads; $9 to $18: the entries. Columns are unfolded side by side in a SELECT list: as functions in FROM
-// each would be kept as a table of its own first, a sixth of the server's work.
+// each would be kept as a table of its own first, an eighth of the server's work.
 #define TUTTI_MOVE_HEADS                                                                                          \
   "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = " \
   "h.progress"
-#define TUTTI_FROM_HEADS                                                                                      \
-  " FROM (SELECT unnest($2::text[]) AS run_id, unnest($3::bigint[]) AS lease_epoch, unnest($4::bigint[]) AS " \
-  "seen_seq, "                                                                                                \
-  "unnest($5::bigint[]) AS seen_writer_seq, unnest($6::bigint[]) AS last_seq, unnest($7::bigint[]) AS "       \
-  "last_writer_seq, unnest($8::bigint[]) AS progress"
+#define TUTTI_FROM_HEADS                                                                                          \
+  " FROM (SELECT unnest($2::text[]) AS run_id, unnest($3::bigint[]) AS lease_epoch, "                             \
+  "unnest($4::bigint[]) AS seen_seq, unnest($5::bigint[]) AS seen_writer_seq, unnest($6::bigint[]) AS last_seq, " \
+  "unnest($7::bigint[]) AS last_writer_seq, unnest($8::bigint[]) AS progress"
 #define TUTTI_HEADS_AS_SEEN                                                                                      \
   ") AS h WHERE runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND " \
   "runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING 1)"
@@ -242,8 +241,7 @@ absl::Status Journal::WriteOneByOne(Transaction& tx, const Heads& heads, const B
   " INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT "   \
   "unnest($9::text[]), unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::text[]), unnest($13::text[]), "  \
   "unnest($14::text[]), unnest($15::bigint[]), unnest($16::text[]), unnest($17::bigint[]), unnest($18::bytea[]) " \
-  "WHERE 1 / (CASE WHEN (SELECT count(*) FROM head) = $1::bigint THEN 1 "                                         \
-  "ELSE 0 END) = 1"
+  "WHERE 1 / (CASE WHEN (SELECT count(*) FROM head) = $1::bigint THEN 1 ELSE 0 END) = 1"
 
 // Most appends only move heads.
 constexpr char kMoveHeads[] = TUTTI_MOVE_HEADS TUTTI_FROM_HEADS TUTTI_HEADS_AS_SEEN TUTTI_INSERT_ENTRIES;
