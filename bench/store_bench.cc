@@ -21,7 +21,7 @@ namespace tutti::state_manager {
 namespace {
 
 struct Settings {
-  std::string dir = absl::StrCat(std::filesystem::temp_directory_path().string(), "/tutti_store_bench");
+  std::string dir = std::filesystem::temp_directory_path().string();  // a folder of its own in it
   std::string engine = "both", postgres;
   int turns = 3;
   double seconds = 2;
@@ -116,6 +116,11 @@ bool Parse(int argc, char** argv, Settings& settings) {
 int Main(int argc, char** argv) {
   Settings settings;
   if (!Parse(argc, argv, settings)) return 2;
+  if (settings.engine == "postgres" && settings.postgres.empty()) {
+    std::fprintf(stderr, "--engine postgres needs --postgres \"host=… dbname=…\", a database that may be filled\n");
+    return 2;
+  }
+  settings.dir += "/tutti_store_bench";
   std::filesystem::remove_all(settings.dir);
   std::filesystem::create_directories(settings.dir);
   StoreConfig config = DefaultConfig([](const char*) -> const char* { return nullptr; }).state_manager();

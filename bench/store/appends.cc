@@ -58,8 +58,11 @@ double AppendLoop(OpenedStore& store, int writers, double seconds, Latencies* la
   std::atomic<int> running{writers};
   std::promise<void> over;
   auto begin = Steady::now();
+  auto spent = [&](const Writer& writer) {
+    return entries > 0 && writer.seq == entries && writer.run + static_cast<size_t>(writers) >= runs.size();
+  };
   std::function<void(Writer&)> next = [&](Writer& writer) {
-    if (entries > 0 && writer.seq == entries && writer.run + static_cast<size_t>(writers) < runs.size()) {
+    if (entries > 0 && writer.seq == entries) {
       writer.run += static_cast<size_t>(writers);
       writer.seq = 0;
     }
@@ -69,7 +72,7 @@ double AppendLoop(OpenedStore& store, int writers, double seconds, Latencies* la
                                  ++answered;
                                  if (response.status().code() != 0) ++failed;
                                  if (latencies) latencies->ms.push_back(Seconds(writer.start) * 1000);
-                                 if (Seconds(begin) < seconds && failed == 0) {
+                                 if (Seconds(begin) < seconds && failed == 0 && !spent(writer)) {
                                    next(writer);
                                  } else if (--running == 0) {
                                    over.set_value();

@@ -1,6 +1,6 @@
+// Durable appends: one entry each, as an engine writes them.
 #pragma once
 
-// Durable appends: one entry each, as an engine writes them.
 #include <cstddef>
 
 #include "bench/store/measuring.h"
@@ -19,7 +19,8 @@ v1::AppendRequest OneEntry(const std::string& run, int64_t seq);
 size_t RowBytes();
 
 // Appends a second. Writers in a closed loop: each has one append on its way, and begins the next one when it is
-// answered. After `entries` a writer goes on with its next run; 0 is never.
+// answered. After `entries` a writer goes on with its next run (0 is never), and
+// ends early when it has had all of its own.
 double AppendLoop(OpenedStore& store, int writers, double seconds, Latencies* latencies = nullptr, int entries = 0);
 
 // The same over one bidirectional gRPC stream.

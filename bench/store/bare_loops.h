@@ -1,6 +1,6 @@
+// What the engines do with rows of the size of a journal's, without anything of Tutti's: the strongest plain loop.
 #pragma once
 
-// What the engines do with rows of the size of a journal's, without anything of Tutti's: the strongest plain loop.
 #include <string>
 
 #include "bench/store/measuring.h"

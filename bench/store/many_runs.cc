@@ -1,7 +1,5 @@
 #include <cstdio>
-#include <future>
 
-#include "absl/strings/str_cat.h"
 #include "bench/store/measuring.h"
 #include "bench/store/reads.h"
 #include "tutti/state/v1/lease_service.grpc.pb.h"
@@ -12,17 +10,13 @@ void ManyRuns(const StoreConfig& config, const char* engine, int count) {
   {
     OpenedStore store(config);
     auto begin = Steady::now();
-    std::vector<std::future<absl::Status>> pending;
-    for (int i = 0; i < count; ++i) {
-      auto done = std::make_shared<std::promise<absl::Status>>();
-      pending.push_back(done->get_future());
+    store.WriteMany(count, [&](int i) {
       bool waits = i % 11 == 10;  // 1,000,000 finished for 100,000 waiting
       v1::CreateRunRequest create;
       create.mutable_run()->set_run_id(store.ids.NewUlid());
       create.mutable_run()->set_workflow("bench");
       create.mutable_run()->mutable_input()->set_data("{\"topic\":\"x\"}");
-      WriteOp op;
-      op.apply = [&store, create, waits](Transaction& tx) -> absl::Status {
+      return [&store, create, waits](Transaction& tx) -> absl::Status {
         v1::CreateRunResponse response;
         absl::Status status = store.store.runs.CreateRun(tx, create, response);
         if (!status.ok() || waits) return status;
@@ -30,14 +24,7 @@ void ManyRuns(const StoreConfig& config, const char* engine, int count) {
             .BindAll(create.run().run_id())
             .Run();
       };
-      op.finish = [done](const absl::Status& status) { done->set_value(status); };
-      store.opened.database->Write(std::move(op));
-      if (pending.size() == 2000) {
-        for (auto& one : pending) (void)one.get();
-        pending.clear();
-      }
-    }
-    for (auto& one : pending) (void)one.get();
+    });
     std::printf("%-9s %d runs stored in %.0f s\n", engine, count, Seconds(begin));
   }
   double before = RssMb();

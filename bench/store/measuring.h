@@ -1,3 +1,4 @@
+// Times and memory, as all of these benchmarks take them.
 #pragma once
 
 #include <algorithm>

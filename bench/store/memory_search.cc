@@ -1,6 +1,5 @@
 #include <cmath>
 #include <cstdio>
-#include <future>
 
 #include "absl/strings/str_cat.h"
 #include "bench/store/measuring.h"
@@ -24,27 +23,16 @@ std::string Sentence(Xoshiro& rng) {
 void SearchMemories(OpenedStore& store, const char* engine, int count) {
   Xoshiro rng(7);
   auto begin = Steady::now();
-  std::vector<std::future<absl::Status>> pending;
-  for (int i = 0; i < count; ++i) {
-    auto done = std::make_shared<std::promise<absl::Status>>();
-    pending.push_back(done->get_future());
+  store.WriteMany(count, [&](int) {
     v1::StoreMemoryRequest request;
     request.mutable_memory()->set_agent("a");
     request.mutable_memory()->set_tenant("bench");
     request.mutable_memory()->set_content(Sentence(rng));
-    WriteOp op;
-    op.apply = [&store, request](Transaction& tx) {
+    return [&store, request](Transaction& tx) {
       v1::StoreMemoryResponse response;
       return store.store.memories.StoreMemory(tx, request, response);
     };
-    op.finish = [done](const absl::Status& status) { done->set_value(status); };
-    store.opened.database->Write(std::move(op));
-    if (pending.size() == 1000) {
-      for (auto& one : pending) (void)one.get();
-      pending.clear();
-    }
-  }
-  for (auto& one : pending) (void)one.get();
+  });
   double stored = Seconds(begin);
   auto search = [&](const std::string& query) {
     v1::SearchMemoriesRequest request;

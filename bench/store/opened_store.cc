@@ -29,6 +29,28 @@ absl::Status OpenedStore::Write(std::function<absl::Status(Transaction&)> body) 
   return done.get_future().get();
 }
 
+void OpenedStore::WriteMany(int count, const std::function<std::function<absl::Status(Transaction&)>(int)>& body) {
+  constexpr size_t kAtOnce = 1000;
+  std::vector<std::future<absl::Status>> pending;
+  auto await_all = [&] {
+    for (auto& one : pending) {
+      absl::Status status = one.get();
+      if (!status.ok()) std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
+    }
+    pending.clear();
+  };
+  for (int i = 0; i < count; ++i) {
+    auto done = std::make_shared<std::promise<absl::Status>>();
+    pending.push_back(done->get_future());
+    WriteOp op;
+    op.apply = body(i);
+    op.finish = [done](const absl::Status& status) { done->set_value(status); };
+    opened.database->Write(std::move(op));
+    if (pending.size() == kAtOnce) await_all();
+  }
+  await_all();
+}
+
 absl::Status OpenedStore::Read(std::function<absl::Status(Transaction&)> body) {
   std::promise<absl::Status> done;
   ReadOp op;

@@ -1,6 +1,6 @@
+// The store as its two callers have it: at its own interface, and behind the module's gRPC services.
 #pragma once
 
-// The store as its two callers have it: at its own interface, and behind the module's gRPC services.
 #include <grpcpp/grpcpp.h>
 
 #include <functional>
@@ -33,6 +33,8 @@ struct OpenedStore {
   explicit OpenedStore(const StoreConfig& config);
   absl::Status Write(std::function<absl::Status(Transaction&)> body);
   absl::Status Read(std::function<absl::Status(Transaction&)> body);
+  // `count` transactions, many on their way at once, in no order; `body(i)` is what the i-th does.
+  void WriteMany(int count, const std::function<std::function<absl::Status(Transaction&)>(int)>& body);
   // Leased to one instance.
   std::vector<std::string> NewRuns(int count);
 };

@@ -1,6 +1,6 @@
+// What a store that holds much answers: each prints a line of what it measured.
 #pragma once
 
-// What a store that holds much answers: each prints a line of what it measured.
 #include "bench/store/opened_store.h"
 
 namespace tutti::state_manager {
