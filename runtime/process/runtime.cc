@@ -62,8 +62,8 @@ Runtime::Runtime(const tutti::config::v1::Config& config, Surroundings given)
 
 Runtime::~Runtime() = default;
 
-void Runtime::ShareLoop() {
-  own_shared_loop_ = std::make_unique<EventLoop>("services", kLinger);
+void Runtime::ShareLoop(std::chrono::microseconds linger) {
+  own_shared_loop_ = std::make_unique<EventLoop>("services", linger);
   shared_loop = own_shared_loop_.get();
 }
 

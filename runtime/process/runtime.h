@@ -60,8 +60,8 @@ struct Runtime {
   double sample_ratio;
   TraceBudget trace_budget;
 
-  // From now on all services share a loop.
-  void ShareLoop();
+  // From now on all services share a loop, which looks for work for `linger` before it sleeps.
+  void ShareLoop(std::chrono::microseconds linger);
   std::unique_ptr<Tracer> NewTracer(const std::string& service);
   // For work that blocks.
   std::unique_ptr<WorkQueue> NewWorkers(const std::string& name, int threads, size_t max_queue);

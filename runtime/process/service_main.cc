@@ -15,6 +15,7 @@
 #include "runtime/async/thread.h"
 #include "runtime/config/load_config.h"
 #include "runtime/config/yaml_proto.h"
+#include "runtime/rpc/call_streams.h"
 #include "runtime/rpc/channel.h"
 #include "runtime/status/error.h"
 
@@ -140,6 +141,16 @@ int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFact
   PeerChannels peers{ConnectTo(address.gateway(), limit),           ConnectTo(address.workflow_engine(), limit),
                      ConnectTo(address.agent_manager(), limit),     ConnectTo(address.tool_service(), limit),
                      ConnectTo(address.state_manager(), 2 * limit), ConnectTo(address.monitoring(), limit)};
+  runtime.ShareLoop(/*linger=*/{});
+  auto tracer = runtime.NewTracer(name);
+  const auto bytes = static_cast<size_t>(limit);
+  CallStreams others({{"tutti.workflow.v1", peers.workflow_engine, bytes},
+                      {"tutti.agent.v1", peers.agent_manager, bytes},
+                      {"tutti.tool.v1", peers.tool_service, bytes},
+                      {"tutti.state.v1", peers.state_manager, 2 * bytes},
+                      {"tutti.monitoring.v1", peers.monitoring, bytes}},
+                     *runtime.shared_loop, runtime.clock, runtime.timers, runtime.rng, *tracer);
+  runtime.local_methods.ReachOthersBy(others);
   auto metrics =
       MetricsEndpoint::Start(config.process().bind_address(), config.telemetry().metrics_port(), runtime.metrics);
   if (!metrics.ok()) return Fail(metrics.status(), 1);
@@ -154,6 +165,7 @@ int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFact
   log.Info("shutting down");
   warm.reset();
   module->Drain(absl::Now() + absl::Seconds(config.process().shutdown_grace().seconds()));
+  others.Stop();
   runtime.exporter.FlushAndStop();
   module.reset();
   log.Info("stopped");

@@ -7,6 +7,7 @@
 
 #include "runtime/async/sync_wait.h"
 #include "runtime/process/runtime.h"
+#include "runtime/rpc/call_stream_rpc.h"
 #include "runtime/rpc/rpc_server.h"
 #include "runtime/rpc/server_calls.h"
 
@@ -42,6 +43,11 @@ class ServiceServer {
   absl::Status Serve(RpcServer::Options options) {
     if (!runtime_.listens) return absl::OkStatus();
     options.name = name_;
+    // What is reached inside the process only, and by who is not believed, is not reached by streams of calls.
+    if (!options.address.empty() && !env_.edge) {
+      call_streams_ = std::make_unique<CallStreamRpc>(env_, runtime_.local_methods, runtime_.ids.NewUlid());
+      options.services.push_back(call_streams_.get());
+    }
     auto server = RpcServer::Start(std::move(options));
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
@@ -51,6 +57,7 @@ class ServiceServer {
 
   // No new calls; running ones end or are cancelled at `deadline`.
   void Drain(absl::Time deadline) {
+    if (call_streams_) call_streams_->Drain();
     if (server_) server_->Shutdown(deadline);
     scope_.CloseAndWait();
   }
@@ -66,6 +73,7 @@ class ServiceServer {
   Executor& loop_;
   Scope scope_;
   ServerEnv env_;
+  std::unique_ptr<CallStreamRpc> call_streams_;
   std::unique_ptr<RpcServer> server_;
 };
 

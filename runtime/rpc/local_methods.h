@@ -100,6 +100,8 @@ class LocalMethods {
  public:
   // `carrier` may be null; it outlives the calls.
   explicit LocalMethods(TimerService& timers, MethodCarrier* carrier = nullptr) : timers_(timers), carrier_(carrier) {}
+  // Before anything is looked for.
+  void ReachOthersBy(MethodCarrier& carrier) { carrier_ = &carrier; }
 
   // `name` as `tutti.area.v1.Service/Method`. `env` and `impl` outlive the calls: their scope is closed before they go.
   template <class Impl, class Request, class Response>
@@ -378,7 +380,7 @@ class LocalMethods {
   };
 
   TimerService& timers_;
-  MethodCarrier* const carrier_;
+  MethodCarrier* carrier_;
   mutable Mutex mutex_;
   absl::flat_hash_map<std::string, std::shared_ptr<Raw>> methods_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, std::shared_ptr<RawStream>> streams_ ABSL_GUARDED_BY(mutex_);

@@ -25,6 +25,7 @@ class Monitoring final : public Module {
     if (!options.forward_otlp_endpoint().empty()) forward = ConnectTo(options.forward_otlp_endpoint(), limit);
     monitoring_rpc_ = std::make_unique<MonitoringRpc>(serving_.env(), peers, traces_);
     trace_rpc_ = std::make_unique<TraceRpc>(serving_.env(), traces_, std::move(forward));
+    monitoring_rpc_->Offer(serving_.runtime().local_methods);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--monitoring.grpc-port";

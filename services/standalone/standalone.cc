@@ -95,7 +95,7 @@ int RunStandalone(const std::vector<std::string>& args) {
     return 0;
   }
   Runtime runtime(config);
-  runtime.ShareLoop();
+  runtime.ShareLoop(kLinger);
   Logger log("tutti", runtime.log_level, runtime.clock);
   auto metrics =
       MetricsEndpoint::Start(config.process().bind_address(), config.telemetry().metrics_port(), runtime.metrics);

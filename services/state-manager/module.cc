@@ -70,7 +70,12 @@ class StateManager final : public Module {
     leases_->Offer(local);
     cache_->Offer(local);
     schedules_->Offer(local);
+    contexts_->Offer(local);
     memories_->Offer(local);
+    conversations_->Offer(local);
+    sessions_->Offer(local);
+    audit_->Offer(local);
+    budgets_->Offer(local);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--state-manager.grpc-port";

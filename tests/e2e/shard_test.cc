@@ -105,7 +105,7 @@ TEST_F(ShardTest, RunsAreSpreadAndListedAsOne) {
     grpc::ClientContext context;
     ASSERT_TRUE(leases->ReleaseInstance(&context, request, &response).ok());
   }
-  auto next = Register(replica);
+  auto next = Register(replica, 60, "e", "2");
   std::set<std::string> claimed;
   for (int i = 0; i < 10 && claimed.size() < kRuns; ++i) {
     v1::ClaimRunsRequest request;

@@ -63,11 +63,12 @@ class StateManagerProcesses {
     EXPECT_TRUE(out.Ready()) << ReadAll(out.log);
     return out;
   }
-  v1::InstanceRef Register(Replica& replica, int lease_seconds = 60, const std::string& name = "e") {
+  v1::InstanceRef Register(Replica& replica, int lease_seconds = 60, const std::string& name = "e",
+                           const std::string& incarnation = "1") {
     auto stub = v1::LeaseService::NewStub(replica.channel);
     v1::RegisterInstanceRequest request;
     request.mutable_instance()->set_name(name);
-    request.mutable_instance()->set_incarnation("1");
+    request.mutable_instance()->set_incarnation(incarnation);
     request.mutable_lease_duration()->set_seconds(lease_seconds);
     v1::RegisterInstanceResponse response;
     grpc::ClientContext context;

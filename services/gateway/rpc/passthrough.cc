@@ -31,22 +31,26 @@ Task<bool> PumpDown(Stream& from, StreamWriter<grpc::ByteBuffer>& to) {
 
 }  // namespace
 
+MethodForwarder::MethodForwarder(std::string name, const PublicMethod* method, const LocalMethods& methods,
+                                 IdSource& ids)
+    : name_(std::move(name)),
+      method_(method),
+      local_(method && method->unary() ? methods.FindRaw(method->name().substr(1)) : nullptr),
+      carried_(method && method->unary() && !local_ ? methods.FindCarried(method->name().substr(1)) : nullptr),
+      ids_(ids) {}
+
 Task<absl::Status> MethodForwarder::Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
                                             StreamWriter<grpc::ByteBuffer>& writer) {
-  if (!method_) {
+  if (!method_ || (method_->unary() && !local_ && !carried_)) {
     co_return Error(absl::StatusCode::kUnimplemented, "METHOD_NOT_PUBLIC",
                     "no such public method; reflection lists those that are");
   }
   if (!local_) call.call_id = ids_.NewUlid();
-  if (local_ || method_->unary()) {
+  if (method_->unary()) {
     grpc::ByteBuffer request, response;
     if (!co_await reader.Read(request)) co_return absl::CancelledError("the caller has gone");
-    absl::Status status;
-    if (local_) {
-      status = co_await local_->CallBytes(call, request, response);
-    } else {
-      status = co_await method_->Call(call, request, response, absl::InfiniteDuration());
-    }
+    LocalMethods::Raw& service = local_ ? *local_ : *carried_;
+    absl::Status status = co_await service.CallBytes(call, request, response);
     if (status.ok()) writer.WriteLast(std::move(response));
     co_return status;
   }
@@ -67,7 +71,7 @@ grpc::ServerGenericBidiReactor* Passthrough::CreateReactor(grpc::GenericCallback
     MutexLock lock(mutex_);
     auto& slot = forwarders_[method->name()];
     if (!slot) {
-      slot = std::make_unique<MethodForwarder>(method->name(), method, local_.FindRaw(method->name().substr(1)), ids_);
+      slot = std::make_unique<MethodForwarder>(method->name(), method, local_, ids_);
     }
     forwarder = slot.get();
   }

@@ -17,23 +17,23 @@ namespace tutti::gateway {
 // One method. The bytes are not looked into.
 class MethodForwarder {
  public:
-  MethodForwarder(std::string name, const PublicMethod* method, std::shared_ptr<LocalMethods::Raw> local, IdSource& ids)
-      : name_(std::move(name)), method_(method), local_(std::move(local)), ids_(ids) {}
+  MethodForwarder(std::string name, const PublicMethod* method, const LocalMethods& methods, IdSource& ids);
   Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
                              StreamWriter<grpc::ByteBuffer>& writer);
   const std::string& name() const { return name_; }
 
  private:
   const std::string name_;
-  const PublicMethod* const method_;                // null: not a public method
-  const std::shared_ptr<LocalMethods::Raw> local_;  // null: another process's
+  const PublicMethod* const method_;  // null: not a public method
+  // One is not null, for unary methods; the other: of this process, of another.
+  const std::shared_ptr<LocalMethods::Raw> local_, carried_;
   IdSource& ids_;
 };
 
 class Passthrough final : public grpc::CallbackGenericService {
  public:
   Passthrough(ServerEnv& env, const PublicMethods& methods, const LocalMethods& local, IdSource& ids)
-      : env_(env), methods_(methods), local_(local), ids_(ids), unknown_("unknown", nullptr, nullptr, ids) {}
+      : env_(env), methods_(methods), local_(local), ids_(ids), unknown_("unknown", nullptr, local, ids) {}
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
 
  private:

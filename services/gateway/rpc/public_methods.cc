@@ -6,8 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/api/annotations.pb.h"
-#include "runtime/async/one_shot.h"
-#include "runtime/status/grpc_status.h"
 #include "tutti/agent/v1/agent_service.pb.h"
 #include "tutti/monitoring/v1/monitoring_service.pb.h"
 #include "tutti/state/v1/audit_service.pb.h"
@@ -83,19 +81,6 @@ PublicMethods::PublicMethods(const PeerChannels& peers) {
 const PublicMethod* PublicMethods::Find(absl::string_view method) const {
   auto it = methods_.find(std::string(method));
   return it == methods_.end() ? nullptr : &it->second;
-}
-
-Task<absl::Status> PublicMethod::Call(CallContext& call, const grpc::ByteBuffer& request, grpc::ByteBuffer& response,
-                                      absl::Duration timeout) const {
-  if (call.stop.stop_requested()) co_return absl::CancelledError("the caller gave up");
-  grpc::ClientContext context;
-  rpc_internal::Prepare(call, timeout, call.trace, context);
-  OneShot<grpc::Status> done;
-  stub_.UnaryCall(&context, name_, {}, &request, &response,
-                  [&done](grpc::Status status) { done.Set(std::move(status)); });
-  std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
-  grpc::Status status = co_await done.Wait(*call.executor);
-  co_return FromGrpc(status);
 }
 
 std::unique_ptr<ReadStream<grpc::ByteBuffer>> PublicMethod::Open(CallContext& call, grpc::ByteBuffer request) const {

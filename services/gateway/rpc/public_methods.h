@@ -22,9 +22,6 @@ class PublicMethod {
       : name_(std::move(name)), stub_(channel), unary_(unary) {}
   const std::string& name() const { return name_; }  // "/pkg.Service/Method"
   bool unary() const { return unary_; }
-  // As bytes. A unary call is one exchange with gRPC, a stream of one message each way is five.
-  Task<absl::Status> Call(CallContext& call, const grpc::ByteBuffer& request, grpc::ByteBuffer& response,
-                          absl::Duration timeout) const;
   // A server stream, begun. `call` outlives it.
   std::unique_ptr<ReadStream<grpc::ByteBuffer>> Open(CallContext& call, grpc::ByteBuffer request) const;
   // Of whatever shape. `stream` has not been started.

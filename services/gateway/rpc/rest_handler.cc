@@ -155,14 +155,10 @@ Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call&
     call.call_id = serving_.runtime().ids.NewUlid();
     raw = local_methods.FindCarried(absl::string_view(method).substr(1));
   }
-  if (raw) {
-    CallContext bounded = call;
-    if (call.deadline == absl::InfiniteFuture()) bounded.deadline = serving_.runtime().clock.Now() + timeout_;
-    TUTTI_CO_RETURN_IF_ERROR(co_await raw->CallBytes(bounded, request, response));
-  } else {
-    absl::Duration timeout = call.deadline == absl::InfiniteFuture() ? timeout_ : absl::InfiniteDuration();
-    TUTTI_CO_RETURN_IF_ERROR(co_await methods_.Find(method)->Call(call, request, response, timeout));
-  }
+  if (!raw) co_return absl::UnimplementedError(absl::StrCat("nobody serves ", method));
+  CallContext bounded = call;
+  if (call.deadline == absl::InfiniteFuture()) bounded.deadline = serving_.runtime().clock.Now() + timeout_;
+  TUTTI_CO_RETURN_IF_ERROR(co_await raw->CallBytes(bounded, request, response));
   auto message = Transcoder::NewResponse(*target.route);
   if (!FromBytes(response, message.get())) co_return absl::DataLossError("the service's answer cannot be read");
   TUTTI_CO_ASSIGN_OR_RETURN(std::string body, Transcoder::ToJsonText(*target.route, *message));

@@ -5,6 +5,7 @@
 
 #include "opentelemetry/proto/collector/trace/v1/trace_service.grpc.pb.h"
 #include "runtime/process/module.h"
+#include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
 #include "services/monitoring/domain/trace_store.h"
 #include "tutti/monitoring/v1/monitoring_service.grpc.pb.h"
@@ -21,6 +22,11 @@ class MonitoringRpc final : public v1::MonitoringService::CallbackService {
         peers_(peers),
         runs_(tutti::state::v1::RunStoreService::NewStub(peers.state_manager)),
         traces_(traces) {}
+  void Offer(LocalMethods& local) {
+    local.Add(env_, "tutti.monitoring.v1.MonitoringService/GetHealth", *this, &MonitoringRpc::HandleHealth);
+    local.Add(env_, "tutti.monitoring.v1.MonitoringService/ListUsage", *this, &MonitoringRpc::HandleUsage);
+    local.Add(env_, "tutti.monitoring.v1.MonitoringService/GetTrace", *this, &MonitoringRpc::HandleTrace);
+  }
   grpc::ServerUnaryReactor* GetHealth(grpc::CallbackServerContext* context, const v1::GetHealthRequest* request,
                                       v1::GetHealthResponse* response) override;
   grpc::ServerUnaryReactor* ListUsage(grpc::CallbackServerContext* context, const v1::ListUsageRequest* request,

@@ -27,6 +27,10 @@ namespace tutti::state_manager {
   Task<absl::Status> Class::Handle##Name(CallContext& call, const v1::Name##Request& request,                   \
                                          v1::Name##Response& response)
 
+// In its Offer.
+#define TUTTI_OFFER(Class, Service, Name) \
+  local.Add(env_, "tutti.state.v1." #Service "/" #Name, *this, &Class::Handle##Name)
+
 // In its .cc. `area_` has a method of this name; writes with an equal `lane` (text) are committed in order.
 #define TUTTI_WRITE_METHOD(Class, Service, Name, lane)                                                              \
   TUTTI_STORE_ENTRY_(Class, Service, Name) {                                                                        \

@@ -33,15 +33,16 @@ RunStoreRpc::RunStoreRpc(const RpcDeps& deps, StateStore& store)
 RunStoreRpc::~RunStoreRpc() = default;
 
 void RunStoreRpc::Offer(LocalMethods& local) {
-  local.Add(env_, "tutti.state.v1.RunStoreService/CreateRun", *this, &RunStoreRpc::HandleCreateRun);
-  local.Add(env_, "tutti.state.v1.RunStoreService/GetRun", *this, &RunStoreRpc::HandleGetRun);
-  local.Add(env_, "tutti.state.v1.RunStoreService/ListRuns", *this, &RunStoreRpc::HandleListRuns);
-  local.Add(env_, "tutti.state.v1.RunStoreService/RequestCancel", *this, &RunStoreRpc::HandleRequestCancel);
-  local.Add(env_, "tutti.state.v1.RunStoreService/TerminateRun", *this, &RunStoreRpc::HandleTerminateRun);
-  local.Add(env_, "tutti.state.v1.RunStoreService/SignalRun", *this, &RunStoreRpc::HandleSignalRun);
-  local.Add(env_, "tutti.state.v1.RunStoreService/SetRunPaused", *this, &RunStoreRpc::HandleSetRunPaused);
-  local.Add(env_, "tutti.state.v1.RunStoreService/ReopenRun", *this, &RunStoreRpc::HandleReopenRun);
-  local.Add(env_, "tutti.state.v1.RunStoreService/ForkRun", *this, &RunStoreRpc::HandleForkRun);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, CreateRun);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, GetRun);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, ListRuns);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, RequestCancel);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, TerminateRun);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, SignalRun);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, SetRunPaused);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, ReopenRun);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, ForkRun);
+  TUTTI_OFFER(RunStoreRpc, RunStoreService, ListUsage);
 }
 
 WorkflowStoreRpc::WorkflowStoreRpc(const RpcDeps& deps, const Workflows& workflows)
@@ -49,9 +50,9 @@ WorkflowStoreRpc::WorkflowStoreRpc(const RpcDeps& deps, const Workflows& workflo
 WorkflowStoreRpc::~WorkflowStoreRpc() = default;
 
 void WorkflowStoreRpc::Offer(LocalMethods& local) {
-  local.Add(env_, "tutti.state.v1.WorkflowStoreService/PutWorkflow", *this, &WorkflowStoreRpc::HandlePutWorkflow);
-  local.Add(env_, "tutti.state.v1.WorkflowStoreService/GetWorkflow", *this, &WorkflowStoreRpc::HandleGetWorkflow);
-  local.Add(env_, "tutti.state.v1.WorkflowStoreService/ListWorkflows", *this, &WorkflowStoreRpc::HandleListWorkflows);
+  TUTTI_OFFER(WorkflowStoreRpc, WorkflowStoreService, PutWorkflow);
+  TUTTI_OFFER(WorkflowStoreRpc, WorkflowStoreService, GetWorkflow);
+  TUTTI_OFFER(WorkflowStoreRpc, WorkflowStoreService, ListWorkflows);
 }
 
 LeaseRpc::LeaseRpc(const RpcDeps& deps, StateStore& store)
@@ -59,10 +60,10 @@ LeaseRpc::LeaseRpc(const RpcDeps& deps, StateStore& store)
 LeaseRpc::~LeaseRpc() = default;
 
 void LeaseRpc::Offer(LocalMethods& local) {
-  local.Add(env_, "tutti.state.v1.LeaseService/RegisterInstance", *this, &LeaseRpc::HandleRegisterInstance);
-  local.Add(env_, "tutti.state.v1.LeaseService/Heartbeat", *this, &LeaseRpc::HandleHeartbeat);
-  local.Add(env_, "tutti.state.v1.LeaseService/ClaimRuns", *this, &LeaseRpc::HandleClaimRuns);
-  local.Add(env_, "tutti.state.v1.LeaseService/ReleaseInstance", *this, &LeaseRpc::HandleReleaseInstance);
+  TUTTI_OFFER(LeaseRpc, LeaseService, RegisterInstance);
+  TUTTI_OFFER(LeaseRpc, LeaseService, Heartbeat);
+  TUTTI_OFFER(LeaseRpc, LeaseService, ClaimRuns);
+  TUTTI_OFFER(LeaseRpc, LeaseService, ReleaseInstance);
   local.AddStream(env_, "tutti.state.v1.LeaseService/WatchInstance", *this, &LeaseRpc::HandleWatch);
 }
 
@@ -75,25 +76,51 @@ ContextRpc::ContextRpc(const RpcDeps& deps, const Contexts& contexts)
       slowest_reader_(deps.slowest_reader) {}
 ContextRpc::~ContextRpc() = default;
 
+void ContextRpc::Offer(LocalMethods& local) {
+  TUTTI_OFFER(ContextRpc, ContextService, CreateContext);
+  TUTTI_OFFER(ContextRpc, ContextService, GetContext);
+  TUTTI_OFFER(ContextRpc, ContextService, ListContexts);
+  TUTTI_OFFER(ContextRpc, ContextService, UpdateContext);
+  TUTTI_OFFER(ContextRpc, ContextService, DiffContext);
+  TUTTI_OFFER(ContextRpc, ContextService, ListContextVersions);
+  TUTTI_OFFER(ContextRpc, ContextService, SetContextView);
+  TUTTI_OFFER(ContextRpc, ContextService, DeleteContext);
+}
+
 MemoryRpc::MemoryRpc(const RpcDeps& deps, const Memories& memories, RemoteEmbedder* embedder)
     : env_(deps.env), access_(deps.access), area_(memories), audit_(deps.audit), embedder_(embedder) {}
 MemoryRpc::~MemoryRpc() = default;
 
 void MemoryRpc::Offer(LocalMethods& local) {
-  local.Add(env_, "tutti.state.v1.MemoryService/SearchMemories", *this, &MemoryRpc::HandleSearchMemories);
-  local.Add(env_, "tutti.state.v1.MemoryService/StoreMemory", *this, &MemoryRpc::HandleStoreMemory);
+  TUTTI_OFFER(MemoryRpc, MemoryService, StoreMemory);
+  TUTTI_OFFER(MemoryRpc, MemoryService, GetMemory);
+  TUTTI_OFFER(MemoryRpc, MemoryService, ListMemories);
+  TUTTI_OFFER(MemoryRpc, MemoryService, SearchMemories);
+  TUTTI_OFFER(MemoryRpc, MemoryService, DeleteMemory);
+  TUTTI_OFFER(MemoryRpc, MemoryService, ForgetMemories);
 }
 
 ConversationRpc::ConversationRpc(const RpcDeps& deps, const Conversations& conversations)
     : env_(deps.env), access_(deps.access), area_(conversations), audit_(deps.audit) {}
 ConversationRpc::~ConversationRpc() = default;
 
+void ConversationRpc::Offer(LocalMethods& local) {
+  TUTTI_OFFER(ConversationRpc, ConversationService, CreateConversation);
+  TUTTI_OFFER(ConversationRpc, ConversationService, GetConversation);
+  TUTTI_OFFER(ConversationRpc, ConversationService, ListConversations);
+  TUTTI_OFFER(ConversationRpc, ConversationService, DeleteConversation);
+  TUTTI_OFFER(ConversationRpc, ConversationService, AppendMessages);
+  TUTTI_OFFER(ConversationRpc, ConversationService, ListMessages);
+  TUTTI_OFFER(ConversationRpc, ConversationService, GetWindow);
+  TUTTI_OFFER(ConversationRpc, ConversationService, SummarizeMessages);
+}
+
 CacheRpc::CacheRpc(const RpcDeps& deps, const StepCache& cache) : env_(deps.env), access_(deps.access), area_(cache) {}
 CacheRpc::~CacheRpc() = default;
 
 void CacheRpc::Offer(LocalMethods& local) {
-  local.Add(env_, "tutti.state.v1.CacheService/GetCacheEntry", *this, &CacheRpc::HandleGetCacheEntry);
-  local.Add(env_, "tutti.state.v1.CacheService/PutCacheEntry", *this, &CacheRpc::HandlePutCacheEntry);
+  TUTTI_OFFER(CacheRpc, CacheService, GetCacheEntry);
+  TUTTI_OFFER(CacheRpc, CacheService, PutCacheEntry);
 }
 
 ScheduleStoreRpc::ScheduleStoreRpc(const RpcDeps& deps, const Schedules& schedules)
@@ -101,23 +128,46 @@ ScheduleStoreRpc::ScheduleStoreRpc(const RpcDeps& deps, const Schedules& schedul
 ScheduleStoreRpc::~ScheduleStoreRpc() = default;
 
 void ScheduleStoreRpc::Offer(LocalMethods& local) {
-  local.Add(env_, "tutti.state.v1.ScheduleStoreService/PutSchedule", *this, &ScheduleStoreRpc::HandlePutSchedule);
-  local.Add(env_, "tutti.state.v1.ScheduleStoreService/GetSchedule", *this, &ScheduleStoreRpc::HandleGetSchedule);
-  local.Add(env_, "tutti.state.v1.ScheduleStoreService/ListSchedules", *this, &ScheduleStoreRpc::HandleListSchedules);
-  local.Add(env_, "tutti.state.v1.ScheduleStoreService/DeleteSchedule", *this, &ScheduleStoreRpc::HandleDeleteSchedule);
-  local.Add(env_, "tutti.state.v1.ScheduleStoreService/ClaimDueSchedules", *this,
-            &ScheduleStoreRpc::HandleClaimDueSchedules);
+  TUTTI_OFFER(ScheduleStoreRpc, ScheduleStoreService, PutSchedule);
+  TUTTI_OFFER(ScheduleStoreRpc, ScheduleStoreService, GetSchedule);
+  TUTTI_OFFER(ScheduleStoreRpc, ScheduleStoreService, ListSchedules);
+  TUTTI_OFFER(ScheduleStoreRpc, ScheduleStoreService, DeleteSchedule);
+  TUTTI_OFFER(ScheduleStoreRpc, ScheduleStoreService, ClaimDueSchedules);
 }
 
 SessionRpc::SessionRpc(const RpcDeps& deps, const Sessions& sessions)
     : env_(deps.env), access_(deps.access), area_(sessions), audit_(deps.audit) {}
 SessionRpc::~SessionRpc() = default;
 
+void SessionRpc::Offer(LocalMethods& local) {
+  TUTTI_OFFER(SessionRpc, SessionService, CreateSession);
+  TUTTI_OFFER(SessionRpc, SessionService, AuthenticateSession);
+  TUTTI_OFFER(SessionRpc, SessionService, ListSessions);
+  TUTTI_OFFER(SessionRpc, SessionService, RevokeSessions);
+}
+
 AuditRpc::AuditRpc(const RpcDeps& deps, const AuditLog& audit) : env_(deps.env), access_(deps.access), area_(audit) {}
 AuditRpc::~AuditRpc() = default;
+
+void AuditRpc::Offer(LocalMethods& local) {
+  TUTTI_OFFER(AuditRpc, AuditService, AppendAuditRecord);
+  TUTTI_OFFER(AuditRpc, AuditService, ListAuditRecords);
+  TUTTI_OFFER(AuditRpc, AuditService, VerifyAuditLog);
+}
 
 BudgetRpc::BudgetRpc(const RpcDeps& deps, const Ledger& ledger)
     : env_(deps.env), access_(deps.access), area_(ledger), audit_(deps.audit) {}
 BudgetRpc::~BudgetRpc() = default;
+
+void BudgetRpc::Offer(LocalMethods& local) {
+  TUTTI_OFFER(BudgetRpc, BudgetService, SetBudget);
+  TUTTI_OFFER(BudgetRpc, BudgetService, GetBudget);
+  TUTTI_OFFER(BudgetRpc, BudgetService, ListBudgets);
+  TUTTI_OFFER(BudgetRpc, BudgetService, DeleteBudget);
+  TUTTI_OFFER(BudgetRpc, BudgetService, Reserve);
+  TUTTI_OFFER(BudgetRpc, BudgetService, Settle);
+  TUTTI_OFFER(BudgetRpc, BudgetService, Release);
+  TUTTI_OFFER(BudgetRpc, BudgetService, ReportSpending);
+}
 
 }  // namespace tutti::state_manager

@@ -182,6 +182,10 @@ class ContextRpc final : public v1::ContextService::CallbackService {
   TUTTI_STORE_METHOD(SetContextView);
   TUTTI_STORE_METHOD(DeleteContext);
 
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local);
+
  private:
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchContextRequest& request,
                                  StreamWriter<v1::WatchContextResponse>& writer);
@@ -229,6 +233,10 @@ class ConversationRpc final : public v1::ConversationService::CallbackService {
   TUTTI_STORE_METHOD(ListMessages);
   TUTTI_STORE_METHOD(GetWindow);
   TUTTI_STORE_METHOD(SummarizeMessages);
+
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local);
 
  private:
   ServerEnv& env_;
@@ -284,6 +292,10 @@ class SessionRpc final : public v1::SessionService::CallbackService {
   TUTTI_STORE_METHOD(ListSessions);
   TUTTI_STORE_METHOD(RevokeSessions);
 
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local);
+
  private:
   ServerEnv& env_;
   Access& access_;
@@ -298,6 +310,10 @@ class AuditRpc final : public v1::AuditService::CallbackService {
   TUTTI_STORE_METHOD(AppendAuditRecord);
   TUTTI_STORE_METHOD(ListAuditRecords);
   TUTTI_STORE_METHOD(VerifyAuditLog);
+
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local);
 
  private:
   ServerEnv& env_;
@@ -317,6 +333,10 @@ class BudgetRpc final : public v1::BudgetService::CallbackService {
   TUTTI_STORE_METHOD(Settle);
   TUTTI_STORE_METHOD(Release);
   TUTTI_STORE_METHOD(ReportSpending);
+
+ public:
+  // For callers in this process.
+  void Offer(LocalMethods& local);
 
  private:
   ServerEnv& env_;

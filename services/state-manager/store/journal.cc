@@ -200,12 +200,21 @@ absl::Status Journal::LoadHeads(Transaction& tx, Heads& heads) {
   return load(rows);
 }
 
-absl::Status Journal::ApplyCreation(Transaction& tx, Creation& creation) {
-  creation.response.Clear();
-  creation.refusal = runs_.CreateRun(tx, creation.request, creation.response);
-  TUTTI_RETURN_IF_ERROR(tx.failure());
-  // Raced by another: all of it is undone and tried again.
-  return absl::IsAborted(creation.refusal) ? creation.refusal : absl::OkStatus();
+absl::Status Journal::ApplyCreations(Transaction& tx, const std::vector<Item*>& items) {
+  std::vector<Runs::ToCreate> all;
+  for (Item* item : items) {
+    Creation& creation = *item->creation;
+    creation.response.Clear();
+    all.push_back({&creation.request, &creation.response, &creation.refusal});
+  }
+  TUTTI_RETURN_IF_ERROR(runs_.CreateAll(tx, all));
+  for (Item* item : items) {
+    const Creation& creation = *item->creation;
+    // Raced by another: all of it is undone and tried again.
+    if (absl::IsAborted(creation.refusal)) return creation.refusal;
+    if (creation.refusal.ok() && creation.response.created()) item->after = AsCreated(creation.request);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items) {
@@ -216,19 +225,19 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     MutexLock lock(mutex_);
     changes = changes_by_others_;
   }
+  std::vector<Item*> creations;
   for (void* raw : items) {
     auto* item = static_cast<Item*>(raw);
     item->response.Clear();
     item->after = Remembered();
     item->seen_changes = changes;
-    if (!item->creation) {
+    if (item->creation) {
+      creations.push_back(item);
+    } else {
       heads[item->request.run_id()];
-      continue;
     }
-    TUTTI_RETURN_IF_ERROR(ApplyCreation(tx, *item->creation));
-    if (item->creation->refusal.ok() && item->creation->response.created())
-      item->after = AsCreated(item->creation->request);
   }
+  if (!creations.empty()) TUTTI_RETURN_IF_ERROR(ApplyCreations(tx, creations));
   const bool known = RecallHeads(heads).empty() && AllPass(items, heads);
   if (!known) {
     for (auto& [run_id, head] : heads) head = Head();

@@ -98,7 +98,7 @@ class Journal final : public DeferringWriter {
     std::string status;
   };
 
-  absl::Status ApplyCreation(Transaction& tx, Creation& creation);
+  absl::Status ApplyCreations(Transaction& tx, const std::vector<Item*>& items);
   absl::Status Check(Transaction& tx, Item& item, Head& head, bool& write);
   // The append's part in the ledger; or its refusal.
   absl::Status Account(Transaction& tx, const Item& item);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/status/macros.h"
 #include "services/state-manager/store/bulk_writer.h"
+#include "services/state-manager/store/column_rows.h"
 #include "services/state-manager/store/journal_batch.h"
 #include "services/state-manager/store/rows.h"
 
@@ -40,29 +41,6 @@ const char* StatusOf(v1::Outcome outcome) {
 }
 
 std::string OwnerOf(const std::string& run_id) { return absl::StrCat("runs/", run_id); }
-
-// Rows on their way into a statement, column by column. `kinds`: a letter for each column, (i)nts, (t)exts or (b)ytes.
-class Columns {
- public:
-  explicit Columns(absl::string_view kinds) {
-    for (char kind : kinds) {
-      columns_.emplace_back(kind == 'i'   ? SqlColumn::Kind::kInts
-                            : kind == 't' ? SqlColumn::Kind::kTexts
-                                          : SqlColumn::Kind::kBytes);
-    }
-  }
-  template <class... Values>
-  void Add(const Values&... values) {
-    size_t column = 0;
-    (columns_[column++].Add(values), ...);
-  }
-  void BindTo(Statement& statement) const {
-    for (const auto& column : columns_) statement.BindColumn(column);
-  }
-
- private:
-  std::vector<SqlColumn> columns_;
-};
 
 }  // namespace
 
@@ -267,7 +245,7 @@ constexpr char kChangeRuns[] = TUTTI_MOVE_HEADS
     "unnest($41::text[]))" TUTTI_INSERT_ENTRIES;
 
 absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch) {
-  Columns runs("tiiiiii"), changes("iiiitiiibb"), entries("tiitttitib"), usage("tiiittttiiiit");
+  ColumnRows runs("tiiiiii"), changes("iiiitiiibb"), entries("tiitttitib"), usage("tiiittttiiiit");
   int64_t written = 0;
   bool parked = false, changed = false;
   // Rows are locked in one order everywhere: replicas do not wait for each other in a circle.

@@ -18,6 +18,9 @@ namespace {
 
 // Enough to compare with any configured bound, not enough to stall a writer.
 constexpr int64_t kMostClaimed = 1000;
+// A run created for an engine after that engine had counted up what it holds is not lost: a claim and a creation may
+// overtake each other for as long.
+constexpr absl::Duration kOnItsWay = absl::Seconds(5);
 constexpr size_t kMostPassedOver = 10000;
 // An answer stays below the message limit; the rest comes with the next claim.
 constexpr size_t kClaimBytes = size_t{1} << 20;
@@ -120,11 +123,12 @@ absl::StatusOr<std::vector<std::string>> Leases::TenantsWithWork(Transaction& tx
 
 absl::Status Leases::ClaimOf(Transaction& tx, const v1::ClaimRunsRequest& request, const std::string& tenant,
                              int64_t now, int64_t most, size_t& bytes, v1::ClaimRunsResponse& response) const {
-  const std::string sql = absl::StrCat(
-      "SELECT ", Runs::Columns(),
-      " FROM runs WHERE " TUTTI_TO_WORK_ON " AND tenant = $6 AND (" TUTTI_NO_LIVING_OWNER
-      " OR (owner = $3 AND owner_incarnation = $4)) AND NOT (run_id = ANY($5)) ORDER BY priority DESC, run_id LIMIT $2 "
-      "FOR UPDATE SKIP LOCKED");
+  const std::string sql =
+      absl::StrCat("SELECT ", Runs::Columns(),
+                   " FROM runs WHERE " TUTTI_TO_WORK_ON " AND tenant = $6 AND (" TUTTI_NO_LIVING_OWNER
+                   " OR (owner = $3 AND owner_incarnation = $4 AND (lease_epoch > 1 OR create_time <= $7))) AND NOT "
+                   "(run_id = ANY($5)) ORDER BY priority DESC, run_id LIMIT $2 "
+                   "FOR UPDATE SKIP LOCKED");
   std::vector<std::string> held(request.held_run_ids().begin(), request.held_run_ids().end());
   for (const auto& run : response.runs()) held.push_back(run.run_id());
   // One that cannot be read (its key is missing, its data damaged) must not keep the others from being worked on.
@@ -134,6 +138,7 @@ absl::Status Leases::ClaimOf(Transaction& tx, const v1::ClaimRunsRequest& reques
     rows.BindAll(now, most, request.instance().name(), request.instance().incarnation());
     rows.BindList(held);
     rows.Bind(tenant);
+    rows.Bind(now - absl::ToInt64Microseconds(kOnItsWay));
     while (rows.Step()) {
       auto read = runs_.FromRow(tx, rows, /*with_payloads=*/true);
       TUTTI_RETURN_IF_ERROR(tx.failure());

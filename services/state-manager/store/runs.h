@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "services/state-manager/ports/database.h"
 #include "services/state-manager/store/outbox.h"
@@ -17,6 +18,14 @@ class Runs {
   Runs(const Payloads& payloads, const Outbox& outbox) : payloads_(payloads), outbox_(outbox) {}
 
   absl::Status CreateRun(Transaction& tx, const v1::CreateRunRequest& request, v1::CreateRunResponse& response) const;
+  // CreateRun of several, each with an answer of its own.
+  struct ToCreate {
+    const v1::CreateRunRequest* request;
+    v1::CreateRunResponse* response;
+    absl::Status* answer;
+  };
+  // Not OK: an error of the database.
+  absl::Status CreateAll(Transaction& tx, const std::vector<ToCreate>& all) const;
   // Whether CreateRun would create it now.
   absl::StatusOr<bool> MayCreate(Transaction& tx, const v1::CreateRunRequest& request) const;
   // Stores a run that may be created.
@@ -52,6 +61,7 @@ class Runs {
   // False: it may not be created.
   absl::StatusOr<bool> InsertIf(Transaction& tx, const v1::CreateRunRequest& request, int64_t create_time,
                                 bool unconditionally) const;
+  absl::Status CreateAtOnce(Transaction& tx, const std::vector<ToCreate>& all) const;
   // After an INSERT that brought nothing: the run is there already (in the response), or the error.
   absl::Status WhyNotCreated(Transaction& tx, const v1::CreateRunRequest& request,
                              v1::CreateRunResponse& response) const;

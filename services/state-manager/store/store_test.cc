@@ -200,10 +200,15 @@ TEST_P(StoreTest, AClaimBringsBackWhatAnEarlierAnswerLost) {
   request.add_held_run_ids("r1");
   auto claimed = Write(store_->leases, &Leases::ClaimRuns, request);
   ASSERT_THAT(claimed, IsOk());
+  EXPECT_EQ(claimed->runs_size(), 0) << "it may still arrive";
+  ASSERT_THAT(Append("r2", 1, 2), IsOk());
+  PassWithHeartbeats(engine, absl::Seconds(6));
+  claimed = Write(store_->leases, &Leases::ClaimRuns, request);
+  ASSERT_THAT(claimed, IsOk());
   ASSERT_EQ(claimed->runs_size(), 1);
   EXPECT_EQ(claimed->runs(0).run_id(), "r2");
   EXPECT_EQ(claimed->runs(0).lease_epoch(), 2);
-  EXPECT_THAT(Append("r2", 1, 2), HasCode(absl::StatusCode::kAborted)) << "the old epoch is over";
+  EXPECT_THAT(Append("r2", 1, 3), HasCode(absl::StatusCode::kAborted)) << "the old epoch is over";
 }
 
 TEST_P(StoreTest, ARepeatedCreateOfTheSameRunIsTheFirstOne) {
@@ -213,9 +218,68 @@ TEST_P(StoreTest, ARepeatedCreateOfTheSameRunIsTheFirstOne) {
   ASSERT_THAT(again, IsOk());
   EXPECT_EQ(again->run().run_id(), "r1");
   EXPECT_FALSE(again->created()) << "it may have begun since: a claim says whether it is still to be worked on";
+  PassWithHeartbeats(engine, absl::Seconds(6));
   auto claimed = Claim(engine);
   ASSERT_THAT(claimed, IsOk());
   EXPECT_EQ(claimed->runs_size(), 1) << "the answer was lost, the run is its creator's";
+}
+
+TEST_P(StoreTest, RunsCreatedTogetherAreEachAnswered) {
+  auto engine = Register("e", "1");
+  v1::PutWorkflowRequest put;
+  put.mutable_workflow()->set_name("w");
+  for (const char* spec : {"one", "two"}) {
+    put.mutable_workflow()->mutable_spec()->set_data(spec);
+    ASSERT_THAT(Write(store_->workflows, &Workflows::PutWorkflow, put), IsOk());
+  }
+  auto run = [](const std::string& id, const std::string& request_id = "") {
+    v1::CreateRunRequest request;
+    request.mutable_run()->set_run_id(id);
+    request.mutable_run()->set_workflow("w");
+    request.mutable_run()->set_workflow_version(2);
+    request.mutable_run()->set_request_id(request_id);
+    request.mutable_run()->mutable_input()->set_data("{}");
+    return request;
+  };
+  std::vector<v1::CreateRunRequest> requests = {run("r1", "q"), run("r2", "q"), run("r1"), run("r3"),
+                                                run("r4"),      run("r5"),      run("r6")};
+  *requests[0].mutable_owner() = engine;
+  requests[3].mutable_owner()->set_name("stranger");
+  const std::string large(100000, 'x');
+  requests[4].mutable_run()->mutable_input()->set_data(large);
+  (*requests[4].mutable_run()->mutable_labels())["team"] = "blue";
+  requests[5].mutable_run()->set_workflow_version(1);
+  requests[5].set_check_latest(true);
+  requests[6].set_check_latest(true);
+
+  struct Answers {
+    std::vector<v1::CreateRunResponse> responses;
+    std::vector<absl::Status> statuses;
+  };
+  auto answers = Transact<Answers>([&](Transaction& tx, Answers& out) {
+    out.responses.resize(requests.size());
+    out.statuses.resize(requests.size());
+    std::vector<Runs::ToCreate> all;
+    for (size_t i = 0; i < requests.size(); ++i) all.push_back({&requests[i], &out.responses[i], &out.statuses[i]});
+    return store_->runs.CreateAll(tx, all);
+  });
+  ASSERT_THAT(answers, IsOk());
+  const auto& [responses, statuses] = *answers;
+  for (size_t i : {0, 1, 2, 4, 6}) EXPECT_THAT(statuses[i], IsOk()) << i;
+  EXPECT_TRUE(responses[0].created());
+  EXPECT_EQ(responses[0].run().lease_epoch(), 1);
+  EXPECT_FALSE(responses[1].created());
+  EXPECT_EQ(responses[1].run().run_id(), "r1");
+  EXPECT_FALSE(responses[2].created());
+  EXPECT_EQ(ReasonOf(statuses[3]), "INSTANCE_UNKNOWN");
+  EXPECT_TRUE(responses[4].created());
+  EXPECT_EQ(ReasonOf(statuses[5]), "WORKFLOW_CHANGED");
+  EXPECT_TRUE(responses[6].created());
+  EXPECT_EQ(Number("SELECT count(*) FROM runs"), 3);
+  EXPECT_EQ(Get("r4").input().data(), large);
+  EXPECT_EQ(Get("r4").labels().at("team"), "blue");
+  EXPECT_EQ(Get("r1").request_id(), "q");
+  EXPECT_GT(Get("r6").create_time().seconds(), 0);
 }
 
 TEST_P(StoreTest, ReplicasThatStartAtOnceAgreeOnTheStore) {

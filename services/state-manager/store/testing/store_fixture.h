@@ -189,6 +189,16 @@ class StoreFixture : public ::testing::TestWithParam<Engine> {
     EXPECT_THAT(Write(store_->leases, &Leases::RegisterInstance, request), IsOk());
     return request.instance();
   }
+  // Time passes, and the engine lives.
+  void PassWithHeartbeats(const v1::InstanceRef& engine, absl::Duration time) {
+    constexpr absl::Duration kBeat = absl::Seconds(2);
+    for (; time > absl::ZeroDuration(); time -= kBeat) {
+      time_.Advance(std::min(time, kBeat));
+      v1::HeartbeatRequest beat;
+      *beat.mutable_instance() = engine;
+      EXPECT_THAT(Write(store_->leases, &Leases::Heartbeat, beat), IsOk());
+    }
+  }
   absl::StatusOr<v1::CreateRunResponse> Create(const std::string& id, const v1::InstanceRef* owner = nullptr,
                                                const std::string& request_id = "") {
     v1::CreateRunRequest request;

@@ -1,0 +1,176 @@
+#include "runtime/rpc/call_stream_rpc.h"
+
+#include <algorithm>
+#include <deque>
+
+#include "absl/container/flat_hash_map.h"
+#include "runtime/async/when_all.h"
+#include "runtime/rpc/call_streams_limits.h"
+#include "runtime/status/mapping.h"
+#include "runtime/time/proto_time.h"
+
+namespace tutti {
+
+using tutti::rpc::v1::Answer;
+using tutti::rpc::v1::Call;
+using tutti::rpc::v1::ExchangeRequest;
+using tutti::rpc::v1::ExchangeResponse;
+
+// One stream. All of it runs on the executor; it lives as long as a call that came over it.
+class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc::Session> {
+ public:
+  explicit Session(CallStreamRpc& rpc) : env_(rpc.env_), methods_(rpc.methods_) {}
+
+  // Until the caller sends no more.
+  Task<bool> ReadCalls(StreamReader<ExchangeRequest>& reader) {
+    ExchangeRequest message;
+    while (co_await reader.Read(message)) {
+      for (Call& call : *message.mutable_calls()) Begin(std::move(call));
+      for (int64_t number : message.cancelled_numbers()) {
+        if (auto it = running_.find(number); it != running_.end()) it->second.request_stop();
+      }
+      while (running_.size() >= call_streams::kMostCalls && !broken_) {
+        room_ = std::make_unique<OneShot<bool>>();
+        co_await room_->Wait(env_.executor);
+        room_.reset();
+      }
+    }
+    reading_ = false;
+    WakeWriter();
+    co_return true;
+  }
+
+  // Until nothing is left to be answered.
+  Task<bool> WriteAnswers(StreamWriter<ExchangeResponse>& writer) {
+    while (!broken_) {
+      if (!unsent_.empty()) {
+        // What is answered meanwhile goes with the next.
+        const ExchangeResponse message = std::move(unsent_.front());
+        unsent_.pop_front();
+        if (!co_await writer.Write(message)) Break();
+        continue;
+      }
+      if (!reading_ && running_.empty()) break;
+      writer_wake_ = std::make_unique<OneShot<bool>>();
+      co_await writer_wake_->Wait(env_.executor);
+      writer_wake_.reset();
+    }
+    co_return true;
+  }
+
+  void SayDraining() {
+    if (broken_) return;
+    Room(0).set_draining(true);
+    WakeWriter();
+  }
+  // The caller has gone: nobody waits for answers.
+  void Break() {
+    if (std::exchange(broken_, true)) return;
+    for (auto& [number, stop] : running_) stop.request_stop();
+    WakeWriter();
+    if (room_) room_->Set(true);
+  }
+
+ private:
+  void Begin(Call call) {
+    const int64_t number = call.number();
+    std::stop_token stop = running_[number].get_token();
+    if (!env_.scope.Spawn(env_.executor, Run(shared_from_this(), std::move(call), std::move(stop)))) {
+      grpc::ByteBuffer none;
+      End(number, rpc_internal::ShuttingDown(), none);
+    }
+  }
+
+  static Task<void> Run(std::shared_ptr<Session> self, Call call, std::stop_token stop) {
+    const ServerEnv& env = self->env_;
+    CallContext context(env.executor, env.tracer);
+    if (call.has_timeout()) context.deadline = env.clock.Now() + FromProto(call.timeout());
+    context.stop = std::move(stop);
+    context.trace = TraceContext::FromTraceparent(call.traceparent());
+    context.actor = std::move(*call.mutable_actor());
+    context.origin = std::move(*call.mutable_origin());
+    context.call_id = std::move(*call.mutable_call_id());
+    grpc::ByteBuffer response;
+    absl::Status status = absl::UnimplementedError(call.method());
+    if (auto method = self->methods_.FindRaw(call.method())) {
+      grpc::Slice slice(call.request());
+      grpc::ByteBuffer request(&slice, 1);
+      status = co_await method->CallBytes(context, request, response);
+    }
+    self->End(call.number(), status, response);
+  }
+
+  void End(int64_t number, const absl::Status& status, const grpc::ByteBuffer& response) {
+    running_.erase(number);
+    if (room_) room_->Set(true);
+    if (broken_) return;
+    std::vector<grpc::Slice> slices;
+    if (status.ok()) (void)response.Dump(&slices);
+    Answer* answer = Room(response.Length()).add_answers();
+    answer->set_number(number);
+    if (!status.ok()) *answer->mutable_status() = ToRpcStatus(status);
+    for (const grpc::Slice& slice : slices) {
+      const char* rest = reinterpret_cast<const char*>(slice.begin());
+      for (size_t left = slice.size(); left > 0;) {
+        size_t room = call_streams::kMostBytesTogether - answer->response().size();
+        if (room == 0) {
+          answer->set_more(true);
+          answer = Room(call_streams::kMostBytesTogether).add_answers();
+          answer->set_number(number);
+          room = call_streams::kMostBytesTogether;
+        }
+        const size_t part = std::min(room, left);
+        answer->mutable_response()->append(rest, part);
+        rest += part;
+        left -= part;
+      }
+    }
+    WakeWriter();
+  }
+
+  // The message that the next answer goes with.
+  ExchangeResponse& Room(size_t bytes) {
+    if (unsent_.empty() || last_bytes_ > call_streams::kMostBytesTogether) {
+      unsent_.emplace_back();
+      last_bytes_ = 0;
+    }
+    last_bytes_ += bytes;
+    return unsent_.back();
+  }
+  void WakeWriter() {
+    if (writer_wake_) writer_wake_->Set(true);
+  }
+
+  ServerEnv& env_;
+  const LocalMethods& methods_;
+  absl::flat_hash_map<int64_t, std::stop_source> running_;  // by number
+  std::deque<ExchangeResponse> unsent_;
+  size_t last_bytes_ = 0;  // of the last of them
+  bool reading_ = true, broken_ = false;
+  std::unique_ptr<OneShot<bool>> writer_wake_, room_;
+};
+
+grpc::ServerBidiReactor<ExchangeRequest, ExchangeResponse>* CallStreamRpc::Exchange(
+    grpc::CallbackServerContext* context) {
+  return ServeBidi<ExchangeRequest, ExchangeResponse>(env_, context, *this, "tutti.rpc.v1.CallStreamService/Exchange",
+                                                      &CallStreamRpc::Serve);
+}
+
+Task<absl::Status> CallStreamRpc::Serve(CallContext& call, StreamReader<ExchangeRequest>& reader,
+                                        StreamWriter<ExchangeResponse>& writer) {
+  ExchangeResponse hello;
+  hello.set_process_id(process_id_);
+  if (!co_await writer.Write(hello)) co_return absl::CancelledError("the caller has gone");
+  auto session = std::make_shared<Session>(*this);
+  std::stop_callback on_drain(draining_.get_token(),
+                              [session, &loop = env_.executor] { loop.Post([session] { session->SayDraining(); }); });
+  std::stop_callback on_cancel(call.stop,
+                               [session, &loop = env_.executor] { loop.Post([session] { session->Break(); }); });
+  std::vector<Task<bool>> both;
+  both.push_back(session->WriteAnswers(writer));
+  both.push_back(session->ReadCalls(reader));
+  co_await WhenAll(std::move(both));
+  co_return absl::OkStatus();
+}
+
+}  // namespace tutti
