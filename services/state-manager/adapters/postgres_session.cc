@@ -415,7 +415,7 @@ Statement PostgresSession::Prepare(absl::string_view sql) {
 
 #define TUTTI_NOW "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
-int64_t PostgresSession::ShiftMicros() const {
+int64_t PostgresSession::ClockShiftMicros() const {
   return options_.time_shift ? absl::ToInt64Microseconds(options_.time_shift()) : 0;
 }
 
@@ -424,11 +424,11 @@ int64_t PostgresSession::NowMicros() {
   if (state_ == State::kToBegin) {
     (void)Guard([this] {
       state_ = State::kBegun;  // perhaps half of it: a ROLLBACK too much is only a warning
-      transaction_time_ = connection_->current->exec("BEGIN; " TUTTI_NOW)[0][0].as<int64_t>() + ShiftMicros();
+      transaction_time_ = connection_->current->exec("BEGIN; " TUTTI_NOW)[0][0].as<int64_t>() + ClockShiftMicros();
     });
   } else {
     Statement now = Prepare(TUTTI_NOW);
-    if (now.Step()) transaction_time_ = now.Int(0) + ShiftMicros();
+    if (now.Step()) transaction_time_ = now.Int(0) + ClockShiftMicros();
   }
   return transaction_time_;
 }

@@ -49,6 +49,7 @@ class PostgresSession final : public Transaction, public WriteSession {
   Dialect dialect() const override { return Dialect::kPostgres; }
   Statement Prepare(absl::string_view sql) override;
   int64_t NowMicros() override;
+  int64_t ClockShiftMicros() const override;
   absl::Status Execute(const std::string& script) override;
   const absl::Status& failure() const override { return failure_; }
   int64_t rows_written() const override { return rows_written_; }
@@ -80,7 +81,6 @@ class PostgresSession final : public Transaction, public WriteSession {
   absl::Status Keep(absl::Status status);
   // Sends BEGIN, before a transaction's first statement.
   void EnsureBegun();
-  int64_t ShiftMicros() const;
 
   enum class State {
     kIdle,

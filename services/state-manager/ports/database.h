@@ -143,6 +143,8 @@ class Statement {
     impl_->StepAndCommit();
     return impl_->status();
   }
+  // The same with rows: the first Step.
+  bool StepAndCommit() { return impl_->StepAndCommit(); }
   // Rows written, after Run or the first Step.
   int64_t Changes() const { return impl_->Changes(); }
   const absl::Status& status() const { return impl_->status(); }
@@ -177,6 +179,8 @@ class Transaction {
   virtual Statement Prepare(absl::string_view sql) = 0;
   // The database's time (so that the clocks of replicas do not matter), the same within a transaction.
   virtual int64_t NowMicros() = 0;
+  // What is to be added to the engine's clock where a statement reads it: NowMicros is that, with one exchange more.
+  virtual int64_t ClockShiftMicros() const { return 0; }
   // Several statements, no parameters.
   virtual absl::Status Execute(const std::string& script) = 0;
   // The first error of the engine in this transaction: whatever was written is undone.

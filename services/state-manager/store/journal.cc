@@ -200,21 +200,16 @@ absl::Status Journal::LoadHeads(Transaction& tx, Heads& heads) {
   return load(rows);
 }
 
-absl::Status Journal::ApplyCreations(Transaction& tx, const std::vector<Item*>& items) {
-  std::vector<Runs::ToCreate> all;
-  for (Item* item : items) {
+Journal::Creations Journal::CreationsOf(const std::vector<void*>& items) {
+  Creations out;
+  for (void* raw : items) {
+    auto* item = static_cast<Item*>(raw);
+    if (!item->creation) continue;
     Creation& creation = *item->creation;
     creation.response.Clear();
-    all.push_back({&creation.request, &creation.response, &creation.refusal});
+    out.push_back({&creation.request, &creation.response, &creation.refusal});
   }
-  TUTTI_RETURN_IF_ERROR(runs_.CreateAll(tx, all));
-  for (Item* item : items) {
-    const Creation& creation = *item->creation;
-    // Raced by another: all of it is undone and tried again.
-    if (absl::IsAborted(creation.refusal)) return creation.refusal;
-    if (creation.refusal.ok() && creation.response.created()) item->after = AsCreated(creation.request);
-  }
-  return absl::OkStatus();
+  return out;
 }
 
 absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items) {
@@ -225,19 +220,13 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     MutexLock lock(mutex_);
     changes = changes_by_others_;
   }
-  std::vector<Item*> creations;
   for (void* raw : items) {
     auto* item = static_cast<Item*>(raw);
     item->response.Clear();
     item->after = Remembered();
     item->seen_changes = changes;
-    if (item->creation) {
-      creations.push_back(item);
-    } else {
-      heads[item->request.run_id()];
-    }
+    if (!item->creation) heads[item->request.run_id()];
   }
-  if (!creations.empty()) TUTTI_RETURN_IF_ERROR(ApplyCreations(tx, creations));
   const bool known = RecallHeads(heads).empty() && AllPass(items, heads);
   if (!known) {
     for (auto& [run_id, head] : heads) head = Head();
@@ -256,7 +245,15 @@ absl::Status Journal::ApplyAll(Transaction& tx, const std::vector<void*>& items)
     item->response.set_last_seq(head.last_seq);
     item->after = head;
   }
-  absl::Status written = WriteBatch(tx, heads, batch);
+  absl::Status written = WriteBatch(tx, heads, batch, CreationsOf(items));
+  for (void* raw : items) {
+    auto* item = static_cast<Item*>(raw);
+    if (!written.ok() || !item->creation) continue;
+    const Creation& creation = *item->creation;
+    // Raced by another: tried again.
+    if (absl::IsAborted(creation.refusal)) written = creation.refusal;
+    if (creation.refusal.ok() && creation.response.created()) item->after = AsCreated(creation.request);
+  }
   if (written.ok()) Tell(tx, heads);
   if (absl::IsAborted(written)) {  // others have written since, and the rows are read the next time
     MutexLock lock(mutex_);

@@ -13,14 +13,13 @@
 #include "services/state-manager/store/ledger.h"
 #include "services/state-manager/store/outbox.h"
 #include "services/state-manager/store/payloads.h"
+#include "services/state-manager/store/runs.h"
 #include "tutti/state/v1/journal_service.pb.h"
 #include "tutti/state/v1/run_store_service.pb.h"
 
 namespace tutti::state_manager {
 
 namespace v1 = tutti::state::v1;
-
-class Runs;
 
 class Journal final : public DeferringWriter {
  public:
@@ -98,7 +97,9 @@ class Journal final : public DeferringWriter {
     std::string status;
   };
 
-  absl::Status ApplyCreations(Transaction& tx, const std::vector<Item*>& items);
+  // What a batch creates, and their answers.
+  using Creations = std::vector<Runs::ToCreate>;
+  static Creations CreationsOf(const std::vector<void*>& items);
   absl::Status Check(Transaction& tx, Item& item, Head& head, bool& write);
   // The append's part in the ledger; or its refusal.
   absl::Status Account(Transaction& tx, const Item& item);
@@ -126,9 +127,9 @@ class Journal final : public DeferringWriter {
   // Of what has been written: those who watch it, and who makes snapshots.
   void Tell(Transaction& tx, const Heads& heads);
   // ABORTED: a row is not as it was seen; then nothing of the batch stays written.
-  absl::Status WriteBatch(Transaction& tx, const Heads& heads, const Batch& batch);
+  absl::Status WriteBatch(Transaction& tx, const Heads& heads, const Batch& batch, const Creations& creations);
   static absl::Status WriteOneByOne(Transaction& tx, const Heads& heads, const Batch& batch);
-  static absl::Status WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch);
+  absl::Status WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch, const Creations& creations);
   bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
     return last_seq - snapshot_seq >= std::max(snapshot_every_, snapshot_seq / 4);
   }

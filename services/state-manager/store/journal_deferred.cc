@@ -190,7 +190,7 @@ absl::Status Journal::ApplyTail(Transaction& tx, Tail& tail) {
     }
     TUTTI_RETURN_IF_ERROR(Write(tx, request, head, batch));
   }
-  absl::Status written = WriteBatch(tx, heads, batch);
+  absl::Status written = WriteBatch(tx, heads, batch, {});
   return absl::IsAborted(written) ? Unfitting("(one of several)") : written;
 }
 

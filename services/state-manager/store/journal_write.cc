@@ -115,8 +115,13 @@ void Journal::WriteEntry(const v1::AppendRequest& request, const v1::JournalEntr
   batch.rows.push_back({run_id, entry.seq(), ToMicros(entry.time()), KeyOf(entry), std::move(cell)});
 }
 
-absl::Status Journal::WriteBatch(Transaction& tx, const Heads& heads, const Batch& batch) {
-  TUTTI_RETURN_IF_ERROR(tx.sqlite() ? WriteOneByOne(tx, heads, batch) : WriteAtOnce(tx, heads, batch));
+absl::Status Journal::WriteBatch(Transaction& tx, const Heads& heads, const Batch& batch, const Creations& creations) {
+  if (tx.sqlite()) {
+    TUTTI_RETURN_IF_ERROR(runs_.CreateAll(tx, creations));
+    TUTTI_RETURN_IF_ERROR(WriteOneByOne(tx, heads, batch));
+  } else {
+    TUTTI_RETURN_IF_ERROR(WriteAtOnce(tx, heads, batch, creations));
+  }
   BulkWriter parked(tx, kUpdateParked);
   for (const auto& [run_id, head] : heads) {
     if (!head.written) continue;
@@ -205,8 +210,8 @@ absl::Status Journal::WriteOneByOne(Transaction& tx, const Heads& heads, const B
 // that is not as it was seen is not changed: then too few are, and a division by zero ends it all. $1: how many rows;
 // $2 to $8: the heads; $9 to $18: the entries. Columns are unfolded side by side in a SELECT list: as functions in FROM
 // each would be kept as a table of its own first, an eighth of the server's work.
-#define TUTTI_MOVE_HEADS                                                                                          \
-  "WITH head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = " \
+#define TUTTI_MOVE_HEADS                                                                                     \
+  "head AS (UPDATE runs SET last_seq = h.last_seq, last_writer_seq = h.last_writer_seq, progress_percent = " \
   "h.progress"
 #define TUTTI_FROM_HEADS                                                                                          \
   " FROM (SELECT unnest($2::text[]) AS run_id, unnest($3::bigint[]) AS lease_epoch, "                             \
@@ -216,17 +221,18 @@ absl::Status Journal::WriteOneByOne(Transaction& tx, const Heads& heads, const B
   ") AS h WHERE runs.run_id = h.run_id AND runs.lease_epoch = h.lease_epoch AND runs.last_seq = h.seen_seq AND " \
   "runs.last_writer_seq = h.seen_writer_seq AND runs.status IN ('PENDING', 'RUNNING') RETURNING 1)"
 #define TUTTI_INSERT_ENTRIES                                                                                      \
-  " INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT "   \
+  "INSERT INTO journal (run_id, seq, time, kind, path, step_kind, attempt, target, error_code, entry) SELECT "    \
   "unnest($9::text[]), unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::text[]), unnest($13::text[]), "  \
   "unnest($14::text[]), unnest($15::bigint[]), unnest($16::text[]), unnest($17::bigint[]), unnest($18::bytea[]) " \
   "WHERE 1 / (CASE WHEN (SELECT count(*) FROM head) = $1::bigint THEN 1 ELSE 0 END) = 1"
 
 // Most appends only move heads.
-constexpr char kMoveHeads[] = TUTTI_MOVE_HEADS TUTTI_FROM_HEADS TUTTI_HEADS_AS_SEEN TUTTI_INSERT_ENTRIES;
+constexpr char kMoveHeads[] = "WITH " TUTTI_MOVE_HEADS TUTTI_FROM_HEADS TUTTI_HEADS_AS_SEEN " " TUTTI_INSERT_ENTRIES;
 
 // Values of indexed columns that stay as they are leave the indexes alone. $19 to $28: what else changes in a run's
 // row; $29 to $41: what was consumed.
-constexpr char kChangeRuns[] = TUTTI_MOVE_HEADS
+constexpr int kChangeRunsParameters = 41;
+constexpr char kChangeRunsParts[] = TUTTI_MOVE_HEADS
     ", calls = runs.calls + h.calls, input_tokens = runs.input_tokens + h.input_tokens, output_tokens = "
     "runs.output_tokens + h.output_tokens, cost_nano_units = runs.cost_nano_units + h.cost_nano_units, status = "
     "h.status, start_time = h.start_time, end_time = CASE WHEN h.end_time = 0 OR h.end_time > runs.create_time THEN "
@@ -242,9 +248,21 @@ constexpr char kChangeRuns[] = TUTTI_MOVE_HEADS
     "input_tokens, output_tokens, cost_nano_units, currency_code) SELECT unnest($29::text[]), unnest($30::bigint[]), "
     "unnest($31::bigint[]), unnest($32::bigint[]), unnest($33::text[]), unnest($34::text[]), unnest($35::text[]), "
     "unnest($36::text[]), unnest($37::bigint[]), unnest($38::bigint[]), unnest($39::bigint[]), unnest($40::bigint[]), "
-    "unnest($41::text[]))" TUTTI_INSERT_ENTRIES;
+    "unnest($41::text[]))";
 
-absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch) {
+const std::string& ChangeRuns() {
+  static const auto* sql = new std::string(absl::StrCat("WITH ", kChangeRunsParts, " " TUTTI_INSERT_ENTRIES));
+  return *sql;
+}
+// With runs that are created.
+const std::string& CreateAndChangeRuns() {
+  static const auto* sql =
+      new std::string(absl::StrCat("WITH ", Runs::NewRows::Parts(kChangeRunsParameters + 1), ", ", kChangeRunsParts,
+                                   ", entries AS (" TUTTI_INSERT_ENTRIES ") SELECT run_id, create_time FROM created"));
+  return *sql;
+}
+
+absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch, const Creations& creations) {
   ColumnRows runs("tiiiiii"), changes("iiiitiiibb"), entries("tiitttitib"), usage("tiiittttiiiit");
   int64_t written = 0;
   bool parked = false, changed = false;
@@ -259,7 +277,7 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
     changes.Add(head.calls, head.input_tokens, head.output_tokens, head.cost_nano_units, head.status, head.start_time,
                 head.end_time, head.error_code, head.output, head.error);
   }
-  if (written == 0) return absl::OkStatus();
+  if (written == 0 && creations.empty()) return absl::OkStatus();
   for (const auto& row : batch.rows) {
     entries.Add(row.run_id, row.seq, row.time, row.key.kind, row.key.path, row.key.step_kind, row.key.attempt,
                 row.key.target, row.key.error_code, row.cell);
@@ -269,15 +287,35 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
                 used.calls(), used.input_tokens(), used.output_tokens(), used.cost_nano_units(), used.currency_code());
     }
   }
-  Statement all = tx.Prepare(changed ? kChangeRuns : kMoveHeads);
-  all.Bind(written);
-  runs.BindTo(all);
-  entries.BindTo(all);
-  if (changed) {
-    changes.BindTo(all);
-    usage.BindTo(all);
+  if (creations.empty()) {
+    Statement all = tx.Prepare(changed ? absl::string_view(ChangeRuns()) : kMoveHeads);
+    all.Bind(written);
+    runs.BindTo(all);
+    entries.BindTo(all);
+    if (changed) {
+      changes.BindTo(all);
+      usage.BindTo(all);
+    }
+    return parked ? all.Run() : all.RunAndCommit();
   }
-  return parked ? all.Run() : all.RunAndCommit();
+  TUTTI_ASSIGN_OR_RETURN(Runs::NewRows rows, runs_.RowsOf(tx, creations));
+  absl::flat_hash_map<std::string, int64_t> created;
+  {
+    Statement all = tx.Prepare(written == 0 ? Runs::NewRows::Sql() : CreateAndChangeRuns());
+    if (written > 0) {
+      all.Bind(written);
+      runs.BindTo(all);
+      entries.BindTo(all);
+      changes.BindTo(all);
+      usage.BindTo(all);
+    }
+    rows.BindTo(all);
+    for (bool row = parked ? all.Step() : all.StepAndCommit(); row; row = all.Step()) {
+      created[all.Text(0)] = all.Int(1);
+    }
+    TUTTI_RETURN_IF_ERROR(all.status());
+  }
+  return runs_.AnswerAll(tx, creations, std::move(created));
 }
 
 }  // namespace tutti::state_manager

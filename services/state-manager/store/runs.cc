@@ -2,11 +2,10 @@
 
 #include <algorithm>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/substitute.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
-#include "services/state-manager/store/column_rows.h"
 #include "services/state-manager/store/journal.h"
 #include "services/state-manager/store/rows.h"
 #include "services/state-manager/store/shards.h"
@@ -182,65 +181,96 @@ absl::Status Runs::CreateRun(Transaction& tx, const v1::CreateRunRequest& reques
 }
 
 absl::Status Runs::CreateAll(Transaction& tx, const std::vector<ToCreate>& all) const {
-  if (!tx.sqlite() && all.size() > 1) return CreateAtOnce(tx, all);
-  for (const ToCreate& one : all) {
-    *one.answer = CreateRun(tx, *one.request, *one.response);
-    TUTTI_RETURN_IF_ERROR(tx.failure());
-  }
-  return absl::OkStatus();
-}
-
-// As InsertIf, of all in one statement: of a batch in six processes each statement is two switches between two.
-absl::Status Runs::CreateAtOnce(Transaction& tx, const std::vector<ToCreate>& all) const {
-  const int64_t now = tx.NowMicros();
-  std::vector<std::string> specs, inputs, labels;
-  for (const ToCreate& one : all) {
-    const v1::StoredRun& run = one.request->run();
-    const std::string owner = OwnerOf(run.run_id());
-    TUTTI_ASSIGN_OR_RETURN(specs.emplace_back(), payloads_.Put(tx, owner, "spec", run.spec().data()));
-    TUTTI_ASSIGN_OR_RETURN(inputs.emplace_back(), payloads_.Put(tx, owner, "input", run.input().data()));
-    labels.push_back(ToJsonText(run.labels()));
-  }
-  ColumnRows rows("tttitbbtttttiitti");
-  for (size_t i = 0; i < all.size(); ++i) {
-    const v1::CreateRunRequest& request = *all[i].request;
-    const v1::StoredRun& run = request.run();
-    rows.Add(run.run_id(), run.tenant(), run.workflow(), run.workflow_version(), run.pattern(), specs[i], inputs[i],
-             labels[i], run.traceparent(), run.request_id(), request.owner().name(), request.owner().incarnation(),
-             int64_t{request.has_owner()}, int64_t{run.priority()}, run.parent_run_id(), run.forked_from(),
-             int64_t{request.check_latest()});
-  }
-  absl::flat_hash_set<std::string> inserted;
-  {
-    Statement insert = tx.Prepare(
-        "INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, create_time, "
-        "labels, traceparent, request_id, owner, owner_incarnation, lease_epoch, priority, parent_run_id, forked_from) "
-        "SELECT r.run_id, r.tenant, r.workflow, r.version, r.pattern, 'PENDING', r.spec, r.input, $1::bigint, "
-        "r.labels::jsonb, r.traceparent, NULLIF(r.request_id, ''), r.owner, r.incarnation, r.epoch, r.priority, "
-        "r.parent, r.origin FROM (SELECT unnest($2::text[]) AS run_id, unnest($3::text[]) AS tenant, "
-        "unnest($4::text[]) AS workflow, unnest($5::bigint[]) AS version, unnest($6::text[]) AS pattern, "
-        "unnest($7::bytea[]) AS spec, unnest($8::bytea[]) AS input, unnest($9::text[]) AS labels, "
-        "unnest($10::text[]) AS traceparent, unnest($11::text[]) AS request_id, unnest($12::text[]) AS owner, "
-        "unnest($13::text[]) AS incarnation, unnest($14::bigint[]) AS epoch, unnest($15::bigint[]) AS priority, "
-        "unnest($16::text[]) AS parent, unnest($17::text[]) AS origin, unnest($18::bigint[]) AS check_latest) AS r "
-        "WHERE (r.epoch = 0 OR EXISTS (SELECT 1 FROM instances AS i WHERE i.name = r.owner AND i.incarnation = "
-        "r.incarnation AND i.expire_time > $1)) AND (r.check_latest = 0 OR NOT EXISTS (SELECT 1 FROM workflows AS w "
-        "WHERE w.name = r.workflow AND w.version > r.version)) ON CONFLICT DO NOTHING RETURNING run_id");
-    insert.Bind(now);
-    rows.BindTo(insert);
-    while (insert.Step()) inserted.insert(insert.Text(0));
-    TUTTI_RETURN_IF_ERROR(insert.status());
-  }
-  for (const ToCreate& one : all) {
-    // Of two with one id in one batch the first is the one that was stored.
-    if (inserted.erase(one.request->run().run_id()) > 0) {
-      AnswerCreated(*one.request, now, *one.response);
-      *one.answer = absl::OkStatus();
-      if (!one.request->has_owner()) tx.Announce({News::Kind::kClaimable, "", ""});
-    } else {
-      *one.answer = WhyNotCreated(tx, *one.request, *one.response);
+  if (tx.sqlite()) {
+    for (const ToCreate& one : all) {
+      *one.answer = CreateRun(tx, *one.request, *one.response);
       TUTTI_RETURN_IF_ERROR(tx.failure());
     }
+    return absl::OkStatus();
+  }
+  TUTTI_ASSIGN_OR_RETURN(NewRows rows, RowsOf(tx, all));
+  absl::flat_hash_map<std::string, int64_t> created;
+  {
+    Statement insert = tx.Prepare(NewRows::Sql());
+    rows.BindTo(insert);
+    while (insert.Step()) created[insert.Text(0)] = insert.Int(1);
+    TUTTI_RETURN_IF_ERROR(insert.status());
+  }
+  return AnswerAll(tx, all, std::move(created));
+}
+
+// As InsertIf, of all at once: with services and the database on few cores a statement is two switches between them.
+std::string Runs::NewRows::Parts(int first) {
+  return absl::Substitute(
+      "clock AS MATERIALIZED (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $$$0::bigint AS now), "
+      "created AS (INSERT INTO runs (run_id, tenant, workflow, workflow_version, pattern, status, spec, input, "
+      "create_time, labels, traceparent, request_id, owner, owner_incarnation, lease_epoch, priority, parent_run_id, "
+      "forked_from) SELECT r.run_id, r.tenant, r.workflow, r.version, r.pattern, 'PENDING', r.spec, r.input, now, "
+      "r.labels::jsonb, r.traceparent, NULLIF(r.request_id, ''), r.owner, r.incarnation, r.epoch, r.priority, "
+      "r.parent, r.origin FROM clock, (SELECT $1) AS r WHERE (r.epoch = 0 OR EXISTS (SELECT 1 FROM instances AS i "
+      "WHERE "
+      "i.name = r.owner AND i.incarnation = r.incarnation AND i.expire_time > now)) AND (r.check_latest = 0 OR NOT "
+      "EXISTS (SELECT 1 FROM workflows AS w WHERE w.name = r.workflow AND w.version > r.version)) ON CONFLICT DO "
+      "NOTHING RETURNING run_id, create_time)",
+      first, [first] {
+        constexpr std::pair<const char*, const char*> kColumns[kParameters - 1] = {
+            {"text", "run_id"},        {"text", "tenant"},     {"text", "workflow"}, {"bigint", "version"},
+            {"text", "pattern"},       {"bytea", "spec"},      {"bytea", "input"},   {"text", "labels"},
+            {"text", "traceparent"},   {"text", "request_id"}, {"text", "owner"},    {"text", "incarnation"},
+            {"bigint", "epoch"},       {"bigint", "priority"}, {"text", "parent"},   {"text", "origin"},
+            {"bigint", "check_latest"}};
+        std::string out;
+        int parameter = first;
+        for (const auto& [type, name] : kColumns) {
+          absl::StrAppend(&out, out.empty() ? "" : ", ", "unnest($", ++parameter, "::", type, "[]) AS ", name);
+        }
+        return out;
+      }());
+}
+
+const std::string& Runs::NewRows::Sql() {
+  static const auto* sql = new std::string(absl::StrCat("WITH ", Parts(1), " SELECT run_id, create_time FROM created"));
+  return *sql;
+}
+
+void Runs::NewRows::BindTo(Statement& statement) const {
+  statement.Bind(clock_shift);
+  columns.BindTo(statement);
+}
+
+absl::StatusOr<Runs::NewRows> Runs::RowsOf(Transaction& tx, const std::vector<ToCreate>& all) const {
+  NewRows rows{tx.ClockShiftMicros(), {}, ColumnRows("tttitbbtttttiitti")};
+  for (const ToCreate& one : all) {
+    const v1::CreateRunRequest& request = *one.request;
+    const v1::StoredRun& run = request.run();
+    const std::string owner = OwnerOf(run.run_id());
+    std::string& spec = rows.cells.emplace_back();
+    TUTTI_ASSIGN_OR_RETURN(spec, payloads_.Put(tx, owner, "spec", run.spec().data()));
+    std::string& input = rows.cells.emplace_back();
+    TUTTI_ASSIGN_OR_RETURN(input, payloads_.Put(tx, owner, "input", run.input().data()));
+    const std::string& labels = rows.cells.emplace_back(ToJsonText(run.labels()));
+    rows.columns.Add(run.run_id(), run.tenant(), run.workflow(), run.workflow_version(), run.pattern(), spec, input,
+                     labels, run.traceparent(), run.request_id(), request.owner().name(), request.owner().incarnation(),
+                     int64_t{request.has_owner()}, int64_t{run.priority()}, run.parent_run_id(), run.forked_from(),
+                     int64_t{request.check_latest()});
+  }
+  return rows;
+}
+
+absl::Status Runs::AnswerAll(Transaction& tx, const std::vector<ToCreate>& all,
+                             absl::flat_hash_map<std::string, int64_t> created) const {
+  for (const ToCreate& one : all) {
+    // Of two with one id the first is the one that was stored.
+    auto it = created.find(one.request->run().run_id());
+    if (it == created.end()) {
+      *one.answer = WhyNotCreated(tx, *one.request, *one.response);
+      TUTTI_RETURN_IF_ERROR(tx.failure());
+      continue;
+    }
+    AnswerCreated(*one.request, it->second, *one.response);
+    created.erase(it);
+    *one.answer = absl::OkStatus();
+    if (!one.request->has_owner()) tx.Announce({News::Kind::kClaimable, "", ""});
   }
   return absl::OkStatus();
 }

@@ -1,10 +1,13 @@
 // The runs' rows, and the usage table.
 #pragma once
 
+#include <deque>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "services/state-manager/ports/database.h"
+#include "services/state-manager/store/column_rows.h"
 #include "services/state-manager/store/outbox.h"
 #include "services/state-manager/store/payloads.h"
 #include "tutti/state/v1/run_store_service.pb.h"
@@ -26,6 +29,24 @@ class Runs {
   };
   // Not OK: an error of the database.
   absl::Status CreateAll(Transaction& tx, const std::vector<ToCreate>& all) const;
+  // The same as a part of a statement of PostgreSQL's.
+  struct NewRows {
+    // `WITH` parts `clock` and `created`, of which the latter gives run_id and create_time of those that were created.
+    // Parameters $first to $(first + kParameters - 1).
+    static constexpr int kParameters = 18;
+    static std::string Parts(int first);
+    // A statement of that alone.
+    static const std::string& Sql();
+    void BindTo(Statement& statement) const;
+
+    int64_t clock_shift;
+    std::deque<std::string> cells;  // that columns point to
+    ColumnRows columns;
+  };
+  absl::StatusOr<NewRows> RowsOf(Transaction& tx, const std::vector<ToCreate>& all) const;
+  // After the statement, of which `created` is what it gave: answers all.
+  absl::Status AnswerAll(Transaction& tx, const std::vector<ToCreate>& all,
+                         absl::flat_hash_map<std::string, int64_t> created) const;
   // Whether CreateRun would create it now.
   absl::StatusOr<bool> MayCreate(Transaction& tx, const v1::CreateRunRequest& request) const;
   // Stores a run that may be created.
@@ -61,7 +82,6 @@ class Runs {
   // False: it may not be created.
   absl::StatusOr<bool> InsertIf(Transaction& tx, const v1::CreateRunRequest& request, int64_t create_time,
                                 bool unconditionally) const;
-  absl::Status CreateAtOnce(Transaction& tx, const std::vector<ToCreate>& all) const;
   // After an INSERT that brought nothing: the run is there already (in the response), or the error.
   absl::Status WhyNotCreated(Transaction& tx, const v1::CreateRunRequest& request,
                              v1::CreateRunResponse& response) const;
