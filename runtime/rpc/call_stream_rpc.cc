@@ -29,11 +29,6 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
       for (int64_t number : message.cancelled_numbers()) {
         if (auto it = running_.find(number); it != running_.end()) it->second.request_stop();
       }
-      while (running_.size() >= call_streams::kMostCalls && !broken_) {
-        room_ = std::make_unique<OneShot<bool>>();
-        co_await room_->Wait(env_.executor);
-        room_.reset();
-      }
     }
     reading_ = false;
     WakeWriter();
@@ -68,12 +63,17 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
     if (std::exchange(broken_, true)) return;
     for (auto& [number, stop] : running_) stop.request_stop();
     WakeWriter();
-    if (room_) room_->Set(true);
   }
 
  private:
   void Begin(Call call) {
     const int64_t number = call.number();
+    // Callers hold to their number; what they gave up may still be ending. Reading goes on, for cancels come by it too.
+    if (running_.size() >= 2 * call_streams::kMostCalls) {
+      grpc::ByteBuffer none;
+      End(number, absl::UnavailableError("too many calls are under way on this stream"), none);
+      return;
+    }
     std::stop_token stop = running_[number].get_token();
     if (!env_.scope.Spawn(env_.executor, Run(shared_from_this(), std::move(call), std::move(stop)))) {
       grpc::ByteBuffer none;
@@ -102,13 +102,17 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
 
   void End(int64_t number, const absl::Status& status, const grpc::ByteBuffer& response) {
     running_.erase(number);
-    if (room_) room_->Set(true);
     if (broken_) return;
     std::vector<grpc::Slice> slices;
-    if (status.ok()) (void)response.Dump(&slices);
-    Answer* answer = Room(response.Length()).add_answers();
+    google::rpc::Status error;
+    if (status.ok()) {
+      (void)response.Dump(&slices);
+    } else {
+      error = ToRpcStatus(status);
+    }
+    Answer* answer = Room(error.ByteSizeLong() + response.Length()).add_answers();
     answer->set_number(number);
-    if (!status.ok()) *answer->mutable_status() = ToRpcStatus(status);
+    if (!status.ok()) *answer->mutable_status() = std::move(error);
     for (const grpc::Slice& slice : slices) {
       const char* rest = reinterpret_cast<const char*>(slice.begin());
       for (size_t left = slice.size(); left > 0;) {
@@ -130,7 +134,8 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
 
   // The message that the next answer goes with.
   ExchangeResponse& Room(size_t bytes) {
-    if (unsent_.empty() || last_bytes_ > call_streams::kMostBytesTogether) {
+    bytes += call_streams::kEnvelope;
+    if (unsent_.empty() || last_bytes_ + bytes > call_streams::kMostBytesTogether) {
       unsent_.emplace_back();
       last_bytes_ = 0;
     }
@@ -147,7 +152,7 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
   std::deque<ExchangeResponse> unsent_;
   size_t last_bytes_ = 0;  // of the last of them
   bool reading_ = true, broken_ = false;
-  std::unique_ptr<OneShot<bool>> writer_wake_, room_;
+  std::unique_ptr<OneShot<bool>> writer_wake_;
 };
 
 grpc::ServerBidiReactor<ExchangeRequest, ExchangeResponse>* CallStreamRpc::Exchange(

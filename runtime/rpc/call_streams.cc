@@ -62,15 +62,30 @@ struct CallStreams::Stream {
   size_t last_bytes = 0;  // of the last of them
   std::unique_ptr<OneShot<bool>> writer_wake;
 
-  bool TakesCalls() const { return !broken && !draining && calls.size() < call_streams::kMostCalls; }
+  bool TakesCalls() const {
+    return !broken && !draining && calls.size() < call_streams::kMostCalls && unsent.size() < call_streams::kMostUnsent;
+  }
   // The message that the next call goes with.
   ExchangeRequest& Room(size_t bytes) {
-    if (unsent.empty() || last_bytes > call_streams::kMostBytesTogether) {
+    bytes += call_streams::kEnvelope;
+    if (unsent.empty() || last_bytes + bytes > call_streams::kMostBytesTogether) {
       unsent.emplace_back();
       last_bytes = 0;
     }
     last_bytes += bytes;
     return unsent.back();
+  }
+  // Nobody waits for the call any more: it is not sent, or its callee is told.
+  void GiveUp(int64_t number) {
+    for (ExchangeRequest& message : unsent) {
+      for (int i = 0; i < message.calls_size(); ++i) {
+        if (message.calls(i).number() != number) continue;
+        message.mutable_calls()->DeleteSubrange(i, 1);
+        return;
+      }
+    }
+    Room(0).add_cancelled_numbers(number);
+    WakeWriter();
   }
   void WakeWriter() {
     if (writer_wake) writer_wake->Set(true);
@@ -179,10 +194,7 @@ Task<absl::Status> CallStreams::OnStream(CallContext& call, std::shared_ptr<Stre
   std::stop_callback on_stop(call.stop, [waiting] { waiting->done.Set(GaveUp()); });
   absl::Status status = co_await waiting->done.Wait(loop_);
   if (timer != 0) timers_.Cancel(timer);
-  if (stream->calls.erase(number) > 0 && !stream->broken) {
-    stream->Room(0).add_cancelled_numbers(number);
-    stream->WakeWriter();
-  }
+  if (stream->calls.erase(number) > 0 && !stream->broken) stream->GiveUp(number);
   if (stream->draining) stream->WakeWriter();
   if (status.ok() && waiting->response.size() > max_response_bytes) {
     co_return absl::ResourceExhaustedError(
@@ -221,6 +233,7 @@ Task<void> CallStreams::KeepLinked(Link& link) {
   absl::Duration backoff = kFirstBackoff;
   int known = 0;
   while (!stop_.stop_requested()) {
+    link.look = std::stop_source();
     auto stream = std::make_shared<Stream>(loop_, tracer_, stop_.get_token());
     stream->rpc.emplace(stream->call, absl::InfiniteDuration());
     if (!scope_.Spawn(loop_, RunStream(link, stream))) break;
@@ -240,11 +253,10 @@ Task<void> CallStreams::KeepLinked(Link& link) {
         known = 0;
       } else {
         stream->rpc->Cancel();
-        if (++known >= kKnownInARow) pause = kLookAgain;
+        if (++known >= kKnownInARow) pause = link.Pick() ? kLookAgain : kFirstBackoff;
       }
     }
     if (pause == absl::ZeroDuration()) continue;
-    link.look = std::stop_source();
     std::stop_callback at_end(stop_.get_token(), [look = link.look]() mutable { look.request_stop(); });
     co_await Sleep(timers_, loop_, pause * (0.8 + 0.4 * rng_.Unit()), link.look.get_token());
   }

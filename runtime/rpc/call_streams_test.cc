@@ -298,7 +298,7 @@ TEST_F(CallStreamsTest, MoreThanAStreamHoldsGoByThemselves) {
   Connect();
   AwaitStream();
   constexpr int kHeld = 1024;
-  std::vector<ExecuteResponse> responses(kHeld);
+  std::vector<ExecuteResponse> responses(kHeld - 1);
   CallContext call = NewCall();
   std::thread all([&] {
     std::vector<Task<absl::Status>> tasks;
@@ -306,11 +306,18 @@ TEST_F(CallStreamsTest, MoreThanAStreamHoldsGoByThemselves) {
     auto together = WhenAll(std::move(tasks));
     for (const absl::Status& status : SyncWait(std::move(together))) EXPECT_THAT(status, IsOk());
   });
+  std::stop_source stop;
+  CallContext last = NewCall();
+  last.stop = stop.get_token();
+  std::thread given_up([&] { EXPECT_THAT(Call(last, Ask("wait")), HasCode(absl::StatusCode::kCancelled)); });
   one->AwaitWaiting(kHeld);
   EXPECT_THAT(Call(Ask("echo")), HasCode(absl::StatusCode::kUnimplemented)) << "there is no room on the stream";
+  stop.request_stop();
+  given_up.join();
+  one->AwaitGivenUp(1);
+  EXPECT_EQ(*Call(Ask("echo", "room again")), "room again");
   one->Go();
   all.join();
-  EXPECT_EQ(*Call(Ask("echo", "room again")), "room again");
 }
 
 TEST_F(CallStreamsTest, WhoDrainsAnswersWhatItHas) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/substitute.h"
 #include "runtime/status/error.h"
@@ -240,9 +241,12 @@ void Runs::NewRows::BindTo(Statement& statement) const {
 
 absl::StatusOr<Runs::NewRows> Runs::RowsOf(Transaction& tx, const std::vector<ToCreate>& all) const {
   NewRows rows{tx.ClockShiftMicros(), {}, ColumnRows("tttitbbtttttiitti")};
+  absl::flat_hash_set<absl::string_view> seen;
   for (const ToCreate& one : all) {
     const v1::CreateRunRequest& request = *one.request;
     const v1::StoredRun& run = request.run();
+    // Only the first of one id: what the statement gives does not tell which of two it stored.
+    if (!seen.insert(run.run_id()).second) continue;
     const std::string owner = OwnerOf(run.run_id());
     std::string& spec = rows.cells.emplace_back();
     TUTTI_ASSIGN_OR_RETURN(spec, payloads_.Put(tx, owner, "spec", run.spec().data()));
@@ -260,7 +264,7 @@ absl::StatusOr<Runs::NewRows> Runs::RowsOf(Transaction& tx, const std::vector<To
 absl::Status Runs::AnswerAll(Transaction& tx, const std::vector<ToCreate>& all,
                              absl::flat_hash_map<std::string, int64_t> created) const {
   for (const ToCreate& one : all) {
-    // Of two with one id the first is the one that was stored.
+    // The first of its id. Others find its run there, or are to come again.
     auto it = created.find(one.request->run().run_id());
     if (it == created.end()) {
       *one.answer = WhyNotCreated(tx, *one.request, *one.response);
