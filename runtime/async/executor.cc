@@ -9,7 +9,11 @@ constexpr std::chrono::milliseconds kWindow{20};
 }  // namespace
 
 EventLoop::EventLoop(const std::string& name, std::chrono::microseconds linger)
-    : linger_(linger), thread_([this] { Run(); }) {
+    : linger_(linger), thread_([this, linger] {
+        // With a process for each service the other end of every wait is another process's loop: none goes first.
+        if (linger > linger.zero()) RunInForeground();
+        Run();
+      }) {
   NameThread(thread_, name);
 }
 
@@ -36,7 +40,6 @@ void EventLoop::Post(absl::AnyInvocable<void()> fn) {
 }
 
 void EventLoop::Run() {
-  RunInForeground();
   using Clock = std::chrono::steady_clock;
   std::vector<absl::AnyInvocable<void()>> batch;
   Clock::duration worked{}, passed{};  // within the window

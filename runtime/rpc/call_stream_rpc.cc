@@ -1,11 +1,11 @@
 #include "runtime/rpc/call_stream_rpc.h"
 
 #include <algorithm>
-#include <deque>
 
 #include "absl/container/flat_hash_map.h"
 #include "runtime/async/when_all.h"
 #include "runtime/rpc/call_streams_limits.h"
+#include "runtime/rpc/message_queue.h"
 #include "runtime/status/mapping.h"
 #include "runtime/time/proto_time.h"
 
@@ -19,7 +19,8 @@ using tutti::rpc::v1::ExchangeResponse;
 // One stream. All of it runs on the executor; it lives as long as a call that came over it.
 class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc::Session> {
  public:
-  explicit Session(CallStreamRpc& rpc) : env_(rpc.env_), methods_(rpc.methods_) {}
+  explicit Session(CallStreamRpc& rpc)
+      : env_(rpc.env_), methods_(rpc.methods_), unsent_(env_.executor, call_streams::kMostBytesTogether) {}
 
   // Until the caller sends no more.
   Task<bool> ReadCalls(StreamReader<ExchangeRequest>& reader) {
@@ -31,38 +32,36 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
       }
     }
     reading_ = false;
-    WakeWriter();
+    unsent_.Wake();
     co_return true;
   }
 
   // Until nothing is left to be answered.
-  Task<bool> WriteAnswers(StreamWriter<ExchangeResponse>& writer) {
+  Task<bool> WriteAnswers(BehindWriter<ExchangeResponse>& writer) {
     while (!broken_) {
       if (!unsent_.empty()) {
-        // What is answered meanwhile goes with the next.
-        const ExchangeResponse message = std::move(unsent_.front());
-        unsent_.pop_front();
-        if (!co_await writer.Write(message)) Break();
-        continue;
+        const bool written = co_await unsent_.WriteNext(writer);
+        if (!written) Break();
+      } else if (reading_ || !running_.empty()) {
+        co_await unsent_.AwaitWake();
+      } else {
+        break;
       }
-      if (!reading_ && running_.empty()) break;
-      writer_wake_ = std::make_unique<OneShot<bool>>();
-      co_await writer_wake_->Wait(env_.executor);
-      writer_wake_.reset();
     }
+    (void)co_await writer.Written();
     co_return true;
   }
 
   void SayDraining() {
     if (broken_) return;
     Room(0).set_draining(true);
-    WakeWriter();
+    unsent_.Wake();
   }
   // The caller has gone: nobody waits for answers.
   void Break() {
     if (std::exchange(broken_, true)) return;
     for (auto& [number, stop] : running_) stop.request_stop();
-    WakeWriter();
+    unsent_.Wake();
   }
 
  private:
@@ -129,30 +128,17 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
         left -= part;
       }
     }
-    WakeWriter();
+    unsent_.Wake();
   }
 
-  // The message that the next answer goes with.
-  ExchangeResponse& Room(size_t bytes) {
-    bytes += call_streams::kEnvelope;
-    if (unsent_.empty() || last_bytes_ + bytes > call_streams::kMostBytesTogether) {
-      unsent_.emplace_back();
-      last_bytes_ = 0;
-    }
-    last_bytes_ += bytes;
-    return unsent_.back();
-  }
-  void WakeWriter() {
-    if (writer_wake_) writer_wake_->Set(true);
-  }
+  // The message that an answer of as many bytes goes with.
+  ExchangeResponse& Room(size_t bytes) { return unsent_.Room(bytes + call_streams::kEnvelope); }
 
   ServerEnv& env_;
   const LocalMethods& methods_;
   absl::flat_hash_map<int64_t, std::stop_source> running_;  // by number
-  std::deque<ExchangeResponse> unsent_;
-  size_t last_bytes_ = 0;  // of the last of them
+  MessageQueue<ExchangeResponse> unsent_;
   bool reading_ = true, broken_ = false;
-  std::unique_ptr<OneShot<bool>> writer_wake_;
 };
 
 grpc::ServerBidiReactor<ExchangeRequest, ExchangeResponse>* CallStreamRpc::Exchange(
@@ -162,7 +148,7 @@ grpc::ServerBidiReactor<ExchangeRequest, ExchangeResponse>* CallStreamRpc::Excha
 }
 
 Task<absl::Status> CallStreamRpc::Serve(CallContext& call, StreamReader<ExchangeRequest>& reader,
-                                        StreamWriter<ExchangeResponse>& writer) {
+                                        BehindWriter<ExchangeResponse>& writer) {
   ExchangeResponse hello;
   hello.set_process_id(process_id_);
   if (!co_await writer.Write(hello)) co_return absl::CancelledError("the caller has gone");

@@ -26,7 +26,7 @@ class CallStreamRpc final : public tutti::rpc::v1::CallStreamService::CallbackSe
   class Session;
 
   Task<absl::Status> Serve(CallContext& call, StreamReader<tutti::rpc::v1::ExchangeRequest>& reader,
-                           StreamWriter<tutti::rpc::v1::ExchangeResponse>& writer);
+                           BehindWriter<tutti::rpc::v1::ExchangeResponse>& writer);
 
   ServerEnv& env_;
   const LocalMethods& methods_;

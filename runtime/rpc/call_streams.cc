@@ -11,6 +11,7 @@
 #include "runtime/async/sleep.h"
 #include "runtime/async/when_all.h"
 #include "runtime/rpc/call_streams_limits.h"
+#include "runtime/rpc/message_queue.h"
 #include "runtime/status/mapping.h"
 #include "runtime/time/proto_time.h"
 #include "tutti/rpc/v1/call_stream_service.grpc.pb.h"
@@ -50,7 +51,10 @@ struct CallStreams::Waiting {
 
 // To one process.
 struct CallStreams::Stream {
-  Stream(Executor& loop, Tracer& tracer, std::stop_token stop) : call(loop, tracer) { call.stop = std::move(stop); }
+  Stream(Executor& loop, Tracer& tracer, std::stop_token stop)
+      : call(loop, tracer), unsent(loop, call_streams::kMostBytesTogether) {
+    call.stop = std::move(stop);
+  }
   CallContext call;
   std::optional<ClientBidiStream<ExchangeRequest, ExchangeResponse>> rpc;
   OneShot<bool> hello;  // false: it ended before
@@ -58,37 +62,22 @@ struct CallStreams::Stream {
   bool broken = false, draining = false, half_closed = false;
   int64_t last_number = 0;
   absl::flat_hash_map<int64_t, std::shared_ptr<Waiting>> calls;
-  std::deque<ExchangeRequest> unsent;
-  size_t last_bytes = 0;  // of the last of them
-  std::unique_ptr<OneShot<bool>> writer_wake;
+  MessageQueue<ExchangeRequest> unsent;
 
   bool TakesCalls() const {
     return !broken && !draining && calls.size() < call_streams::kMostCalls && unsent.size() < call_streams::kMostUnsent;
   }
-  // The message that the next call goes with.
-  ExchangeRequest& Room(size_t bytes) {
-    bytes += call_streams::kEnvelope;
-    if (unsent.empty() || last_bytes + bytes > call_streams::kMostBytesTogether) {
-      unsent.emplace_back();
-      last_bytes = 0;
-    }
-    last_bytes += bytes;
-    return unsent.back();
-  }
   // Nobody waits for the call any more: it is not sent, or its callee is told.
   void GiveUp(int64_t number) {
-    for (ExchangeRequest& message : unsent) {
+    for (ExchangeRequest& message : unsent.messages()) {
       for (int i = 0; i < message.calls_size(); ++i) {
         if (message.calls(i).number() != number) continue;
         message.mutable_calls()->DeleteSubrange(i, 1);
         return;
       }
     }
-    Room(0).add_cancelled_numbers(number);
-    WakeWriter();
-  }
-  void WakeWriter() {
-    if (writer_wake) writer_wake->Set(true);
+    unsent.Room(call_streams::kEnvelope).add_cancelled_numbers(number);
+    unsent.Wake();
   }
 };
 
@@ -176,7 +165,7 @@ Task<absl::Status> CallStreams::OnStream(CallContext& call, std::shared_ptr<Stre
   const absl::Duration left = deadline == absl::InfiniteFuture() ? absl::InfiniteDuration() : deadline - clock_.Now();
   if (left <= absl::ZeroDuration()) co_return absl::DeadlineExceededError("Deadline Exceeded");
   stream->calls.emplace(number, waiting);
-  auto& out = *stream->Room(request.Length()).add_calls();
+  auto& out = *stream->unsent.Room(request.Length() + call_streams::kEnvelope).add_calls();
   out.set_number(number);
   out.set_method(method);
   CopyTo(request, *out.mutable_request());
@@ -185,7 +174,7 @@ Task<absl::Status> CallStreams::OnStream(CallContext& call, std::shared_ptr<Stre
   out.set_actor(call.actor);
   out.set_origin(call.origin);
   out.set_call_id(call.call_id);
-  stream->WakeWriter();
+  stream->unsent.Wake();
 
   uint64_t timer = 0;
   if (left != absl::InfiniteDuration()) {
@@ -195,7 +184,7 @@ Task<absl::Status> CallStreams::OnStream(CallContext& call, std::shared_ptr<Stre
   absl::Status status = co_await waiting->done.Wait(loop_);
   if (timer != 0) timers_.Cancel(timer);
   if (stream->calls.erase(number) > 0 && !stream->broken) stream->GiveUp(number);
-  if (stream->draining) stream->WakeWriter();
+  if (stream->draining) stream->unsent.Wake();
   if (status.ok() && waiting->response.size() > max_response_bytes) {
     co_return absl::ResourceExhaustedError(
         absl::StrCat("Received message larger than max (", waiting->response.size(), " vs. ", max_response_bytes, ")"));
@@ -281,19 +270,18 @@ Task<void> CallStreams::RunStream(Link& link, std::shared_ptr<Stream> stream) {
 
 Task<bool> CallStreams::WriteAll(Stream& stream) {
   while (!stream.broken) {
-    if (stream.unsent.empty()) {
-      if (stream.draining && stream.calls.empty() && !std::exchange(stream.half_closed, true)) stream.rpc->WritesDone();
-      stream.writer_wake = std::make_unique<OneShot<bool>>();
-      co_await stream.writer_wake->Wait(loop_);
-      stream.writer_wake.reset();
-      continue;
+    if (!stream.unsent.empty()) {
+      const bool written = co_await stream.unsent.WriteNext(*stream.rpc);
+      if (!written) stream.broken = true;
+    } else if (stream.draining && stream.calls.empty() && !std::exchange(stream.half_closed, true)) {
+      const bool written = co_await stream.rpc->Written();
+      if (written) stream.rpc->WritesDone();
+    } else {
+      co_await stream.unsent.AwaitWake();
     }
-    // What comes meanwhile goes with the next.
-    const ExchangeRequest request = std::move(stream.unsent.front());
-    stream.unsent.pop_front();
-    if (!co_await stream.rpc->Write(request)) stream.broken = true;
   }
   stream.rpc->Cancel();
+  (void)co_await stream.rpc->Written();
   co_return true;
 }
 
@@ -320,11 +308,11 @@ Task<bool> CallStreams::ReadAll(Link& link, Stream& stream) {
     }
     if (message.draining() && !std::exchange(stream.draining, true)) {
       link.look.request_stop();
-      stream.WakeWriter();
+      stream.unsent.Wake();
     }
   }
   stream.broken = true;
-  stream.WakeWriter();
+  stream.unsent.Wake();
   co_return true;
 }
 

@@ -101,7 +101,8 @@ class ClientReadStream final : public grpc::ClientReadReactor<Response>, public 
   std::optional<std::stop_callback<Canceller>> cancel_;
 };
 
-// The client's side of a bidirectional stream. Start; one Read and one Write at a time; WritesDone; Finish.
+// The client's side of a bidirectional stream. Start; one Read and one Write at a time; WritesDone; Finish. A write may
+// be left to itself (StartWriting), which wakes nobody, and be awaited (Written) before the next.
 template <class Request, class Response>
 class ClientBidiStream final : public grpc::ClientBidiReactor<Request, Response> {
  public:
@@ -122,10 +123,18 @@ class ClientBidiStream final : public grpc::ClientBidiReactor<Request, Response>
     co_return ok;
   }
   Task<bool> Write(const Request& request) {
-    OneShot<bool> written;
-    write_ = &written;
+    StartWriting(request);
+    return Written();
+  }
+  // `request` must live until Written() has returned.
+  void StartWriting(const Request& request) {
+    written_.emplace();
     this->StartWrite(&request);
-    auto ok = co_await written.Wait(*call_.executor);
+  }
+  // Until what was started last is written; at once when nothing was. False: the stream is broken.
+  Task<bool> Written() {
+    if (!written_) co_return true;
+    auto ok = co_await written_->Wait(*call_.executor);
     co_return ok;
   }
   void WritesDone() { this->StartWritesDone(); }
@@ -137,7 +146,7 @@ class ClientBidiStream final : public grpc::ClientBidiReactor<Request, Response>
     co_return FromGrpc(status);
   }
   void OnReadDone(bool ok) override { read_->Set(ok); }
-  void OnWriteDone(bool ok) override { write_->Set(ok); }
+  void OnWriteDone(bool ok) override { written_->Set(ok); }
   void OnDone(const grpc::Status& status) override { done_.Set(status); }
 
  private:
@@ -149,7 +158,7 @@ class ClientBidiStream final : public grpc::ClientBidiReactor<Request, Response>
   CallContext& call_;
   grpc::ClientContext context_;
   OneShot<bool>* read_ = nullptr;
-  OneShot<bool>* write_ = nullptr;
+  std::optional<OneShot<bool>> written_;
   OneShot<grpc::Status> done_;
   std::optional<std::stop_callback<Canceller>> cancel_;
 };

@@ -103,6 +103,20 @@ class StreamWriter {
   virtual void WriteLast(Response response) = 0;
 };
 
+// One that can be left to write while its caller does something else: nobody is woken for what nobody waits for.
+template <class Response>
+class BehindWriter : public StreamWriter<Response> {
+ public:
+  // `response` must live until Written() has returned.
+  virtual void StartWriting(const Response& response) = 0;
+  // Until what was started last is written; at once when nothing was. False when the client has gone.
+  virtual Task<bool> Written() = 0;
+  Task<bool> Write(const Response& response) final {
+    StartWriting(response);
+    return Written();
+  }
+};
+
 // The receiving side of a stream. One Read at a time.
 template <class Request>
 class StreamReader {
@@ -155,21 +169,23 @@ class ServerStreamCall final : public grpc::ServerWriteReactor<Response>, public
 // Base is ServerBidiReactor<Request, Response>.
 template <class Request, class Response, class Impl>
 class BidiCall final : public grpc::ServerBidiReactor<Request, Response>,
-                       public StreamWriter<Response>,
+                       public BehindWriter<Response>,
                        public StreamReader<Request> {
  public:
-  using Method = Task<absl::Status> (Impl::*)(CallContext&, StreamReader<Request>&, StreamWriter<Response>&);
+  using Method = Task<absl::Status> (Impl::*)(CallContext&, StreamReader<Request>&, BehindWriter<Response>&);
   explicit BidiCall(Executor& executor) : executor_(executor) {}
   void OnCancel() override { stop_.request_stop(); }
   void OnDone() override { delete this; }
-  void OnWriteDone(bool ok) override { write_->Set(ok); }
+  void OnWriteDone(bool ok) override { written_->Set(ok); }
   void OnReadDone(bool ok) override { read_->Set(ok); }
 
-  Task<bool> Write(const Response& response) override {
-    OneShot<bool> written;
-    write_ = &written;
+  void StartWriting(const Response& response) override {
+    written_.emplace();
     this->StartWrite(&response);
-    auto ok = co_await written.Wait(executor_);
+  }
+  Task<bool> Written() override {
+    if (!written_) co_return true;
+    auto ok = co_await written_->Wait(executor_);
     co_return ok;
   }
   Task<bool> Read(Request& request) override {
@@ -183,8 +199,9 @@ class BidiCall final : public grpc::ServerBidiReactor<Request, Response>,
   Task<void> Drive(ServerEnv& env, grpc::CallbackServerContext& context, Impl& impl, Method method, const char* name) {
     CallRecord record(env, context, stop_.get_token(), name);
     StreamReader<Request>& reader = *this;
-    StreamWriter<Response>& writer = *this;
+    BehindWriter<Response>& writer = *this;
     absl::Status status = co_await StartMethod(impl, method, record.call(), reader, writer);
+    (void)co_await Written();
     grpc::Status out = record.End(status);
     if (last_ && out.ok()) {
       this->StartWriteAndFinish(&*last_, {}, std::move(out));
@@ -197,7 +214,7 @@ class BidiCall final : public grpc::ServerBidiReactor<Request, Response>,
  private:
   Executor& executor_;
   std::stop_source stop_;
-  OneShot<bool>* write_ = nullptr;
+  std::optional<OneShot<bool>> written_;
   OneShot<bool>* read_ = nullptr;
   std::optional<Response> last_;
 };
@@ -219,7 +236,7 @@ grpc::ServerWriteReactor<Response>* ServeServerStream(ServerEnv& env, grpc::Call
 template <class Request, class Response, class Impl>
 grpc::ServerBidiReactor<Request, Response>* ServeBidi(
     ServerEnv& env, grpc::CallbackServerContext* context, Impl& impl, const char* name,
-    Task<absl::Status> (Impl::*method)(CallContext&, StreamReader<Request>&, StreamWriter<Response>&)) {
+    Task<absl::Status> (Impl::*method)(CallContext&, StreamReader<Request>&, BehindWriter<Response>&)) {
   auto* call = new rpc_internal::BidiCall<Request, Response, Impl>(env.executor);
   if (!env.scope.Spawn(env.executor, call->Drive(env, *context, impl, method, name))) {
     call->Finish(ToGrpc(rpc_internal::ShuttingDown()));

@@ -40,7 +40,7 @@ MethodForwarder::MethodForwarder(std::string name, const PublicMethod* method, c
       ids_(ids) {}
 
 Task<absl::Status> MethodForwarder::Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
-                                            StreamWriter<grpc::ByteBuffer>& writer) {
+                                            BehindWriter<grpc::ByteBuffer>& writer) {
   if (!method_ || (method_->unary() && !local_ && !carried_)) {
     co_return Error(absl::StatusCode::kUnimplemented, "METHOD_NOT_PUBLIC",
                     "no such public method; reflection lists those that are");

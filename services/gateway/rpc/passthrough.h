@@ -19,7 +19,7 @@ class MethodForwarder {
  public:
   MethodForwarder(std::string name, const PublicMethod* method, const LocalMethods& methods, IdSource& ids);
   Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
-                             StreamWriter<grpc::ByteBuffer>& writer);
+                             BehindWriter<grpc::ByteBuffer>& writer);
   const std::string& name() const { return name_; }
 
  private:

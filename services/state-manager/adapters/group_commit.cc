@@ -203,7 +203,7 @@ bool GroupCommit::AwaitWork(Lane& lane, bool& worked) {
 }
 
 void GroupCommit::Run(Lane& lane) {
-  RunInForeground();
+  if (options_.linger > options_.linger.zero()) RunInForeground();
   std::vector<WriteOp> batch;
   // Those whom a commit answers come again together, a moment later. Who commits at once what has come meanwhile splits
   // them into groups that never meet again, each with a disk's wait of its own: after a commit of many, a part of its

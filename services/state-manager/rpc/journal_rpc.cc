@@ -1,5 +1,6 @@
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "runtime/async/when_all.h"
@@ -23,17 +24,21 @@ constexpr int kMostTogether = 255;
 constexpr size_t kLargestText = 5000;
 constexpr int kLongestRunId = 64;
 
-Task<bool> PumpAnswers(std::shared_ptr<Channel<v1::AppendResponse>> answers, StreamWriter<v1::AppendResponse>& writer) {
+Task<bool> PumpAnswers(std::shared_ptr<Channel<v1::AppendResponse>> answers, BehindWriter<v1::AppendResponse>& writer) {
+  std::optional<v1::AppendResponse> answer;  // alive until it is written
   for (;;) {
-    auto answer = co_await answers->Pop();
-    if (!answer.has_value()) co_return true;
+    auto next = co_await answers->Pop();
+    const bool written = co_await writer.Written();
+    if (!written) co_return false;
+    if (!next.has_value()) co_return true;
+    answer = std::move(next);
     // A commit answers many at once: they travel together.
     for (int i = 0; i < kMostTogether; ++i) {
       auto more = answers->TryPop();
       if (!more.has_value()) break;
       *answer->add_also() = *std::move(more);
     }
-    if (!co_await writer.Write(*answer)) co_return false;
+    writer.StartWriting(*answer);
   }
 }
 
@@ -148,7 +153,7 @@ Task<absl::Status> JournalRpc::HandlePublish(CallContext&, const v1::PublishText
 }
 
 Task<absl::Status> JournalRpc::HandleAppend(CallContext& call, StreamReader<v1::AppendRequest>& reader,
-                                            StreamWriter<v1::AppendResponse>& writer) {
+                                            BehindWriter<v1::AppendResponse>& writer) {
   auto answers = std::make_shared<Channel<v1::AppendResponse>>(*call.executor, kMaxAnswers);
   auto stream = std::make_shared<AppendStream>(answers);
   stream->timed = call.deadline < absl::InfiniteFuture();

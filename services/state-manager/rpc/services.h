@@ -51,7 +51,7 @@ class JournalRpc final : public v1::JournalService::CallbackService {
  private:
   Task<absl::Status> HandleLocalAppend(CallContext& call, v1::AppendRequest&& request, v1::AppendResponse& response);
   Task<absl::Status> HandleAppend(CallContext& call, StreamReader<v1::AppendRequest>& reader,
-                                  StreamWriter<v1::AppendResponse>& writer);
+                                  BehindWriter<v1::AppendResponse>& writer);
   Task<absl::Status> HandleRead(CallContext& call, const v1::ReadJournalRequest& request,
                                 StreamWriter<v1::ReadJournalResponse>& writer);
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchJournalRequest& request,

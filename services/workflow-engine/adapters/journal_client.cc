@@ -156,17 +156,27 @@ Task<bool> JournalClient::RunStream(CallContext& call) {
 }
 
 Task<bool> JournalClient::WriteAll(Stream& stream, bool& broken) {
+  // The requests are lent to the message, and alive until it is written, even if answered before.
+  std::vector<std::shared_ptr<Pending>> lent;
+  auto take_back = [&lent] {
+    if (lent.empty()) return;
+    state::AppendRequest& first = lent[0]->request;
+    while (!first.also().empty()) (void)first.mutable_also()->UnsafeArenaReleaseLast();
+    lent.clear();
+  };
   while (!broken && !stop_.stop_requested()) {
-    auto next = unanswered_.upper_bound(sent_up_to_);
-    if (next == unanswered_.end()) {
+    if (unanswered_.upper_bound(sent_up_to_) == unanswered_.end()) {
       writer_wake_ = std::make_unique<OneShot<bool>>();
       co_await writer_wake_->Wait(executor_);
       writer_wake_.reset();
       continue;
     }
-    // All that came while the last message was on its way goes with the next. The requests are lent to the message, and
-    // alive until it is written, even if answered before.
-    std::vector<std::shared_ptr<Pending>> lent;
+    const bool written = co_await stream.Written();
+    take_back();
+    if (!written) break;
+    // All that came while the last message was on its way goes with the next.
+    auto next = unanswered_.upper_bound(sent_up_to_);
+    if (next == unanswered_.end()) continue;  // answered meanwhile
     size_t bytes = 0;
     for (; next != unanswered_.end() && lent.size() < kMostTogether && bytes < kMostBytesTogether; ++next) {
       sent_up_to_ = next->first;
@@ -175,11 +185,11 @@ Task<bool> JournalClient::WriteAll(Stream& stream, bool& broken) {
     }
     state::AppendRequest& first = lent[0]->request;
     for (size_t i = 1; i < lent.size(); ++i) first.mutable_also()->UnsafeArenaAddAllocated(&lent[i]->request);
-    bool written = co_await stream.Write(first);
-    while (!first.also().empty()) (void)first.mutable_also()->UnsafeArenaReleaseLast();
-    if (!written) broken = true;
+    stream.StartWriting(first);
   }
   stream.Cancel();
+  (void)co_await stream.Written();
+  take_back();
   co_return true;
 }
 
