@@ -1,6 +1,7 @@
 #include "services/workflow-engine/domain/admission.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
@@ -14,6 +15,9 @@ int Of(const std::map<std::string, int>& counts, const std::string& key) {
 }
 
 bool Full(int limit, int count) { return limit > 0 && count >= limit; }
+
+// How many times what it leaves free one tenant may take of the room for waiting.
+constexpr size_t kShare = 8;
 
 void Add(std::map<std::string, int>& counts, const std::string& key, int by) {
   if ((counts[key] += by) == 0) counts.erase(key);
@@ -44,15 +48,20 @@ Task<absl::StatusOr<Admission::Permit>> Admission::Enter(Caller caller, Patience
     Count(caller, 1);
     co_return Permit(*this, std::move(caller));
   }
-  if (waiting_count_ >= limits_.max_waiting) {
+  auto own = waiting_.find(caller.tenant);
+  const size_t of_tenant = own == waiting_.end() ? 0 : own->second.size;
+  if (waiting_count_ >= limits_.max_waiting || of_tenant >= kShare * (limits_.max_waiting - waiting_count_)) {
     co_return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_STEPS",
-                    absl::StrCat(waiting_count_, " calls wait for their turn already; try again later"))
+                    absl::StrCat(of_tenant, " calls of the tenant wait for their turn already, ", waiting_count_,
+                                 " in all; try again later"))
         .RetryAfter(absl::Seconds(1));
   }
   auto waiter = std::make_shared<Waiter>();
   waiter->caller = std::move(caller);
-  auto& queue = waiting_[waiter->caller.priority][waiter->caller.tenant];
+  Line& line = waiting_[waiter->caller.tenant];
+  auto& queue = line.by_priority[waiter->caller.priority];
   waiter->place = queue.insert(queue.end(), waiter);
+  ++line.size;
   ++waiting_count_;
   AdmitWaiting();
   uint64_t timer = 0;
@@ -67,15 +76,7 @@ Task<absl::StatusOr<Admission::Permit>> Admission::Enter(Caller caller, Patience
   const Turn turn = co_await waiter->turn.Wait(executor_);
   if (timer != 0) timers_.Cancel(timer);
   if (turn == Turn::kCome) co_return Permit(*this, std::move(waiter->caller));
-  if (!waiter->settled) {
-    waiter->settled = true;
-    --waiting_count_;
-    auto lane = waiting_.find(waiter->caller.priority);
-    auto queue = lane->second.find(waiter->caller.tenant);
-    queue->second.erase(waiter->place);
-    if (queue->second.empty()) lane->second.erase(queue);
-    if (lane->second.empty()) waiting_.erase(lane);
-  }
+  if (!waiter->settled) Settle(*waiter);
   if (turn == Turn::kLate) {
     co_return Error(absl::StatusCode::kDeadlineExceeded, "NO_TURN",
                     absl::StrCat("its time was over before its turn came: ", waiter->caller.target, " or its run, ",
@@ -89,33 +90,39 @@ void Admission::Release(const Caller& caller) {
   AdmitWaiting();
 }
 
-void Admission::AdmitWaiting() {
-  for (auto lane = waiting_.begin(); lane != waiting_.end();) {
-    bool progress = true;
-    while (progress && !Full(limits_.total, total_)) {
-      progress = false;
-      // The tenant with the fewest under way first. Of each tenant's queue the first that has room.
-      std::vector<std::pair<int, std::string>> order;
-      for (const auto& [tenant, queue] : lane->second) order.emplace_back(Of(tenants_, tenant), tenant);
-      std::sort(order.begin(), order.end());
-      for (const auto& [count, tenant] : order) {
-        auto& queue = lane->second[tenant];
-        auto next = queue.begin();
-        // What is blocked by a limit of its own (a run's, a target's) does not block who stands behind it.
-        while (next != queue.end() && !HasRoom((*next)->caller)) ++next;
-        if (next == queue.end()) continue;
-        std::shared_ptr<Waiter> waiter = *next;
-        queue.erase(next);
-        if (queue.empty()) lane->second.erase(tenant);
-        waiter->settled = true;
-        --waiting_count_;
-        Count(waiter->caller, 1);
-        if (!waiter->turn.Set(Turn::kCome)) Count(waiter->caller, -1);  // it has just given up
-        progress = true;
-        break;
-      }
+void Admission::Settle(Waiter& waiter) {
+  auto line = waiting_.find(waiter.caller.tenant);
+  auto queue = line->second.by_priority.find(waiter.caller.priority);
+  queue->second.erase(waiter.place);
+  if (queue->second.empty()) line->second.by_priority.erase(queue);
+  if (--line->second.size == 0) waiting_.erase(line);
+  --waiting_count_;
+  waiter.settled = true;
+}
+
+std::shared_ptr<Admission::Waiter> Admission::NextOf(const Line& line) const {
+  for (const auto& [priority, queue] : line.by_priority) {
+    for (const auto& waiter : queue) {
+      // What is blocked by a limit of its own (a run's, a target's) does not block who stands behind it.
+      if (HasRoom(waiter->caller)) return waiter;
     }
-    lane = lane->second.empty() ? waiting_.erase(lane) : std::next(lane);
+  }
+  return nullptr;
+}
+
+void Admission::AdmitWaiting() {
+  while (!Full(limits_.total, total_)) {
+    std::vector<std::tuple<int, uint64_t, std::string>> order;
+    for (const auto& [tenant, line] : waiting_) order.emplace_back(Of(tenants_, tenant), line.last_turn, tenant);
+    std::sort(order.begin(), order.end());
+    std::shared_ptr<Waiter> next;
+    for (auto it = order.begin(); it != order.end() && !next; ++it)
+      next = NextOf(waiting_.find(std::get<2>(*it))->second);
+    if (!next) return;
+    waiting_.find(next->caller.tenant)->second.last_turn = ++turns_;
+    Settle(*next);
+    Count(next->caller, 1);
+    if (!next->turn.Set(Turn::kCome)) Count(next->caller, -1);  // it has just given up
   }
 }
 
