@@ -23,7 +23,7 @@ class Executor {
 // One named thread that runs what is posted, in order. What runs here must not block.
 class EventLoop final : public Executor {
  public:
-  // Looks for work for `linger` before it sleeps.
+  // Looks for work for `linger` before it sleeps. One that looks is also in the foreground (runtime/async/thread.h).
   explicit EventLoop(const std::string& name, std::chrono::microseconds linger = {});
   // Runs what is already posted, then ends.
   ~EventLoop() override;

@@ -49,7 +49,7 @@ class GroupCommit {
     // Whether a commit of many waits a little for those that it will answer and that come again. Worth it where a
     // commit costs as much as the work between two of them.
     bool gather = true;
-    // A lane looks for work for as long before it sleeps.
+    // A lane looks for work for as long before it sleeps, and is then in the foreground (runtime/async/thread.h).
     std::chrono::microseconds linger{0};
     // After as long without an op; never when zero.
     std::chrono::milliseconds idle_after{0};
