@@ -1,8 +1,8 @@
 """A model provider for tests: speaks OpenAI's Chat Completions and Anthropic's Messages over real HTTP.
 
 It asks for the tool `calculate` once, then answers with what the tool said; with `stream`, in pieces. Each request's
-idempotency key is appended to COUNT_FILE, outside of everything that a test kills. The model `slow` says half of its answer,
-then waits for the file COUNT_FILE.go; `cut` ends there. usage: fake_provider.py PORT COUNT_FILE
+idempotency key is appended to COUNT_FILE, outside of everything that a test kills. The model `slow` waits for the file COUNT_FILE.listen,
+says half of its answer, then waits for COUNT_FILE.go; `cut` ends there. usage: fake_provider.py PORT COUNT_FILE
 """
 import json
 import os
@@ -12,6 +12,13 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LOCK = threading.Lock()
+
+
+def await_file(path):
+    for _ in range(2000):
+        if os.path.exists(path):
+            break
+        time.sleep(0.01)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,11 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         for number, (name, data) in enumerate(events):
             if number == len(events) // 2 and model == "cut":
                 return
-            if number == len(events) // 2 and model == "slow":
-                for _ in range(2000):
-                    if os.path.exists(sys.argv[2] + ".go"):
-                        break
-                    time.sleep(0.01)
+            if model == "slow" and number in (0, len(events) // 2):
+                await_file(sys.argv[2] + (".go" if number else ".listen"))
             text = (": keep-alive\n" if number % 3 == 0 else "") + ("event: " + name + "\r\n" if name else "")
             text += "data: " + (data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)) + "\n\n"
             text = text.encode()

@@ -360,11 +360,12 @@ TEST_P(SuiteTest, WhatAgentsSayIsSeenAsTheySayIt) {
   auto stream = v1::RunService::NewStub(suite_->channel())->WatchRun(&context, request);
   std::map<std::string, std::string> said;
   std::set<std::string> ended;
-  bool half = false;
+  bool listening = false, half = false;  // the models begin when the watch has: what comes before it is missed
   int64_t offset = 0;
   int32_t progress = 0;
   v1::WatchRunResponse response;
   while (stream->Read(&response)) {
+    if (!std::exchange(listening, true)) std::ofstream(dir_ + "/count.listen") << "go";
     const v1::RunEvent& event = response.event();
     EXPECT_GE(event.progress_percent(), progress) << "only grows";
     progress = event.progress_percent();
@@ -378,7 +379,7 @@ TEST_P(SuiteTest, WhatAgentsSayIsSeenAsTheySayIt) {
     EXPECT_EQ(event.offset(), offset) << "a text has no place of its own";
     EXPECT_EQ(ended.count(text.path()), 0u) << "what is said comes before the step's end";
     EXPECT_EQ(text.turn(), 1);
-    // What was said before the watch began is missed; nothing is doubled, and no gap is silent.
+    // Nothing is doubled, and no gap is silent.
     std::string& so_far = said[text.path()];
     EXPECT_GE(text.offset(), static_cast<int64_t>(so_far.size()));
     so_far.resize(static_cast<size_t>(text.offset()), '?');
@@ -529,6 +530,42 @@ TEST(CliTest, WorkflowsAreRehearsedWithoutAServer) {
   auto [wrong, wrong_code] = Shell(BinDir() + "/tutti test " + dir + "/wrong.test.yaml 2>&1");
   EXPECT_NE(wrong_code, 0);
   EXPECT_THAT(wrong, HasSubstr("spent"));
+  EXPECT_THAT(wrong, HasSubstr("not taken: decision: no signal in time at steps[1].wait_for_signal.default"));
+  std::filesystem::remove_all(dir);
+}
+
+TEST(CliTest, CoverageKnowsEachWayThroughAWorkflow) {
+  std::string dir = NewTempDir("coverage");
+  std::ofstream(dir + "/ways.yaml") << R"(name: ways
+steps:
+- id: gated
+  agent: {agent: writer, input: x}
+  gate: {expression: '.output == "good"', fallback: [{id: instead, transform: {value: plain}}]}
+- {id: perhaps, when: .input.perhaps, transform: {value: 1}}
+- id: choice
+  switch: {cases: [{when: '.input.choice == 1', steps: [{id: one, transform: {value: 1}}]}]}
+output: ${ .gated }
+)";
+  auto coverage = [&](const std::string& tests) {
+    std::ofstream(dir + "/ways.test.yaml") << "workflow: ways.yaml\ntests:\n" << tests;
+    return Shell(BinDir() + "/tutti test " + dir + "/ways.test.yaml 2>&1").first;
+  };
+  const std::string straight =
+      "- {name: straight, input: {perhaps: true, choice: 1}, agents: {writer: {answers: [{output: good}]}}, expect: "
+      "{output: "
+      "good}}\n";
+  std::string out = coverage(straight);
+  EXPECT_THAT(out, HasSubstr("0 failed"));
+  for (const char* way : {"instead (transform) at steps[0].gate.fallback[0]",
+                          "perhaps: when is not met at steps[1].when", "choice: no case at steps[2].switch"}) {
+    EXPECT_THAT(out, HasSubstr(absl::StrCat("not taken: ", way)));
+  }
+  out = coverage(
+      straight +
+      "- {name: around, input: {perhaps: false, choice: 2}, agents: {writer: {answers: [{output: bad}]}}, expect: "
+      "{output: plain}}\n");
+  EXPECT_THAT(out, HasSubstr("0 failed"));
+  EXPECT_THAT(out, HasSubstr("coverage 100%"));
   std::filesystem::remove_all(dir);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -280,9 +281,9 @@ Coverage::Coverage(const tutti::workflow::v1::WorkflowSpec& spec) {
   }
 }
 
-void Coverage::Way(const std::string& path, const std::string& what, std::vector<std::string> parts) {
+void Coverage::Way(const std::string& path, const std::string& what, std::vector<std::string> parts, Took took) {
   lines_.push_back({path, what});
-  places_.push_back({std::move(parts), lines_.size() - 1});
+  places_.push_back({std::move(parts), took, lines_.size() - 1});
 }
 
 void Coverage::Visit(const Steps& steps, const std::string& path, std::vector<std::string> parts) {
@@ -296,6 +297,8 @@ void Coverage::Visit(const Steps& steps, const std::string& path, std::vector<st
       return out;
     };
     Way(at, absl::StrCat(step.id(), " (", KindOf(step), ")"), below({}));
+    if (!step.when().empty()) Way(at + ".when", step.id() + ": when is not met", below({}), Took::kSkipped);
+    Visit(step.gate().fallback(), at + ".gate.fallback", below({"gate-fallback"}));
     for (int k = 0; k < step.fallback_size(); ++k) {
       Way(absl::StrCat(at, ".fallback[", k, "]"), absl::StrCat(step.id(), ": fallback ", step.fallback(k).id()),
           below({absl::StrCat("fallback-", k)}));
@@ -311,6 +314,7 @@ void Coverage::Visit(const Steps& steps, const std::string& path, std::vector<st
               below({absl::StrCat("case-", k)}));
       }
       Visit(step.switch_().default_(), at + ".switch.default", below({"default"}));
+      if (step.switch_().default_().empty()) Way(at + ".switch", step.id() + ": no case", below({}), Took::kNoCase);
     } else if (step.has_parallel()) {
       for (int k = 0; k < step.parallel().branches_size(); ++k) {
         Visit(step.parallel().branches(k).steps(), absl::StrCat(at, ".parallel.branches[", k, "].steps"),
@@ -337,20 +341,38 @@ void Coverage::Visit(const Steps& steps, const std::string& path, std::vector<st
       Visit(step.while_().steps(), at + ".while.steps", below({"*"}));
     } else if (step.has_adaptive()) {
       Visit(step.adaptive().steps(), at + ".adaptive.steps", below({"planned"}));
+    } else if (step.wait_for_signal().has_default_()) {
+      Way(at + ".wait_for_signal.default", step.id() + ": no signal in time", below({}), Took::kDefaulted);
     }
   }
 }
 
 void Coverage::Add(const Rehearsed& rehearsed) {
-  for (const auto& entry : rehearsed.history) {
-    std::string path;
-    if (entry.has_step_started()) path = entry.step_started().path();
-    if (entry.has_step_completed() && !entry.step_completed().skipped()) path = entry.step_completed().path();
-    if (entry.has_step_failed()) path = entry.step_failed().path();
-    if (path.empty()) continue;
+  auto take = [this](const std::string& path, Took took) {
+    if (path.empty()) return;
     auto parts = PlaceOf(path);
     for (const Place& place : places_) {
-      if (Matches(place.parts, parts)) lines_[place.line].taken = true;
+      if (place.took == took && Matches(place.parts, parts)) lines_[place.line].taken = true;
+    }
+  };
+  std::set<std::string> chose;  // switches that took a case
+  for (const auto& entry : rehearsed.history) {
+    take(entry.step_started().path(), Took::kStep);
+    take(entry.step_failed().path(), Took::kStep);
+    const auto& completed = entry.step_completed();
+    take(completed.path(), completed.skipped() ? Took::kSkipped : Took::kStep);
+    if (completed.kind() == "wait_for_signal" && !completed.skipped() && completed.signal_seq() == 0) {
+      take(completed.path(), Took::kDefaulted);
+    }
+    for (const std::string& path : {entry.step_started().path(), entry.step_failed().path(), completed.path()}) {
+      for (size_t at = path.find("/case-"); at != std::string::npos; at = path.find("/case-", at + 1))
+        chose.insert(path.substr(0, at));
+    }
+  }
+  for (const auto& entry : rehearsed.history) {
+    const auto& completed = entry.step_completed();
+    if (completed.kind() == "switch" && !completed.skipped() && !chose.contains(completed.path())) {
+      take(completed.path(), Took::kNoCase);
     }
   }
 }

@@ -50,7 +50,8 @@ Rehearsed Rehearse(const tutti::workflow::v1::WorkflowSpec& spec, const Json& in
                    std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)> check,
                    const KnownNames& known);
 
-// Which steps and which ways of switches were taken, over several rehearsals.
+// Which steps and which ways through them were taken, over several rehearsals: cases and none of them, fallbacks,
+// handlers, a step's `when` that was not met, a signal that did not come in time.
 class Coverage {
  public:
   explicit Coverage(const tutti::workflow::v1::WorkflowSpec& spec);
@@ -64,13 +65,16 @@ class Coverage {
   int percent() const;
 
  private:
+  // What an entry of a step says of the way.
+  enum class Took { kStep, kSkipped, kDefaulted, kNoCase };
   struct Place {
     std::vector<std::string> parts;  // of paths in a run; `*` is any number
+    Took took;
     size_t line;
   };
   void Visit(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Step>& steps, const std::string& path,
              std::vector<std::string> parts);
-  void Way(const std::string& path, const std::string& what, std::vector<std::string> parts);
+  void Way(const std::string& path, const std::string& what, std::vector<std::string> parts, Took took = Took::kStep);
 
   std::vector<Line> lines_;
   std::vector<Place> places_;
