@@ -15,6 +15,7 @@
 #include "runtime/status/testing/matchers.h"
 #include "tests/support/ports.h"
 #include "tests/support/runs_fixture.h"
+#include "tutti/workflow/v1/schedule_service.grpc.pb.h"
 
 namespace tutti::testing {
 namespace {
@@ -38,7 +39,7 @@ class WorkflowTest : public RunsFixture {
     options.data_dir = dir_ + "/data";
     metrics_port_ = FreePorts(1)[0];
     options.flags = {"--config=" + dir_ + "/config.yaml", absl::StrCat("--telemetry.metrics-port=", metrics_port_),
-                     "--workflow-engine.max-active-runs=2", "--workflow-engine.max-waiting-runs=3",
+                     "--workflow-engine.max-active-runs=2", "--workflow-engine.max-waiting-runs=9",
                      "--workflow-engine.park-after=60s"};
     suite_ = std::make_unique<SuiteProcess>(options);
     ASSERT_TRUE(suite_->Start());
@@ -282,8 +283,8 @@ TEST_F(WorkflowTest, WhatIsTooMuchIsRefusedAndToldWhenToComeAgain) {
   const std::string works = absl::StrCat("name: works\nsteps: [{id: w, http: {url: '", Api("/slow"), "'}}]\n");
   std::vector<std::string> accepted;
   absl::Status refusal;
-  // Two are worked on, three more may wait.
-  for (int i = 0; i < 10; ++i) {
+  // Two are worked on; of the nine that may wait, eight may be of one tenant.
+  for (int i = 0; i < 20; ++i) {
     auto run = StartSpec(works);
     if (run.ok()) {
       accepted.push_back(run->run_id());
@@ -291,14 +292,103 @@ TEST_F(WorkflowTest, WhatIsTooMuchIsRefusedAndToldWhenToComeAgain) {
       refusal = run.status();
     }
   }
-  EXPECT_THAT(refusal, HasCodeAndText(absl::StatusCode::kResourceExhausted, "runs wait already"));
+  EXPECT_THAT(refusal, HasCodeAndText(absl::StatusCode::kResourceExhausted, "runs of the tenant wait already"));
   EXPECT_EQ(ReasonOf(refusal), "TOO_MANY_RUNS");
   EXPECT_GT(RetryDelayOf(refusal), absl::ZeroDuration());
-  EXPECT_GE(accepted.size(), 5u);
-  EXPECT_LT(accepted.size(), 10u);
+  EXPECT_GE(accepted.size(), 10u);
+  EXPECT_LT(accepted.size(), 20u);
+  v1::StartRunRequest other;
+  *other.mutable_spec() = SpecFromYaml(works);
+  other.set_tenant("small");
+  auto of_other = Start(other);
+  ASSERT_THAT(of_other, IsOk()) << "one tenant's flood leaves room for another";
+  accepted.push_back(of_other->run_id());
   // What was accepted ends, and then there is room.
   for (const auto& id : accepted) EXPECT_EQ(WaitForEnd(*suite_, id, 30).state(), v1::RUN_STATE_SUCCEEDED);
   EXPECT_TRUE(Eventually([&] { return StartSpec("name: y\nsteps: [{id: a, transform: {value: 1}}]\n").ok(); }, 10));
+}
+
+TEST_F(WorkflowTest, ASchedulesNextTimeDoesWithTheRunBeforeWhatItsPolicySays) {
+  ASSERT_THAT(
+      Apply("name: waits\nsteps:\n- {id: book, emit: {type: booked, data: 1}, compensation: [{id: unbook, emit: "
+            "{type: unbooked, data: 1}}]}\n- {id: w, wait_for_signal: {signal: go}}\n"),
+      IsOk());
+  auto schedules = v1::ScheduleService::NewStub(suite_->channel());
+  auto begin = [&](const std::string& name, v1::OverlapPolicy policy) {
+    v1::CreateScheduleRequest request;
+    request.mutable_schedule()->set_name(name);
+    request.mutable_schedule()->set_workflow("waits");
+    request.mutable_schedule()->set_overlap_policy(policy);
+    request.mutable_schedule()->mutable_calendar()->mutable_every()->set_seconds(1);
+    grpc::ClientContext context;
+    v1::CreateScheduleResponse response;
+    return FromGrpc(schedules->CreateSchedule(&context, request, &response));
+  };
+  auto runs = [&](const std::string& name, const std::string& state) {
+    v1::ListRunsRequest request;
+    request.set_filter(absl::StrCat("labels.tutti.schedule = \"", name, "\" AND state = \"", state, "\""));
+    v1::ListRunsResponse response;
+    EXPECT_THAT(Call(&v1::RunService::Stub::ListRuns, request, &response), IsOk());
+    return std::vector<v1::Run>(response.runs().begin(), response.runs().end());
+  };
+  auto open = [&](const std::string& name) {
+    std::vector<v1::Run> out;
+    for (const char* state : {"PENDING", "RUNNING", "WAITING"}) {
+      for (auto& run : runs(name, state)) out.push_back(std::move(run));
+    }
+    return out;
+  };
+  auto end = [&](const std::string& name) {
+    v1::DeleteScheduleRequest request;
+    request.set_name(name);
+    grpc::ClientContext context;
+    v1::DeleteScheduleResponse response;
+    EXPECT_THAT(FromGrpc(schedules->DeleteSchedule(&context, request, &response)), IsOk());
+    for (const auto& run : open(name)) {
+      EXPECT_THAT(Call(&v1::RunService::Stub::TerminateRun, For<v1::TerminateRunRequest>(run.run_id())), IsOk());
+    }
+  };
+
+  ASSERT_THAT(begin("cancels", v1::OVERLAP_POLICY_CANCEL_OTHER), IsOk());
+  EXPECT_TRUE(Eventually([&] { return runs("cancels", "CANCELLED").size() >= 2 && open("cancels").size() == 1; }, 20));
+  const auto cancelled = runs("cancels", "CANCELLED");
+  end("cancels");
+  for (const auto& run : cancelled) {
+    bool undone = false;
+    for (const auto& step : StepsOf(run.run_id())) undone |= step.path() == "book/compensate/unbook";
+    EXPECT_TRUE(undone) << "what is asked to stop undoes what it has done";
+  }
+
+  ASSERT_THAT(begin("terminates", v1::OVERLAP_POLICY_TERMINATE_OTHER), IsOk());
+  EXPECT_TRUE(
+      Eventually([&] { return runs("terminates", "CANCELLED").size() >= 2 && open("terminates").size() == 1; }, 20));
+  const auto terminated = runs("terminates", "CANCELLED");
+  end("terminates");
+  for (const auto& run : terminated) {
+    EXPECT_THAT(Get(run.run_id()).error().message(), HasSubstr("the next time of schedule terminates has come"));
+    EXPECT_EQ(StepsOf(run.run_id()).size(), 2u) << "nothing is undone";
+  }
+
+  ASSERT_THAT(begin("buffers", v1::OVERLAP_POLICY_BUFFER_ONE), IsOk());
+  auto state = [&](const std::string& name) {
+    grpc::ClientContext context;
+    v1::GetScheduleRequest request;
+    request.set_name(name);
+    v1::GetScheduleResponse response;
+    EXPECT_THAT(FromGrpc(schedules->GetSchedule(&context, request, &response)), IsOk());
+    return response.schedule().state();
+  };
+  EXPECT_TRUE(Eventually([&] { return state("buffers").buffered_size() == 1 && state("buffers").skipped() > 0; }, 20));
+  auto first = open("buffers");
+  ASSERT_EQ(first.size(), 1u);
+  ASSERT_THAT(Signal(first[0].run_id(), "go", nullptr), IsOk());
+  EXPECT_TRUE(Eventually([&] { return state("buffers").started() == 2; }, 20)) << "what waited begins at the end";
+  end("buffers");
+
+  ASSERT_THAT(begin("skips", v1::OVERLAP_POLICY_SKIP), IsOk());
+  EXPECT_TRUE(Eventually([&] { return state("skips").skipped() >= 2; }, 20));
+  EXPECT_EQ(open("skips").size(), 1u);
+  end("skips");
 }
 
 TEST_F(WorkflowTest, ARunTakesTenThousandSignalsAndNoMore) {

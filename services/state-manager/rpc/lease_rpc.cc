@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <functional>
 
 #include "runtime/async/when_all.h"
 #include "services/state-manager/rpc/services.h"
@@ -35,6 +36,7 @@ absl::Status Common(const std::vector<absl::StatusOr<Response>>& answers) {
 }
 
 constexpr int64_t kMostCounted = 200000;
+constexpr size_t kMostTenants = 1000;
 // Counting takes at most a twentieth of the time.
 constexpr int kCountPause = 19;
 constexpr absl::Duration kCountPatience = absl::Milliseconds(100);
@@ -43,6 +45,23 @@ constexpr size_t kClaimBytes = size_t{1} << 20;
 constexpr int kShortJournal = 200;
 constexpr size_t kJournalBytes = size_t{64} << 10;
 constexpr size_t kJournalsBytes = size_t{1} << 20;
+
+void SetClaimable(const std::vector<std::map<std::string, int64_t>>& by_database, v1::HeartbeatResponse& response) {
+  std::map<absl::string_view, int64_t> counts;
+  for (const auto& database : by_database) {
+    for (const auto& [tenant, runs] : database) counts[tenant] += runs;
+  }
+  std::vector<std::pair<int64_t, absl::string_view>> most;
+  int64_t sum = 0;
+  for (const auto& [tenant, runs] : counts) {
+    sum += runs;
+    most.emplace_back(runs, tenant);
+  }
+  std::sort(most.begin(), most.end(), std::greater<>());
+  if (most.size() > kMostTenants) most.resize(kMostTenants);
+  for (const auto& [runs, tenant] : most) (*response.mutable_claimable_by_tenant())[std::string(tenant)] = runs;
+  response.set_claimable_runs(sum);
+}
 
 }  // namespace
 
@@ -75,45 +94,42 @@ TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, Heartbeat) {
                                                                              LaneOf("leases"), std::move(body));
     if (absl::IsFailedPrecondition(joined.status())) co_return joined.status();
   }
-  int64_t claimable = co_await CountClaimable(call);
-  response.set_claimable_runs(claimable);
+  co_await CountClaimable(call);
+  SetClaimable(claimable_, response);
   co_return absl::OkStatus();
 }
 
 // The heartbeat waits a moment for the count and no longer: a database that is slow to answer, or away, must not cost
 // an engine its lease.
-Task<int64_t> LeaseRpc::CountClaimable(CallContext& call) {
-  if (counting_ || env_.clock.Now() < count_again_) co_return claimable_;
+Task<void> LeaseRpc::CountClaimable(CallContext& call) {
+  if (counting_ || env_.clock.Now() < count_again_) co_return;
   auto done = std::make_shared<OneShot<bool>>();
   counting_ = true;
   if (!env_.scope.Spawn(env_.executor, Count(done))) {
     counting_ = false;
-    co_return claimable_;
+    co_return;
   }
   Access& home = shards_.home();
   const uint64_t timer = home.BeforeDeadline(env_.clock.Now() + kCountPatience, [done] { done->Set(false); });
   co_await done->Wait(*call.executor);
   home.Cancel(timer);
-  co_return claimable_;
 }
 
 Task<void> LeaseRpc::Count(std::shared_ptr<OneShot<bool>> done) {
+  using Counts = std::map<std::string, int64_t>;
   const absl::Time begin = env_.clock.Now();
-  int64_t sum = 0;
-  bool whole = true;
+  claimable_.resize(shards_.size());
   for (size_t i = 0; i < shards_.size(); ++i) {
-    auto body = [](Transaction& tx, int64_t& out) {
-      auto count = Leases::CountFree(tx, kMostCounted);
-      out = count.value_or(0);
-      return count.status();
+    auto body = [](Transaction& tx, Counts& out) {
+      auto counts = Leases::CountFree(tx, kMostCounted);
+      if (counts.ok()) out = *std::move(counts);
+      return counts.status();
     };
-    auto count = co_await shards_.at(i).Read<int64_t>(env_.executor, absl::InfiniteFuture(), /*allow_stale=*/false,
+    auto counts = co_await shards_.at(i).Read<Counts>(env_.executor, absl::InfiniteFuture(), /*allow_stale=*/false,
                                                       std::move(body));
-    whole &= count.ok();
-    sum += count.value_or(0);
+    if (counts.ok()) claimable_[i] = *std::move(counts);  // what a database that is away holds waits still
   }
   counting_ = false;
-  if (whole || sum > claimable_) claimable_ = sum;
   const absl::Time end = env_.clock.Now();
   count_again_ = end + kCountPause * (end - begin);
   done->Set(true);

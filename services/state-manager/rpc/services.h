@@ -157,12 +157,12 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
   const Shards& shards_;
   WatchHub& hub_;
   // Runs that nobody works on: as they were a while ago when there are so many that counting them takes long.
-  Task<int64_t> CountClaimable(CallContext& call);
+  Task<void> CountClaimable(CallContext& call);
   Task<void> Count(std::shared_ptr<OneShot<bool>> done);
 
   const Leases& leases_;
   const Journal& journal_;
-  int64_t claimable_ = 0;
+  std::vector<std::map<std::string, int64_t>> claimable_;  // by database, by tenant
   bool counting_ = false;
   absl::Time count_again_ = absl::InfinitePast();
 };

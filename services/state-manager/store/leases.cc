@@ -69,13 +69,14 @@ absl::StatusOr<int64_t> Leases::RemoveExpired(Transaction& tx, int64_t limit) co
   return remove.Changes();
 }
 
-absl::StatusOr<int64_t> Leases::CountFree(Transaction& tx, int64_t most) {
-  Statement free = tx.Prepare("SELECT count(*) FROM (SELECT 1 FROM runs WHERE " TUTTI_TO_WORK_ON
-                              " AND " TUTTI_NO_LIVING_OWNER " LIMIT $2) AS counted");
+absl::StatusOr<std::map<std::string, int64_t>> Leases::CountFree(Transaction& tx, int64_t most) {
+  Statement free = tx.Prepare("SELECT tenant, count(*) FROM (SELECT tenant FROM runs WHERE " TUTTI_TO_WORK_ON
+                              " AND " TUTTI_NO_LIVING_OWNER " LIMIT $2) AS counted GROUP BY tenant");
   free.BindAll(tx.NowMicros(), most);
-  int64_t count = free.Step() ? free.Int(0) : 0;
+  std::map<std::string, int64_t> counts;
+  while (free.Step()) counts[free.Text(0)] = free.Int(1);
   TUTTI_RETURN_IF_ERROR(free.status());
-  return count;
+  return counts;
 }
 
 absl::Status Leases::Heartbeat(Transaction& tx, const v1::HeartbeatRequest& request,
@@ -198,7 +199,9 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
   // Fair: with several engines alive, each takes its share of what is free now; what is left comes with the next claim.
   int64_t most = std::clamp<int64_t>(request.max_runs(), 1, kMostClaimed);
   if (living > 1) {
-    TUTTI_ASSIGN_OR_RETURN(int64_t free, CountFree(tx, most * living));
+    TUTTI_ASSIGN_OR_RETURN(auto counts, CountFree(tx, most * living));
+    int64_t free = 0;
+    for (const auto& [tenant, runs] : counts) free += runs;
     most = std::min(most, std::max<int64_t>(1, (free + living - 1) / living));
   }
   TUTTI_ASSIGN_OR_RETURN(std::vector<std::string> tenants, TenantsWithWork(tx));

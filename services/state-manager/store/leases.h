@@ -1,6 +1,9 @@
 // Instances and leases. A run is free when it has not ended and its owner is no living incarnation.
 #pragma once
 
+#include <map>
+#include <string>
+
 #include "services/state-manager/ports/database.h"
 #include "services/state-manager/store/runs.h"
 #include "tutti/state/v1/lease_service.pb.h"
@@ -32,8 +35,8 @@ class Leases {
 
   // Removes engines whose leases ended a day ago; how many.
   absl::StatusOr<int64_t> RemoveExpired(Transaction& tx, int64_t limit) const;
-  // Runs without a living owner, counted up to a bound.
-  static absl::StatusOr<int64_t> CountFree(Transaction& tx, int64_t most);
+  // Runs without a living owner, by tenant, counted up to a bound.
+  static absl::StatusOr<std::map<std::string, int64_t>> CountFree(Transaction& tx, int64_t most);
 
  private:
   // Tenants with runs that are not waiting and have not ended.

@@ -1,7 +1,6 @@
 #include "services/workflow-engine/domain/admission.h"
 
 #include <algorithm>
-#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
@@ -15,9 +14,6 @@ int Of(const std::map<std::string, int>& counts, const std::string& key) {
 }
 
 bool Full(int limit, int count) { return limit > 0 && count >= limit; }
-
-// How many times what it leaves free one tenant may take of the room for waiting.
-constexpr size_t kShare = 8;
 
 void Add(std::map<std::string, int>& counts, const std::string& key, int by) {
   if ((counts[key] += by) == 0) counts.erase(key);
@@ -34,35 +30,54 @@ bool Admission::HasRoom(const Caller& caller) const {
          !(caller.run_limit > 0 && Full(caller.run_limit, Of(runs_, caller.run_id)));
 }
 
+Admission::Kind Admission::KindOf(const Caller& caller) const {
+  Kind kind;
+  if (limits_.per_workflow > 0) kind.workflow = caller.workflow;
+  if (limits_.per_target > 0) kind.target = caller.target;
+  if (limits_.per_run > 0 || caller.run_limit > 0) kind.run_id = caller.run_id;
+  return kind;
+}
+
 void Admission::Count(const Caller& caller, int by) {
   total_ += by;
   Add(tenants_, caller.tenant, by);
   Add(workflows_, caller.workflow, by);
   Add(targets_, caller.target, by);
   Add(runs_, caller.run_id, by);
+  if (auto line = waiting_.find(caller.tenant); line != waiting_.end()) {
+    Place(line, Of(tenants_, caller.tenant), line->second.last_turn);
+  }
+}
+
+void Admission::Place(Lines::iterator line, int under_way, uint64_t last_turn) {
+  auto& [tenant, of] = *line;
+  order_.erase({of.under_way, of.last_turn, tenant});
+  of.under_way = under_way;
+  of.last_turn = last_turn;
+  order_.emplace(under_way, last_turn, tenant);
 }
 
 Task<absl::StatusOr<Admission::Permit>> Admission::Enter(Caller caller, Patience patience) {
   // Who comes now does not overtake who waits for the same: with nobody waiting there is nobody to overtake.
-  if (waiting_count_ == 0 && HasRoom(caller)) {
+  if (waiting_.empty() && HasRoom(caller)) {
     Count(caller, 1);
     co_return Permit(*this, std::move(caller));
   }
-  auto own = waiting_.find(caller.tenant);
-  const size_t of_tenant = own == waiting_.end() ? 0 : own->second.size;
-  if (waiting_count_ >= limits_.max_waiting || of_tenant >= kShare * (limits_.max_waiting - waiting_count_)) {
+  if (!waiting_room_.HasRoomFor(caller.tenant)) {
     co_return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_STEPS",
-                    absl::StrCat(of_tenant, " calls of the tenant wait for their turn already, ", waiting_count_,
-                                 " in all; try again later"))
+                    absl::StrCat(waiting_room_.Of(caller.tenant), " calls of the tenant wait for their turn already, ",
+                                 waiting_room_.all(), " in all; try again later"))
         .RetryAfter(absl::Seconds(1));
   }
   auto waiter = std::make_shared<Waiter>();
   waiter->caller = std::move(caller);
-  Line& line = waiting_[waiter->caller.tenant];
-  auto& queue = line.by_priority[waiter->caller.priority];
+  waiter->kind = KindOf(waiter->caller);
+  waiter->arrival = ++arrivals_;
+  auto line = waiting_.try_emplace(waiter->caller.tenant).first;
+  Place(line, Of(tenants_, waiter->caller.tenant), line->second.last_turn);
+  auto& queue = line->second.by_priority[waiter->caller.priority][waiter->kind];
   waiter->place = queue.insert(queue.end(), waiter);
-  ++line.size;
-  ++waiting_count_;
+  waiting_room_.Enter(waiter->caller.tenant);
   AdmitWaiting();
   uint64_t timer = 0;
   if (patience.at_most < absl::InfiniteDuration()) {
@@ -92,34 +107,40 @@ void Admission::Release(const Caller& caller) {
 
 void Admission::Settle(Waiter& waiter) {
   auto line = waiting_.find(waiter.caller.tenant);
-  auto queue = line->second.by_priority.find(waiter.caller.priority);
+  auto queues = line->second.by_priority.find(waiter.caller.priority);
+  auto queue = queues->second.find(waiter.kind);
   queue->second.erase(waiter.place);
-  if (queue->second.empty()) line->second.by_priority.erase(queue);
-  if (--line->second.size == 0) waiting_.erase(line);
-  --waiting_count_;
+  if (queue->second.empty()) queues->second.erase(queue);
+  if (queues->second.empty()) line->second.by_priority.erase(queues);
+  if (line->second.by_priority.empty()) {
+    order_.erase({line->second.under_way, line->second.last_turn, line->first});
+    waiting_.erase(line);
+  }
+  waiting_room_.Leave(waiter.caller.tenant);
   waiter.settled = true;
 }
 
 std::shared_ptr<Admission::Waiter> Admission::NextOf(const Line& line) const {
-  for (const auto& [priority, queue] : line.by_priority) {
-    for (const auto& waiter : queue) {
+  for (const auto& [priority, queues] : line.by_priority) {
+    std::shared_ptr<Waiter> first;
+    for (const auto& [kind, queue] : queues) {
+      const auto& waiter = queue.front();
       // What is blocked by a limit of its own (a run's, a target's) does not block who stands behind it.
-      if (HasRoom(waiter->caller)) return waiter;
+      if ((!first || waiter->arrival < first->arrival) && HasRoom(waiter->caller)) first = waiter;
     }
+    if (first) return first;
   }
   return nullptr;
 }
 
 void Admission::AdmitWaiting() {
   while (!Full(limits_.total, total_)) {
-    std::vector<std::tuple<int, uint64_t, std::string>> order;
-    for (const auto& [tenant, line] : waiting_) order.emplace_back(Of(tenants_, tenant), line.last_turn, tenant);
-    std::sort(order.begin(), order.end());
     std::shared_ptr<Waiter> next;
-    for (auto it = order.begin(); it != order.end() && !next; ++it)
+    for (auto it = order_.begin(); it != order_.end() && !next; ++it)
       next = NextOf(waiting_.find(std::get<2>(*it))->second);
     if (!next) return;
-    waiting_.find(next->caller.tenant)->second.last_turn = ++turns_;
+    auto line = waiting_.find(next->caller.tenant);
+    Place(line, line->second.under_way, ++turns_);
     Settle(*next);
     Count(next->caller, 1);
     if (!next->turn.Set(Turn::kCome)) Count(next->caller, -1);  // it has just given up

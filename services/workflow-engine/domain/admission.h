@@ -4,17 +4,21 @@
 // waiting. So one tenant's flood does not starve another.
 #pragma once
 
+#include <compare>
 #include <functional>
 #include <list>
 #include <map>
+#include <set>
 #include <stop_token>
 #include <string>
+#include <tuple>
 
 #include "absl/status/statusor.h"
 #include "runtime/async/executor.h"
 #include "runtime/async/one_shot.h"
 #include "runtime/async/task.h"
 #include "runtime/time/clock.h"
+#include "services/workflow-engine/domain/waiting_room.h"
 
 namespace tutti::engine {
 
@@ -23,9 +27,7 @@ class Admission {
   // 0 is no limit.
   struct Limits {
     int total = 0, per_tenant = 0, per_workflow = 0, per_target = 0, per_run = 0;
-    // Of all tenants. One may take eight times what it leaves free, so eight ninths when it is alone (the dynamic
-    // thresholds of Choudhury and Hahne, 1998).
-    size_t max_waiting = 100000;
+    size_t max_waiting = 100000;  // of all tenants; see WaitingRoom
   };
   struct Caller {
     std::string run_id, workflow, tenant, target;
@@ -54,7 +56,7 @@ class Admission {
   };
 
   Admission(Executor& executor, TimerService& timers, Limits limits)
-      : executor_(executor), timers_(timers), limits_(limits) {}
+      : executor_(executor), timers_(timers), limits_(limits), waiting_room_(limits.max_waiting) {}
 
   // How long a caller waits for its turn.
   struct Patience {
@@ -64,29 +66,42 @@ class Admission {
   // All calls on the executor. RESOURCE_EXHAUSTED with RetryInfo: too many of the tenant wait. CANCELLED: asked to stop
   // first. DEADLINE_EXCEEDED: its time was over first.
   Task<absl::StatusOr<Permit>> Enter(Caller caller, Patience patience);
-  size_t waiting() const { return waiting_count_; }
+  size_t waiting() const { return waiting_room_.all(); }
   int under_way() const { return total_; }
 
  private:
   enum class Turn { kCome, kStopped, kLate };
+  // What limits apply to: calls of one tenant and kind all have room, or none has. So who looks for the next looks at
+  // the first of each kind, however many stand behind it. What no limit is set for is empty.
+  struct Kind {
+    std::string workflow, target, run_id;
+    friend auto operator<=>(const Kind&, const Kind&) = default;
+  };
   struct Waiter {
     Caller caller;
-    std::list<std::shared_ptr<Waiter>>::iterator place;  // in its tenant's line, until it is settled
+    Kind kind;
+    uint64_t arrival = 0;
+    std::list<std::shared_ptr<Waiter>>::iterator place;  // in its queue, until it is settled
     OneShot<Turn> turn;
     bool settled = false;
   };
+  using Queues = std::map<Kind, std::list<std::shared_ptr<Waiter>>>;  // none of them empty
   struct Line {
-    std::map<int, std::list<std::shared_ptr<Waiter>>, std::greater<>> by_priority;  // none of them empty
-    size_t size = 0;
+    std::map<int, Queues, std::greater<>> by_priority;  // none of them empty
+    int under_way = 0;
     uint64_t last_turn = 0;  // 0: none since it waits
   };
+  using Lines = std::map<std::string, Line>;  // by tenant; none of them empty
 
   bool HasRoom(const Caller& caller) const;
+  Kind KindOf(const Caller& caller) const;
   void Count(const Caller& caller, int by);
   void Release(const Caller& caller);
   void AdmitWaiting();
-  // The first of the line that has room; null: none has.
+  // The first of the line, by priority and arrival, that has room; null: none has.
   std::shared_ptr<Waiter> NextOf(const Line& line) const;
+  // Changes what the line's place in the order goes by.
+  void Place(Lines::iterator line, int under_way, uint64_t last_turn);
   // Takes it out of its line.
   void Settle(Waiter& waiter);
 
@@ -95,9 +110,10 @@ class Admission {
   const Limits limits_;
   int total_ = 0;
   std::map<std::string, int> tenants_, workflows_, targets_, runs_;
-  std::map<std::string, Line> waiting_;  // by tenant; none of them empty
-  size_t waiting_count_ = 0;
-  uint64_t turns_ = 0;
+  Lines waiting_;
+  std::set<std::tuple<int, uint64_t, std::string>> order_;  // of the lines: under_way, last_turn, tenant
+  WaitingRoom waiting_room_;
+  uint64_t arrivals_ = 0, turns_ = 0;
 };
 
 }  // namespace tutti::engine

@@ -38,6 +38,7 @@ RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, Ag
                serving.runtime().timers, serving.tracer(), serving.runtime().rng, serving.log()),
       admission_(serving.loop(), serving.runtime().timers, options_.admission),
       patterns_(*serving.runtime().metrics),
+      claimable_(static_cast<size_t>(options_.max_waiting_runs)),
       claim_wanted_(serving.loop(), 1),
       active_gauge_(NewGauge(*serving.runtime().metrics, "tutti_engine_active_runs", "Runs this engine works on.")),
       waiting_gauge_(
@@ -124,8 +125,10 @@ Task<void> RunHost::LeaseLoop() {
           serving_.runtime().clock.Now() + options_.lease_duration / 2;  // a hung one must not outlive the lease
       auto answer = co_await state_.Heartbeat(call, request);
       if (answer.ok()) {
-        claimable_ = answer->claimable_runs();
-        waiting_gauge_.Set(static_cast<double>(claimable_));
+        claimable_.Assign(
+            static_cast<size_t>(answer->claimable_runs()),
+            std::map<std::string, size_t>(answer->claimable_by_tenant().begin(), answer->claimable_by_tenant().end()));
+        waiting_gauge_.Set(static_cast<double>(claimable_.all()));
         queued_gauge_.Set(static_cast<double>(admission_.waiting()));
         for (const auto& run_id : answer->cancel_run_ids()) Cancel(run_id);
         // News may be lost, this is not. In an order that is always the same, which a message's map has not.
@@ -202,8 +205,8 @@ Task<absl::Status> RunHost::Claim(CallContext& call) {
     for (const auto& run_id : creating_) request.add_held_run_ids(run_id);
     TUTTI_CO_ASSIGN_OR_RETURN(state::ClaimRunsResponse answer, co_await state_.ClaimRuns(call, request));
     if (answer.runs().empty()) co_return absl::OkStatus();
-    claimable_ = std::max<int64_t>(0, claimable_ - answer.runs_size());
     for (int i = 0; i < answer.runs_size(); ++i) {
+      claimable_.Leave(answer.runs(i).tenant());
       auto journal = std::make_shared<state::ReadJournalResponse>();
       if (i < answer.journals_size()) journal->Swap(answer.mutable_journals(i));
       Begin(std::move(*answer.mutable_runs(i)), std::move(journal));
@@ -215,11 +218,14 @@ Task<absl::Status> RunHost::Claim(CallContext& call) {
 Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& call, state::CreateRunRequest request) {
   const int active = static_cast<int>(active_.size());
   // Beyond half of the room those that wait already have their turn first: claims share it out among tenants.
-  const bool room = active < options_.max_active_runs && (claimable_ == 0 || active < options_.max_active_runs / 2);
+  const bool room =
+      active < options_.max_active_runs && (claimable_.all() == 0 || active < options_.max_active_runs / 2);
   bool here = registered_ && !stop_.stop_requested() && room;
-  if (!here && claimable_ >= options_.max_waiting_runs) {
+  const std::string tenant = request.run().tenant();
+  if (!here && !claimable_.HasRoomFor(tenant)) {
     co_return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_RUNS",
-                    absl::StrCat(claimable_, " runs wait already; try again later"))
+                    absl::StrCat(claimable_.Of(tenant), " runs of the tenant wait already, ", claimable_.all(),
+                                 " in all; try again later"))
         .RetryAfter(absl::Seconds(5));
   }
   // The store's answer is awaited even when the caller has gone: what it leased to us must begin.
@@ -242,7 +248,7 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunHost::CreateRun(CallContext& c
   // Without an answer the run may be ours all the same: the next claim brings it.
   if (!answer.ok() || !answer->created()) claim_wanted_.TryPush(true);
   // Counted at once: the next heartbeat brings the number, and a flood must not come in between.
-  if (answer.ok() && answer->created() && !here) ++claimable_;
+  if (answer.ok() && answer->created() && !here) claimable_.Enter(tenant);
   TUTTI_CO_RETURN_IF_ERROR(answer.status());
   if (answer->created() && here && !active_.contains(answer->run().run_id())) {
     if (cancelled) answer->mutable_run()->set_cancel_requested(true);

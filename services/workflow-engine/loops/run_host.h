@@ -14,6 +14,7 @@
 #include "services/workflow-engine/adapters/pattern_metrics.h"
 #include "services/workflow-engine/adapters/state_client.h"
 #include "services/workflow-engine/domain/interpreter.h"
+#include "services/workflow-engine/domain/waiting_room.h"
 #include "tutti/config/v1/config.pb.h"
 
 namespace prometheus {
@@ -49,11 +50,12 @@ class RunHost {
   // Stops working, gives the leases back. From a thread of its own; blocks.
   void Drain();
 
-  // Stores a run and, when there is room, begins it here. RESOURCE_EXHAUSTED: too many wait. On the service's loop.
+  // Stores a run and, when there is room, begins it here. RESOURCE_EXHAUSTED: too many of the tenant wait. On the
+  // service's loop.
   Task<absl::StatusOr<state::CreateRunResponse>> CreateRun(CallContext& call, state::CreateRunRequest request);
   // The entry with which a run that is worked on here ends; null: it is not here (any more), or the time is over.
   Task<std::shared_ptr<const state::JournalEntry>> AwaitEnd(CallContext& call, std::string run_id, absl::Time deadline);
-  // Tells a run that waits for another that it has ended. Best effort: the waiting run looks for itself now and then.
+  // Tells a run that waits for another that it has ended. Best effort: the store tells it too, a little later.
   Task<void> AnnounceEnd(std::string run_id, std::string parent_run_id);
 
  private:
@@ -103,7 +105,7 @@ class RunHost {
   PatternMetrics patterns_;
   state::InstanceRef instance_;
   bool registered_ = false;
-  int64_t claimable_ = 0;
+  WaitingRoom claimable_;  // runs that nobody works on: as the store counted them last, and what is known since
   std::map<std::string, std::shared_ptr<Active>> active_;
   std::multiset<std::string> creating_;    // their CreateRun is under way, perhaps twice
   std::set<std::string> cancelled_early_;  // of those, asked to stop before they began

@@ -49,7 +49,7 @@ Task<void> RunHost::Work(state::StoredRun run, std::shared_ptr<const state::Read
                             {"trace_id", TraceContext::FromTraceparent(run.traceparent()).TraceIdHex()},
                             {"error", status.message()}});
   }
-  if (claimable_ > 0 && static_cast<int>(active_.size()) < options_.max_active_runs) claim_wanted_.TryPush(true);
+  if (claimable_.all() > 0 && static_cast<int>(active_.size()) < options_.max_active_runs) claim_wanted_.TryPush(true);
 }
 
 Task<std::shared_ptr<const state::JournalEntry>> RunHost::AwaitEnd(CallContext& call, std::string run_id,
