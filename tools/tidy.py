@@ -30,6 +30,7 @@ BANNED = [
     (re.compile(r"system_clock::now|random_device|absl::Now\("), ("runtime/", "tests/", "adapters/", "module.cc", "cli/", "bench/",
                                                                 "standalone", "_test.cc"),
      "time and randomness are passed in"),
+    (re.compile(r"\}\s*while\s*\(.*co_await"), (), "a do-while awaits into a named local first (docs/adr/0002)"),
     (re.compile(r"\.detach\(\)"), (), "a detached thread has no owner"),
     (re.compile(r"absl::Mutex\b"), ("runtime/sync/",), "runtime/sync/mutex.h (docs/adr/0003)"),
     (re.compile(r"\bTODO\b|\bFIXME\b"), (), "no promise in place of the thing"),

@@ -42,6 +42,21 @@ uint64_t Xoshiro::Next() {
   return result;
 }
 
+namespace {
+
+std::string Encode(int64_t millis, uint16_t high, uint64_t low) {
+  unsigned __int128 bits =
+      (static_cast<unsigned __int128>(millis) << 80) | (static_cast<unsigned __int128>(high) << 64) | low;
+  std::string out(26, '0');
+  for (int i = 25; i >= 0; --i) {
+    out[i] = kAlphabet[static_cast<int>(bits & 31)];
+    bits >>= 5;
+  }
+  return out;
+}
+
+}  // namespace
+
 bool IsUlid(absl::string_view id) {
   return id.size() == 26 && id[0] <= '7' && id.find_first_not_of(kAlphabet) == absl::string_view::npos;
 }
@@ -63,15 +78,10 @@ std::string IdSource::NewUlid() {
     high = high_;
     low = low_;
   }
-  unsigned __int128 bits =
-      (static_cast<unsigned __int128>(millis) << 80) | (static_cast<unsigned __int128>(high) << 64) | low;
-  std::string out(26, '0');
-  for (int i = 25; i >= 0; --i) {
-    out[i] = kAlphabet[static_cast<int>(bits & 31)];
-    bits >>= 5;
-  }
-  return out;
+  return Encode(millis, high, low);
 }
+
+std::string FirstUlidOf(absl::Time time) { return Encode(absl::ToUnixMillis(time), 0, 0); }
 
 std::string IdSource::NewHex(int bytes) {
   std::string raw;

@@ -40,6 +40,7 @@ class StateManager final : public Module {
     store.memory.max_per_tenant = std::max<int64_t>(1, options.memory().max_per_tenant());
     store.memory.evict = options.memory().at_limit() == "evict";
     store.memory.runs_here = options.postgres().shard_dsns().empty();
+    store.shards = 1 + static_cast<size_t>(options.postgres().shard_dsns_size());
     store_ = std::make_unique<StateStore>(std::move(store), runtime.ids);
     TUTTI_RETURN_IF_ERROR(OpenShards());
     RpcDeps deps{serving_.env(), shards_->home(), *shards_, hub_, store_->audit, FromProto(options.slowest_reader())};
@@ -100,10 +101,9 @@ class StateManager final : public Module {
     if (!options.encryption().key_dir().empty()) janitor.load_keys = [this] { return ReadKeys(); };
     for (size_t i = 0; i < shards_->size(); ++i) {
       Shard& shard = *databases_[i];
-      if (shards_->spread()) {
-        shard.courier = std::make_unique<Courier>(*shards_, i, store_->outbox, hub_, serving_.loop(), serving_.log());
-        shard.courier->Start();
-      }
+      shard.courier =
+          std::make_unique<Courier>(*shards_, i, *store_, hub_, runtime.timers, serving_.loop(), serving_.log());
+      shard.courier->Start();
       janitor.on_tick = [&shard] { shard.metrics->Refresh(); };
       shard.janitor = std::make_unique<Janitor>(janitor, *shards_, i, *store_, hub_, runtime.timers, serving_.loop(),
                                                 serving_.log());

@@ -263,6 +263,39 @@ TEST_F(ShardTest, BudgetsHoldOverDatabasesAndKills) {
   EXPECT_TRUE(Eventually([&] { return Sql(1, "SELECT count(*) FROM outbox") == "0"; }, 10));
 }
 
+// Nobody else tells it here: the engine is none, and the store dies with its answer.
+TEST_F(ShardTest, AChildsEndReachesItsParentWhoeverDies) {
+  Replica replica = NewReplica("one");
+  auto engine = Register(replica);
+  for (size_t shard : {0, 1}) {
+    const std::string parent = IdOf(shard, 1), child = IdOf(1, 2 + static_cast<int>(shard));
+    v1::CreateRunRequest create;
+    v1::CreateRunResponse created;
+    *create.mutable_owner() = engine;
+    create.mutable_run()->set_run_id(parent);
+    // A channel notices by its next call that the process behind it was killed.
+    ASSERT_TRUE(Eventually([&] { return Create(replica, create, created).ok(); }, 20));
+    create.mutable_run()->set_run_id(child);
+    create.mutable_run()->set_parent_run_id(parent);
+    ASSERT_TRUE(Create(replica, create, created).ok());
+    v1::AppendRequest end = Entry(child, 1);
+    end.mutable_entries(0)->mutable_run_finished()->set_outcome(v1::OUTCOME_SUCCEEDED);
+    ASSERT_EQ(Append(replica, end).status().code(), 0);
+    replica.process->Signal(SIGKILL);
+    replica.process->Wait(10);
+    auto told = [&] {
+      return Sql(shard, absl::StrCat("SELECT count(*) FROM journal WHERE run_id = '", parent,
+                                     "' AND kind = 'signal_received' AND target = 'child/", child, "'"));
+    };
+    EXPECT_EQ(told(), "0");
+    replica.process = std::make_unique<ChildProcess>(replica.command, replica.log);
+    ASSERT_TRUE(replica.Ready());
+    EXPECT_TRUE(Eventually([&] { return told() == "1"; }, 20)) << shard;
+    EXPECT_TRUE(Eventually([&] { return Sql(1, "SELECT count(*) FROM outbox") == "0"; }, 20));
+    EXPECT_EQ(told(), "1");
+  }
+}
+
 // Before its entry is committed a reservation of the other database's run is held for a minute, and for as long as it
 // says by a message that is committed with the entry. An entry that is refused sends none.
 TEST_F(ShardTest, AReservationLastsFromTheMomentItsEntryIsCommitted) {

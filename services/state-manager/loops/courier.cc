@@ -1,59 +1,94 @@
 #include "services/state-manager/loops/courier.h"
 
+#include <map>
+
+#include "runtime/async/sleep.h"
+#include "runtime/async/when_all.h"
 #include "runtime/status/macros.h"
 
 namespace tutti::state_manager {
 namespace {
+
 constexpr int64_t kRound = 200;
+// With Outbox::kGrace within the five seconds in which what a dead engine left behind goes on.
+constexpr absl::Duration kPeriod = absl::Seconds(2);
+
 }  // namespace
+
+Task<void> Courier::LookNowAndThen() {
+  for (bool goes_on = true; goes_on;) {
+    wake_up_->Notify();
+    goes_on = co_await Sleep(timers_, executor_, kPeriod, stop_.get_token());
+  }
+}
 
 Task<void> Courier::Loop() {
   for (;;) {
     auto woken = co_await wake_up_->Wait();
     if (!woken.has_value()) co_return;
-    // A database that is away keeps its own messages waiting, and no other's.
     for (size_t target = 0; target < shards_.size(); ++target) {
+      std::string after;
       for (bool more = true; more && !stop_.stop_requested();) {
-        auto round = co_await Round(target);
-        // What could not be delivered stays where it is until the next wake-up.
-        if (!round.ok()) log_.Warning("messages between databases wait", {{"error", round.status().message()}});
+        auto round = co_await Round(target, after);
+        if (!round.ok()) log_.Warning("messages in the outbox wait", {{"error", round.status().message()}});
         more = round.ok() && *round;
       }
     }
   }
 }
 
-Task<absl::StatusOr<bool>> Courier::Round(size_t target) {
-  using Messages = std::vector<Outbox::Message>;
-  auto read = [&outbox = outbox_, target](Transaction& tx, Messages& out) {
-    auto pending = outbox.Pending(tx, target, kRound);
+Task<absl::StatusOr<bool>> Courier::Round(size_t target, std::string& after) {
+  auto read = [&outbox = store_.outbox, target, after](Transaction& tx, Messages& out) {
+    auto pending = outbox.Pending(tx, target, after, kRound);
     if (pending.ok()) out = *std::move(pending);
     return pending.status();
   };
   TUTTI_CO_ASSIGN_OR_RETURN(Messages messages, co_await shards_.at(from_).Read<Messages>(
                                                    executor_, absl::InfiniteFuture(), false, std::move(read)));
-  bool more = static_cast<int64_t>(messages.size()) == kRound;
   if (messages.empty()) co_return false;
+  const bool more = static_cast<int64_t>(messages.size()) == kRound;
+  after = messages.back().id;
   absl::Status delivered = co_await DeliverTo(target, std::move(messages));
-  TUTTI_CO_RETURN_IF_ERROR(delivered);
+  if (!delivered.ok()) log_.Warning("messages in the outbox wait", {{"error", delivered.message()}});
   co_return more;
 }
 
-Task<absl::Status> Courier::DeliverTo(size_t target, std::vector<Outbox::Message> messages) {
+Task<absl::Status> Courier::DeliverTo(size_t target, Messages messages) {
   using Refused = std::vector<absl::Status>;
-  auto deliver = [&outbox = outbox_, messages](Transaction& tx, Refused& refused) {
-    return outbox.Deliver(tx, messages, refused);
-  };
-  TUTTI_CO_ASSIGN_OR_RETURN(
-      Refused refused, co_await shards_.at(target).Write<Refused>(executor_, absl::InfiniteFuture(), LaneOf("ledger"),
-                                                                  std::move(deliver)));
-  for (const auto& status : refused) {
-    log_.Error("a message between databases was refused and dropped", {{"error", status.message()}});
+  std::map<std::string, Messages> lanes;
+  for (auto& message : messages) lanes[Deliveries::LaneKey(message)].push_back(std::move(message));
+  std::vector<Task<absl::StatusOr<Refused>>> writes;
+  for (const auto& [key, of_lane] : lanes) {
+    auto deliver = [&deliveries = store_.deliveries, of_lane = of_lane](Transaction& tx, Refused& refused) {
+      return deliveries.Deliver(tx, of_lane, refused);
+    };
+    writes.push_back(
+        shards_.at(target).Write<Refused>(executor_, absl::InfiniteFuture(), LaneOf(key), std::move(deliver)));
   }
-  auto remove = [&outbox = outbox_, messages](Transaction& tx, int&) { return outbox.Remove(tx, messages); };
-  auto removed =
-      co_await shards_.at(from_).Write<int>(executor_, absl::InfiniteFuture(), LaneOf("outbox"), std::move(remove));
-  co_return removed.status();
+  auto answers = co_await WhenAll(std::move(writes));
+  absl::Status failure;
+  Messages done;
+  size_t lane = 0;
+  for (auto& [key, of_lane] : lanes) {
+    const auto& refused = answers[lane++];
+    if (!refused.ok()) {
+      failure = refused.status();
+      continue;
+    }
+    for (const auto& status : *refused) {
+      log_.Error("a message of the outbox was refused and dropped", {{"error", status.message()}});
+    }
+    done.insert(done.end(), of_lane.begin(), of_lane.end());
+  }
+  if (!done.empty()) {
+    auto remove = [&outbox = store_.outbox, done = std::move(done)](Transaction& tx, int&) {
+      return outbox.Remove(tx, done);
+    };
+    auto removed =
+        co_await shards_.at(from_).Write<int>(executor_, absl::InfiniteFuture(), LaneOf("outbox"), std::move(remove));
+    TUTTI_CO_RETURN_IF_ERROR(removed.status());
+  }
+  co_return failure;
 }
 
 }  // namespace tutti::state_manager

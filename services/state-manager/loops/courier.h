@@ -1,4 +1,5 @@
-// Carries what one database of a store has for the others, from its outbox; any number of replicas may do so at once.
+// Carries what one database of a store has for the others or itself, from its outbox; any number of replicas may do so
+// at once.
 #pragma once
 
 #include <stop_token>
@@ -8,23 +9,28 @@
 #include "runtime/async/scope.h"
 #include "runtime/telemetry/log.h"
 #include "services/state-manager/domain/watch_hub.h"
-#include "services/state-manager/store/outbox.h"
 #include "services/state-manager/store/shards.h"
+#include "services/state-manager/store/state_store.h"
 
 namespace tutti::state_manager {
 
 class Courier {
  public:
-  Courier(const Shards& shards, size_t from, const Outbox& outbox, WatchHub& hub, Executor& executor, Logger& log)
+  Courier(const Shards& shards, size_t from, const StateStore& store, WatchHub& hub, TimerService& timers,
+          Executor& executor, Logger& log)
       : shards_(shards),
         from_(from),
-        outbox_(outbox),
+        store_(store),
+        timers_(timers),
         executor_(executor),
         log_(log),
         wake_up_(hub.Watch(News::Kind::kOutbox, "", executor)) {}
   ~Courier() { Stop(); }
 
-  void Start() { scope_.Spawn(executor_, Loop()); }
+  void Start() {
+    scope_.Spawn(executor_, Loop());
+    scope_.Spawn(executor_, LookNowAndThen());
+  }
   void Stop() {
     stop_.request_stop();
     wake_up_->Close();
@@ -32,17 +38,23 @@ class Courier {
   }
 
  private:
+  using Messages = std::vector<Outbox::Message>;
   Task<void> Loop();
-  // True: there may be more.
-  Task<absl::StatusOr<bool>> Round(size_t target);
-  Task<absl::Status> DeliverTo(size_t target, std::vector<Outbox::Message> messages);
+  // At what another replica posted and did not come to deliver, what could not be delivered, and signals that have
+  // waited for their grace.
+  Task<void> LookNowAndThen();
+  // Those after `after`, which becomes the last of them. True: there may be more.
+  Task<absl::StatusOr<bool>> Round(size_t target, std::string& after);
+  // Those of each lane are a write of their own. What did not get through stays, and holds up no other.
+  Task<absl::Status> DeliverTo(size_t target, Messages messages);
 
   const Shards& shards_;
   const size_t from_;
-  const Outbox& outbox_;
+  const StateStore& store_;
+  TimerService& timers_;
   Executor& executor_;
   Logger& log_;
-  std::shared_ptr<WakeUp> wake_up_;  // when a message was posted anywhere, and now and then
+  std::shared_ptr<WakeUp> wake_up_;  // when a message was posted, and now and then
   std::stop_source stop_;
   Scope scope_;
 };

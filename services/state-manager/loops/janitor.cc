@@ -165,7 +165,7 @@ Task<absl::Status> Janitor::Sweep() {
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.memories.TrimChanges(tx, limit); });
   work.push_back([this](Transaction& tx, int64_t limit) { return store_.leases.RemoveExpired(tx, limit); });
   if (shards_.spread()) {
-    work.push_back([this](Transaction& tx, int64_t limit) { return store_.outbox.TrimInbox(tx, limit); });
+    work.push_back([this](Transaction& tx, int64_t limit) { return store_.deliveries.Trim(tx, limit); });
   }
   for (auto& batch : work) {
     if (stop_.stop_requested()) break;

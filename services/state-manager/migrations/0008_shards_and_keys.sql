@@ -1,15 +1,15 @@
 -- 0008: runs spread over several databases; memories that are encrypted after they were stored.
 
--- table outbox: what a transaction of one database wants done in another, committed with it and delivered after it.
+-- table outbox: what a transaction wants done in another database, or in this one later, committed with it and delivered after it.
 CREATE TABLE outbox (
   message_id TEXT PRIMARY KEY,  -- The message's id; ids grow with time.
   target BIGINT NOT NULL,  -- The database it is for, as a number from 0, the home database.
-  kind TEXT NOT NULL,  -- `reserve`, `settle`, `audit` or `forget_request`.
+  kind TEXT NOT NULL,  -- `reserve`, `settle`, `audit`, `forget_request`, or `signal`: the end of a run, for the run that waits for it.
   body BYTEA NOT NULL  -- A serialized message of tutti.state.v1, by kind.
 );
 CREATE INDEX outbox_by_target ON outbox (target, message_id);
 
--- table inbox: messages from other databases' outboxes that were worked on here, so that none is worked on twice.
+-- table inbox: messages from outboxes that were worked on here, so that none is worked on twice; without signals, which a run knows itself.
 CREATE TABLE inbox (
   message_id TEXT PRIMARY KEY,  -- The message's id.
   time BIGINT NOT NULL  -- When it was worked on; rows go after a day.

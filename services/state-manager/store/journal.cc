@@ -165,9 +165,9 @@ bool Journal::AllPass(const std::vector<void*>& items, const Heads& heads) {
 }
 
 absl::Status Journal::LoadHeads(Transaction& tx, Heads& heads) {
-#define TUTTI_HEAD_COLUMNS                                                                                          \
-  "SELECT run_id, lease_epoch, last_seq, last_writer_seq, progress_percent, start_time, status, snapshot_seq FROM " \
-  "runs "
+#define TUTTI_HEAD_COLUMNS                                                                                      \
+  "SELECT run_id, lease_epoch, last_seq, last_writer_seq, progress_percent, start_time, status, snapshot_seq, " \
+  "parent_run_id FROM runs "
   auto load = [&](Statement& row) {
     while (row.Step()) {
       auto known = heads.find(row.Text(0));
@@ -181,6 +181,7 @@ absl::Status Journal::LoadHeads(Transaction& tx, Heads& heads) {
       head.start_time = row.Int(5);
       head.status = row.Text(6);
       head.snapshot_seq = row.Int(7);
+      head.parent_run_id = row.Text(8);
     }
     return row.status();
   };

@@ -95,6 +95,7 @@ class Journal final : public DeferringWriter {
     int64_t lease_epoch = 0, last_seq = 0, last_writer_seq = 0, progress = 0, start_time = 0, snapshot_seq = 0;
     bool given_back = false;  // parked: under another epoch now
     std::string status;
+    std::string parent_run_id;  // who is told of its end
   };
 
   // What a batch creates, and their answers.
@@ -129,6 +130,8 @@ class Journal final : public DeferringWriter {
   // ABORTED: a row is not as it was seen; then nothing of the batch stays written.
   absl::Status WriteBatch(Transaction& tx, const Heads& heads, const Batch& batch, const Creations& creations);
   static absl::Status WriteOneByOne(Transaction& tx, const Heads& heads, const Batch& batch);
+  // Those that have ended, to the runs that wait for them.
+  absl::Status TellParents(Transaction& tx, const Heads& heads) const;
   absl::Status WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch, const Creations& creations);
   bool WantsSnapshot(int64_t last_seq, int64_t snapshot_seq) const {
     return last_seq - snapshot_seq >= std::max(snapshot_every_, snapshot_seq / 4);

@@ -54,6 +54,7 @@ Journal::Remembered Journal::AsCreated(const v1::CreateRunRequest& request) {
   if (!request.has_owner()) return head;  // nobody appends to it before it is claimed
   head.lease_epoch = 1;
   head.status = "PENDING";
+  head.parent_run_id = request.run().parent_run_id();
   return head;
 }
 
@@ -98,6 +99,11 @@ absl::StatusOr<std::string> Journal::Defer(Transaction& tx, const std::vector<vo
     for (auto& [run_id, head] : unknown) heads[run_id] = head;
   }
   if (!AllPass(items, heads)) return "";
+  for (void* raw : items) {  // the end of a run that another waits for is told with it, by a row of the outbox
+    const Item& item = *static_cast<Item*>(raw);
+    if (item.creation || !item.request.entries().rbegin()->has_run_finished()) continue;
+    if (!heads[item.request.run_id()].parent_run_id.empty()) return "";
+  }
   TUTTI_ASSIGN_OR_RETURN(bool all_may, AllMayBeCreated(tx, items));
   if (!all_may) return "";
 

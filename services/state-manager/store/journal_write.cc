@@ -122,6 +122,7 @@ absl::Status Journal::WriteBatch(Transaction& tx, const Heads& heads, const Batc
   } else {
     TUTTI_RETURN_IF_ERROR(WriteAtOnce(tx, heads, batch, creations));
   }
+  TUTTI_RETURN_IF_ERROR(TellParents(tx, heads));
   BulkWriter parked(tx, kUpdateParked);
   for (const auto& [run_id, head] : heads) {
     if (!head.written) continue;
@@ -139,6 +140,14 @@ absl::Status Journal::WriteBatch(Transaction& tx, const Heads& heads, const Batc
     }
   }
   return parked.Flush();
+}
+
+absl::Status Journal::TellParents(Transaction& tx, const Heads& heads) const {
+  for (const auto& [run_id, head] : InOrder(heads)) {
+    if (!head->ended || head->parent_run_id.empty()) continue;
+    TUTTI_RETURN_IF_ERROR(outbox_.TellParent(tx, head->parent_run_id, run_id));
+  }
+  return absl::OkStatus();
 }
 
 std::map<absl::string_view, const Journal::Head*> Journal::InOrder(const Heads& heads) {
@@ -265,12 +274,12 @@ const std::string& CreateAndChangeRuns() {
 absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Batch& batch, const Creations& creations) {
   ColumnRows runs("tiiiiii"), changes("iiiitiiibb"), entries("tiitttitib"), usage("tiiittttiiiit");
   int64_t written = 0;
-  bool parked = false, changed = false;
+  bool more = false, changed = false;  // statements to come; what not only moves the head
   // Rows are locked in one order everywhere: replicas do not wait for each other in a circle.
   for (const auto& [run_id, of] : InOrder(heads)) {
     const Head& head = *of;
     ++written;
-    parked |= head.parked;
+    more |= head.parked || (head.ended && !head.parent_run_id.empty());
     changed |= head.used || head.turned || head.ended;
     runs.Add(run_id, head.lease_epoch, head.seen_seq, head.seen_writer_seq, head.last_seq, head.last_writer_seq,
              head.progress);
@@ -296,7 +305,7 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
       changes.BindTo(all);
       usage.BindTo(all);
     }
-    return parked ? all.Run() : all.RunAndCommit();
+    return more ? all.Run() : all.RunAndCommit();
   }
   TUTTI_ASSIGN_OR_RETURN(Runs::NewRows rows, runs_.RowsOf(tx, creations));
   absl::flat_hash_map<std::string, int64_t> created;
@@ -310,7 +319,7 @@ absl::Status Journal::WriteAtOnce(Transaction& tx, const Heads& heads, const Bat
       usage.BindTo(all);
     }
     rows.BindTo(all);
-    for (bool row = parked ? all.Step() : all.StepAndCommit(); row; row = all.Step()) {
+    for (bool row = more ? all.Step() : all.StepAndCommit(); row; row = all.Step()) {
       created[all.Text(0)] = all.Int(1);
     }
     TUTTI_RETURN_IF_ERROR(all.status());

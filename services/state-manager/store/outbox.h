@@ -1,46 +1,46 @@
-// Messages from one database of a store to another (a transactional outbox): written with what causes them, delivered
-// at least once, worked on once.
+// Messages from one database of a store to another, or to itself later (a transactional outbox): written with what
+// causes them, delivered at least once, worked on once (deliveries.h).
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "runtime/random/random.h"
 #include "services/state-manager/ports/database.h"
-#include "services/state-manager/store/audit.h"
-#include "services/state-manager/store/ledger.h"
 
 namespace tutti::state_manager {
 
 class Outbox {
  public:
-  enum class Kind { kReserve, kSettle, kAudit, kForgetRequest };
+  enum class Kind { kReserve, kSettle, kAudit, kForgetRequest, kSignal };
   struct Message {
     std::string id;
     size_t target = 0;
     std::string kind, body;
   };
+  static const char* NameOf(Kind kind);
 
-  Outbox(const Ledger& ledger, const AuditLog& audit, IdSource& ids) : ledger_(ledger), audit_(audit), ids_(ids) {}
+  // `shards`: how many databases there are.
+  Outbox(IdSource& ids, size_t shards) : ids_(ids), shards_(shards) {}
 
-  // For the database `target`; `body` is a v1::Reservation, v1::Settlement, v1::AppendAuditRecordRequest or
-  // v1::StoredRun (of which the tenant, the request id and, as the time of its removal, end_time count).
+  // For the database `target`; `body` is a v1::Reservation, v1::Settlement, v1::AppendAuditRecordRequest, v1::StoredRun
+  // (of which the tenant, the request id and, as the time of its removal, end_time count) or v1::SignalRunRequest.
   absl::Status Post(Transaction& tx, size_t target, Kind kind, const std::string& body) const;
-  // The oldest for a target, up to `limit`.
-  absl::StatusOr<std::vector<Message>> Pending(Transaction& tx, size_t target, int64_t limit) const;
-  // In the target's database. What the message's own work refuses is dropped and named in `refused`: it would be
-  // refused for ever.
-  absl::Status Deliver(Transaction& tx, const std::vector<Message>& messages, std::vector<absl::Status>& refused) const;
-  // Back in the sender's.
+  // Tells the run that waits for another of its end, by the signal `child/RUN_ID`. Who has ended it does so as well and
+  // at once: only what it did not come to do is left to the message.
+  absl::Status TellParent(Transaction& tx, const std::string& parent_run_id, absl::string_view run_id) const;
+  // Those for a target that come after `after`, the oldest first, up to `limit`; signals that were posted more than
+  // kGrace ago.
+  absl::StatusOr<std::vector<Message>> Pending(Transaction& tx, size_t target, const std::string& after,
+                                               int64_t limit) const;
+  static constexpr absl::Duration kGrace = absl::Seconds(2);
+  // When they are delivered.
   absl::Status Remove(Transaction& tx, const std::vector<Message>& messages) const;
-  // Forgets what was delivered long ago.
-  absl::StatusOr<int64_t> TrimInbox(Transaction& tx, int64_t limit) const;
 
  private:
-  absl::Status Work(Transaction& tx, const Message& message) const;
-  const Ledger& ledger_;
-  const AuditLog& audit_;
   IdSource& ids_;
+  const size_t shards_;
 };
 
 }  // namespace tutti::state_manager

@@ -1,6 +1,8 @@
 // Runs that wait outside memory, and what callers do to runs, on every engine.
+#include <algorithm>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "services/state-manager/store/testing/store_fixture.h"
 
 namespace tutti::state_manager::testing {
@@ -59,6 +61,30 @@ TEST_P(ParkingTest, AParkedRunIsNobodysUntilItIsSignalled) {
   EXPECT_THAT(Append("r1", epoch, 1), IsOk());
 }
 
+TEST_P(ParkingTest, AListByStateHasWhatIsInThatState) {
+  auto engine = Register("e", "1");
+  for (const char* id : {"waits", "runs", "held", "new"}) ASSERT_THAT(Create(id, &engine), IsOk());
+  for (const char* id : {"waits", "runs", "held"}) {
+    v1::AppendRequest started = Entries(id, 1, 1);
+    started.mutable_entries(0)->mutable_run_started()->set_instance("e");
+    ASSERT_THAT(Append(started), IsOk());
+  }
+  ASSERT_THAT(Park("waits", 1, 2), IsOk());
+  v1::SetRunPausedRequest pause;
+  pause.set_run_id("held");
+  pause.set_paused(true);
+  ASSERT_THAT(Write(store_->control, &RunControl::SetRunPaused, pause), IsOk());
+  for (auto [state, run] :
+       {std::pair("PENDING", "new"), {"RUNNING", "runs"}, {"WAITING", "waits"}, {"PAUSED", "held"}}) {
+    v1::ListRunsRequest list;
+    list.set_state(state);
+    auto listed = Read(store_->runs, &Runs::ListRuns, list);
+    ASSERT_THAT(listed, IsOk());
+    ASSERT_EQ(listed->runs_size(), 1) << state;
+    EXPECT_EQ(listed->runs(0).run_id(), run) << state;
+  }
+}
+
 TEST_P(ParkingTest, ASignalThatCameMeanwhileKeepsARunFromWaiting) {
   auto engine = Register("e", "1");
   ASSERT_THAT(Create("r1", &engine), IsOk());
@@ -112,6 +138,77 @@ TEST_P(ParkingTest, TerminateTakesARunFromItsOwnerAndReopenGivesAFailedOneToAnyb
   EXPECT_EQ(Claim(engine)->runs_size(), 1);
 }
 
+// The end and the message of it are one transaction, so that no engine's death comes between.
+TEST_P(ParkingTest, AChildsEndIsKeptForItsParentAndToldOnce) {
+  auto engine = Register("e", "1");
+  for (const char* parent : {"p", "gone"}) ASSERT_THAT(Create(parent, &engine), IsOk());
+  auto start = [&](const char* id, const char* parent) {
+    v1::CreateRunRequest request;
+    request.mutable_run()->set_run_id(id);
+    request.mutable_run()->set_parent_run_id(parent);
+    *request.mutable_owner() = engine;
+    std::promise<absl::Status> done;
+    store_->journal.Create(*database_, request, [&](auto created) { done.set_value(created.status()); });
+    return done.get_future().get();
+  };
+  for (const char* id : {"ends", "terminated", "fails"}) ASSERT_THAT(start(id, "p"), IsOk());
+  ASSERT_THAT(start("late", "gone"), IsOk());
+  ASSERT_THAT(Append("gone", 1, 1, 1, /*finish=*/true), IsOk());
+  auto pending = [&] {
+    return Query<std::vector<Outbox::Message>>([&](Transaction& tx, std::vector<Outbox::Message>& out) {
+             auto messages = store_->outbox.Pending(tx, 0, "", 100);
+             if (messages.ok()) out = *messages;
+             return messages.status();
+           })
+        .value_or(std::vector<Outbox::Message>());
+  };
+  EXPECT_TRUE(pending().empty()) << "who has no parent tells nobody";
+  ASSERT_THAT(Park("p", 1, 1), IsOk());
+  ASSERT_THAT(Append("ends", 1, 1), IsOk());  // from here on the store need not read its row
+  ASSERT_THAT(Append("ends", 1, 2, 1, /*finish=*/true), IsOk());
+  ASSERT_THAT(Append("ends", 1, 2, 1, /*finish=*/true), IsOk()) << "its answer was lost";
+  v1::TerminateRunRequest terminate;
+  terminate.set_run_id("terminated");
+  ASSERT_THAT(Write(store_->control, &RunControl::TerminateRun, terminate), IsOk());
+  ASSERT_THAT(Append("late", 1, 1, 1, /*finish=*/true), IsOk());
+  v1::AppendRequest failed = Entries("fails", 1, 1);
+  failed.mutable_entries(0)->mutable_run_finished()->set_outcome(v1::OUTCOME_FAILED);
+  ASSERT_THAT(Append(failed), IsOk());
+  if (GetParam() != Engine::kPostgres) {  // whose clock is not the test's, which made the messages' ids
+    EXPECT_TRUE(pending().empty()) << "who ended them has a moment to tell it";
+  }
+  time_.Advance(Outbox::kGrace + absl::Milliseconds(1));
+  EXPECT_EQ(pending().size(), 4u);
+  EXPECT_TRUE(Get("p").waiting());
+  if (Persists()) Reopen();
+  auto deliver = [&] {
+    for (const Outbox::Message& message : pending()) {
+      EXPECT_EQ(Deliveries::LaneKey(message), absl::StrContains(message.body, "late") ? "gone" : "p");
+      auto refused = Transact<std::vector<absl::Status>>([&](Transaction& tx, std::vector<absl::Status>& out) {
+        return store_->deliveries.Deliver(tx, {message}, out);
+      });
+      ASSERT_THAT(refused, IsOk());
+      EXPECT_TRUE(refused->empty()) << refused->front();
+    }
+  };
+  deliver();
+  deliver();  // whoever delivered died before it could say so
+  auto told = [&] {
+    std::vector<std::string> names;
+    for (const auto& entry : JournalOf("p")) {
+      if (entry.has_signal_received()) names.push_back(entry.signal_received().name());
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  EXPECT_EQ(told(), (std::vector<std::string>{"child/ends", "child/fails", "child/terminated"}));
+  EXPECT_FALSE(Get("p").waiting());
+  auto messages = pending();
+  auto removed = Transact<int>([&](Transaction& tx, int&) { return store_->outbox.Remove(tx, messages); });
+  ASSERT_THAT(removed, IsOk());
+  EXPECT_TRUE(pending().empty());
+}
+
 TEST_P(ParkingTest, ClaimsAreFairBetweenTenantsAndGoByPriority) {
   auto engine = Register("e", "1");
   auto create = [&](const std::string& id, const std::string& tenant, int priority) {
@@ -123,6 +220,16 @@ TEST_P(ParkingTest, ClaimsAreFairBetweenTenantsAndGoByPriority) {
   };
   for (int i = 0; i < 20; ++i) create(absl::StrCat("flood", 10 + i), "flood", i == 15 ? 5 : 0);
   create("small1", "small", 0);
+  using Counts = std::map<std::string, int64_t>;
+  auto count = [&](int64_t most) {
+    return Query<Counts>([&](Transaction& tx, Counts& out) {
+      auto counts = Leases::CountFree(tx, most);
+      if (counts.ok()) out = *counts;
+      return counts.status();
+    });
+  };
+  EXPECT_EQ(*count(100), (Counts{{"flood", 20}, {"small", 1}}));
+  EXPECT_EQ(count(5)->begin()->second, 5) << "no more than asked for";
   auto claimed = Claim(engine, 4);
   ASSERT_EQ(claimed->runs_size(), 4);
   std::set<std::string> ids;

@@ -32,8 +32,8 @@ bool AtOrBelow(const std::string& path, const std::string& step) {
 
 absl::StatusOr<RunControl::Row> RunControl::Lock(Transaction& tx, const std::string& run_id) {
   Statement row = tx.Prepare(
-      "SELECT last_seq, inbox, owner, status, waiting, paused, cancel_requested, progress_percent FROM runs WHERE "
-      "run_id = $1 FOR UPDATE");
+      "SELECT last_seq, inbox, owner, status, waiting, paused, cancel_requested, progress_percent, "
+      "parent_run_id FROM runs WHERE run_id = $1 FOR UPDATE");
   row.Bind(run_id);
   if (!row.Step()) {
     TUTTI_RETURN_IF_ERROR(row.status());
@@ -48,6 +48,7 @@ absl::StatusOr<RunControl::Row> RunControl::Lock(Transaction& tx, const std::str
   out.paused = row.Int(5) != 0;
   out.cancel_requested = row.Int(6) != 0;
   out.progress_percent = static_cast<int>(row.Int(7));
+  out.parent_run_id = row.Text(8);
   return out;
 }
 
@@ -116,11 +117,25 @@ absl::Status RunControl::TerminateRun(Transaction& tx, const v1::TerminateRunReq
         "owner_incarnation = '', lease_epoch = lease_epoch + 1, waiting = 0, wake_time = 0 WHERE run_id = $1");
     end.BindAll(request.run_id(), SqlArg::Bytes(error), static_cast<int64_t>(why.code()), tx.NowMicros(), row.last_seq);
     TUTTI_RETURN_IF_ERROR(end.Run());
+    if (!row.parent_run_id.empty()) {
+      TUTTI_RETURN_IF_ERROR(outbox_.TellParent(tx, row.parent_run_id, request.run_id()));
+    }
     tx.Announce({News::Kind::kRun, request.run_id(), ""});
     if (!row.owner.empty()) tx.Announce({News::Kind::kEnded, request.run_id(), row.owner});
   }
   TUTTI_ASSIGN_OR_RETURN(*response.mutable_run(), runs_.Load(tx, request.run_id()));
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> RunControl::HasSignal(Transaction& tx, const std::string& run_id, const std::string& request_id,
+                                           int64_t* seq) {
+  Statement before =
+      tx.Prepare("SELECT seq FROM journal WHERE run_id = $1 AND target = $2 AND kind = 'signal_received'");
+  before.BindAll(run_id, request_id);
+  const bool there = before.Step();
+  if (there && seq) *seq = before.Int(0);
+  TUTTI_RETURN_IF_ERROR(before.status());
+  return there;
 }
 
 absl::Status RunControl::SignalRun(Transaction& tx, const v1::SignalRunRequest& request,
@@ -130,14 +145,12 @@ absl::Status RunControl::SignalRun(Transaction& tx, const v1::SignalRunRequest& 
   TUTTI_RETURN_IF_ERROR(CheckText("signal.sender", request.signal().sender(), 200));
   TUTTI_ASSIGN_OR_RETURN(Row row, Lock(tx, request.run_id()));
   if (!request.signal().request_id().empty()) {
-    Statement before =
-        tx.Prepare("SELECT seq FROM journal WHERE run_id = $1 AND target = $2 AND kind = 'signal_received'");
-    before.BindAll(request.run_id(), request.signal().request_id());
-    if (before.Step()) {
-      response.set_seq(before.Int(0));
+    int64_t seq = 0;
+    TUTTI_ASSIGN_OR_RETURN(bool before, HasSignal(tx, request.run_id(), request.signal().request_id(), &seq));
+    if (before) {
+      response.set_seq(seq);
       return absl::OkStatus();
     }
-    TUTTI_RETURN_IF_ERROR(before.status());
   }
   if (!row.open()) return Ended(request.run_id(), row.status);
   const bool child = absl::StartsWith(request.signal().name(), "child/");  // a child's end: as many as there are

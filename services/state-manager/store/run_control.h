@@ -14,14 +14,17 @@ namespace tutti::state_manager {
 
 class RunControl {
  public:
-  RunControl(const Payloads& payloads, const Runs& runs, const Journal& journal)
-      : payloads_(payloads), runs_(runs), journal_(journal) {}
+  RunControl(const Payloads& payloads, const Runs& runs, const Journal& journal, const Outbox& outbox)
+      : payloads_(payloads), runs_(runs), journal_(journal), outbox_(outbox) {}
 
   absl::Status RequestCancel(Transaction& tx, const v1::RequestCancelRequest& request,
                              v1::RequestCancelResponse& response) const;
   absl::Status TerminateRun(Transaction& tx, const v1::TerminateRunRequest& request,
                             v1::TerminateRunResponse& response) const;
   absl::Status SignalRun(Transaction& tx, const v1::SignalRunRequest& request, v1::SignalRunResponse& response) const;
+  // Whether the run has had a signal of that request id.
+  static absl::StatusOr<bool> HasSignal(Transaction& tx, const std::string& run_id, const std::string& request_id,
+                                        int64_t* seq = nullptr);
   absl::Status SetRunPaused(Transaction& tx, const v1::SetRunPausedRequest& request,
                             v1::SetRunPausedResponse& response) const;
   absl::Status ReopenRun(Transaction& tx, const v1::ReopenRunRequest& request, v1::ReopenRunResponse& response) const;
@@ -38,7 +41,7 @@ class RunControl {
  private:
   struct Row {
     int64_t last_seq = 0, inbox = 0;
-    std::string owner, status;
+    std::string owner, status, parent_run_id;
     bool waiting = false, paused = false, cancel_requested = false;
     int progress_percent = 0;
     bool open() const { return status == "PENDING" || status == "RUNNING"; }
@@ -55,6 +58,7 @@ class RunControl {
   const Payloads& payloads_;
   const Runs& runs_;
   const Journal& journal_;
+  const Outbox& outbox_;
 };
 
 }  // namespace tutti::state_manager

@@ -8,6 +8,7 @@
 #include "services/state-manager/store/audit.h"
 #include "services/state-manager/store/contexts.h"
 #include "services/state-manager/store/conversations.h"
+#include "services/state-manager/store/deliveries.h"
 #include "services/state-manager/store/journal.h"
 #include "services/state-manager/store/key_ring.h"
 #include "services/state-manager/store/leases.h"
@@ -28,11 +29,12 @@ struct StateStore {
   struct Options {
     Keys keys;
     int64_t snapshot_every = 1000;
+    size_t shards = 1;  // how many databases
     Memories::Options memory;
   };
   StateStore(Options options, IdSource& ids)
       : keys(std::move(options.keys)),
-        outbox(ledger, audit, ids),
+        outbox(ids, options.shards),
         journal(payloads, ledger, outbox, runs, options.snapshot_every),
         contexts(payloads, ids),
         memories(payloads, embedder, ids, options.memory),
@@ -48,7 +50,8 @@ struct StateStore {
   Outbox outbox;
   Runs runs{payloads, outbox};
   Journal journal;
-  RunControl control{payloads, runs, journal};
+  RunControl control{payloads, runs, journal, outbox};
+  Deliveries deliveries{ledger, audit, control};
   Leases leases{runs};
   StepCache step_cache{payloads};
   Workflows workflows{payloads};

@@ -30,6 +30,11 @@ bool IsBlockKind(const std::string& kind) {
   return kBlocks.count(kind) > 0;
 }
 
+absl::string_view EndedChild(const tutti::state::v1::JournalEntry& entry) {
+  absl::string_view name = entry.signal_received().name();
+  return absl::ConsumePrefix(&name, "child/") ? name : absl::string_view();
+}
+
 absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
   using tutti::state::v1::JournalEntry;
   progress_percent_ = std::max(progress_percent_, entry.progress_percent());
@@ -92,6 +97,10 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       break;
     }
     case JournalEntry::kSignalReceived: {
+      if (!EndedChild(entry).empty()) {  // who waits for it looks for itself
+        inbox_ = entry.seq();
+        break;
+      }
       TUTTI_ASSIGN_OR_RETURN(Json payload, FromPayload(entry.signal_received().payload()));
       signals_.push_back({entry.seq(), entry.signal_received().name(), entry.signal_received().sender(),
                           std::make_shared<const Json>(std::move(payload))});

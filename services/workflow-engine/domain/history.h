@@ -40,6 +40,9 @@ struct Signal {
   bool taken = false;
 };
 
+// The run whose end the entry tells; empty: it is another entry. Users' signals have no slash.
+absl::string_view EndedChild(const tutti::state::v1::JournalEntry& entry);
+
 // How far a loop is.
 struct LoopHistory {
   int64_t iteration = 0;

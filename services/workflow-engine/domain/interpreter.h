@@ -175,6 +175,8 @@ class Interpreter {
   Task<bool> Branch(Task<bool> task);
   // Until `until`, the bounds' deadline, or news of the inbox. CANCELLED: stopped. ABORTED: parked.
   Task<absl::Status> Wait(absl::Time until, bool for_news, Bounds bounds);
+  // With a `child`, the only news is that run's end.
+  Task<absl::Status> WaitOn(absl::Time until, bool for_news, std::string child, Bounds bounds);
   void Wake(const std::shared_ptr<Waiter>& waiter, Woken why);
   Task<absl::Status> HoldWhilePaused(Bounds bounds);
   void LookForIdleness();
@@ -189,6 +191,9 @@ class Interpreter {
   Task<Result> RunSubWorkflow(const tutti::workflow::v1::SubWorkflowStep& step, std::string path, std::string key,
                               const Variables& variables, Bounds bounds, const StepHistory* known,
                               std::optional<tutti::type::v1::UsageTotals>& used);
+  // Until the child has ended, or the walk or its bounds end.
+  Task<Result> AwaitChild(const tutti::workflow::v1::SubWorkflowStep& step, std::string path, std::string child,
+                          const Variables& variables, Bounds bounds, std::optional<tutti::type::v1::UsageTotals>& used);
   tutti::state::v1::JournalEntry Waits(const std::string& path, const std::string& child_run_id) const;
   Task<absl::StatusOr<std::string>> StartChild(const tutti::workflow::v1::SubWorkflowStep& step, std::string path,
                                                std::string key, const Variables& variables, Bounds bounds,
@@ -314,6 +319,7 @@ class Interpreter {
   bool paused_ = false;
   int64_t inbox_ = 0;
   int64_t delivered_seq_ = 0;
+  std::map<std::string, bool> awaited_children_;  // whether their end was told
   std::shared_ptr<Self> self_;
 };
 

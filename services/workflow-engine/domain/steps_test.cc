@@ -164,6 +164,23 @@ steps:
   EXPECT_EQ(world_.journal.back().run_parked().wake_time().seconds(), absl::ToUnixSeconds(start + absl::Hours(1)));
 }
 
+TEST_F(InterpreterTest, ASleepOfYearsIsParkedAndEndsOnItsDay) {
+  park_after_ = absl::Seconds(10);
+  const absl::Duration years = absl::Hours(24 * 365 * 7);
+  auto spec = Spec(absl::StrCat("steps:\n- {id: nap, sleep: {duration: ", absl::ToInt64Seconds(years),
+                                "s}}\n- {id: after, agent: {agent: a}}\n"));
+  const absl::Time wakes = world_.time.Now() + years;
+  EXPECT_TRUE(EndsWalk(Walk(spec).status()));
+  EXPECT_EQ(world_.journal.back().run_parked().wake_time().seconds(), absl::ToUnixSeconds(wakes));
+  world_.time.Advance(years - absl::Minutes(1));  // taken up too early, by a clock that is ahead
+  EXPECT_TRUE(EndsWalk(Walk(spec).status()));
+  EXPECT_EQ(world_.journal.back().run_parked().wake_time().seconds(), absl::ToUnixSeconds(wakes));
+  EXPECT_TRUE(world_.calls.empty());
+  world_.time.Advance(absl::Minutes(1));
+  ASSERT_THAT(Walk(spec), IsOk());
+  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/after/1"}));
+}
+
 TEST_F(InterpreterTest, ShortWaitsStayInMemory) {
   park_after_ = absl::Seconds(10);
   auto out = Walk(Spec("steps:\n- {id: nap, sleep: {duration: 5s}}\n"), Json::object(), absl::Seconds(1));
@@ -202,6 +219,39 @@ TEST_F(InterpreterTest, ASubWorkflowIsStartedOnceAndItsEndIsTheSteps) {
   ASSERT_THAT(out, IsOk());
   EXPECT_EQ(*out, Json(5));
   EXPECT_EQ(world_.children_started, (std::vector<std::string>{"other {\"n\":2}"}));
+}
+
+TEST_F(InterpreterTest, AnEndThatIsToldWhileTheChildIsLookedAtIsNotMissed) {
+  world_.on_look = [this](const std::string& run_id) {
+    if (world_.children_ended.emplace(run_id, Json("done")).second) SendSignal("child/" + run_id, nullptr);
+  };
+  auto out = Walk(Spec("steps:\n- {id: child, sub_workflow: {workflow: other}}\n"));
+  ASSERT_THAT(out, IsOk());
+  EXPECT_EQ(*out, Json("done"));
+  EXPECT_EQ(world_.looks["child-run1/child/1"], 2);
+}
+
+TEST_F(InterpreterTest, AChildsEndWakesWhoWaitsForItAndNobodyElse) {
+  auto spec = Spec(R"(
+steps:
+- id: each
+  for_each: {items: '[range(20)]', max_concurrency: 20, steps: [{id: child, sub_workflow: {workflow: other}}]}
+)");
+  std::vector<std::string> children;
+  std::function<void()> end_one = [&] {
+    if (children.empty()) {
+      for (const auto& [run_id, looks] : world_.looks) children.push_back(run_id);
+      EXPECT_EQ(children.size(), 20u);
+    }
+    std::string ends = children.back();
+    children.pop_back();
+    if (!children.empty()) on_idle_ = end_one;
+    world_.children_ended.emplace(ends, Json("done"));
+    SendSignal("child/" + ends, nullptr);
+  };
+  on_idle_ = end_one;
+  ASSERT_THAT(Walk(spec), IsOk());
+  for (const auto& [run_id, looks] : world_.looks) EXPECT_EQ(looks, 2) << run_id;
 }
 
 TEST_F(InterpreterTest, ACancelledParentCancelsItsChildAHaltedOneDoesNot) {

@@ -12,7 +12,7 @@
 namespace tutti::engine {
 namespace {
 
-// A child's end is announced; this is for announcements that were lost.
+// A child's end is told; this is for what no telling reaches: a store that was restored, a child that was reopened.
 constexpr absl::Duration kLookAtChildEvery = absl::Minutes(5);
 constexpr absl::Duration kCancelTimeout = absl::Seconds(10);
 constexpr absl::Duration kAskAgainAfter = absl::Seconds(1);
@@ -28,6 +28,7 @@ struct Interpreter::Waiter {
   OneShot<Woken> shot;
   absl::Time until;
   bool for_news = false;
+  std::string child;
   bool woken = false;
   uint64_t timer = 0;
 };
@@ -84,6 +85,10 @@ void Interpreter::Wake(const std::shared_ptr<Waiter>& waiter, Woken why) {
 }
 
 Task<absl::Status> Interpreter::Wait(absl::Time until, bool for_news, Bounds bounds) {
+  return WaitOn(until, for_news, std::string(), std::move(bounds));
+}
+
+Task<absl::Status> Interpreter::WaitOn(absl::Time until, bool for_news, std::string child, Bounds bounds) {
   until = std::min(until, bounds.deadline);
   if (!self_) self_ = std::make_shared<Self>(Self{this});
   for (;;) {
@@ -93,6 +98,7 @@ Task<absl::Status> Interpreter::Wait(absl::Time until, bool for_news, Bounds bou
     auto waiter = std::make_shared<Waiter>();
     waiter->until = until;
     waiter->for_news = for_news;
+    waiter->child = child;
     waiters_.push_back(waiter);
     auto wake = [self = self_, waiter, executor = &deps_.executor](Woken why) {
       executor->Post([self, waiter, why] {
@@ -125,7 +131,10 @@ Task<absl::Status> Interpreter::HoldWhilePaused(Bounds bounds) {
 void Interpreter::Deliver(const tutti::state::v1::JournalEntry& entry) {
   if (entry.seq() <= delivered_seq_) return;
   delivered_seq_ = entry.seq();
-  if (entry.has_signal_received()) {
+  const std::string child(EndedChild(entry));
+  if (!child.empty()) {
+    if (auto it = awaited_children_.find(child); it != awaited_children_.end()) it->second = true;
+  } else if (entry.has_signal_received()) {
     auto payload = FromPayload(entry.signal_received().payload());
     signals_.push_back({entry.seq(), entry.signal_received().name(), entry.signal_received().sender(),
                         Ref(payload.ok() ? *std::move(payload) : Json(nullptr))});
@@ -139,7 +148,7 @@ void Interpreter::Deliver(const tutti::state::v1::JournalEntry& entry) {
   inbox_ = std::max(inbox_, entry.seq());
   std::vector<std::shared_ptr<Waiter>> waiting(waiters_.begin(), waiters_.end());
   for (const auto& waiter : waiting) {
-    if (waiter->for_news) Wake(waiter, Woken::kNews);
+    if (waiter->for_news && waiter->child == child) Wake(waiter, Woken::kNews);
   }
 }
 
@@ -337,12 +346,22 @@ Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1:
                                                       Bounds bounds, const StepHistory* known,
                                                       std::optional<tutti::type::v1::UsageTotals>& used) {
   TUTTI_CO_ASSIGN_OR_RETURN(std::string child, co_await StartChild(step, path, key, variables, bounds, known));
+  awaited_children_[child] = false;
+  Result result = co_await AwaitChild(step, path, child, variables, bounds, used);
+  awaited_children_.erase(child);
+  co_return result;
+}
+
+Task<Interpreter::Result> Interpreter::AwaitChild(const tutti::workflow::v1::SubWorkflowStep& step, std::string path,
+                                                  std::string child, const Variables& variables, Bounds bounds,
+                                                  std::optional<tutti::type::v1::UsageTotals>& used) {
   auto pay = [&](const tutti::type::v1::UsageTotals& by_child) {
     if (by_child.ByteSizeLong() == 0) return;
     used = by_child;
     if (bounds.budget) bounds.budget->Use(by_child);
   };
   for (;;) {
+    awaited_children_[child] = false;
     CallContext call = NewCall(bounds);
     auto looked = co_await deps_.effects.children.LookAtChild(call, child);
     if (!looked.ok() && !Passing(looked.status()) && !absl::IsCancelled(looked.status())) co_return looked.status();
@@ -362,8 +381,9 @@ Task<Interpreter::Result> Interpreter::RunSubWorkflow(const tutti::workflow::v1:
       TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Evaluate(ExpressionBody(step.output()), mapped));
       co_return Ref(std::move(value));
     }
+    if (looked.ok() && awaited_children_[child]) continue;  // told while it was looked at: the answer may be older
     absl::Time next = deps_.clock.Now() + (looked.ok() ? kLookAtChildEvery : kAskAgainAfter);
-    absl::Status waited = co_await Wait(next, /*for_news=*/true, bounds);
+    absl::Status waited = co_await WaitOn(next, /*for_news=*/true, child, bounds);
     if (waited.ok()) waited = Interrupted(bounds);
     if (waited.ok()) continue;
     // By a cancel, a timeout, or because what runs beside it has failed.

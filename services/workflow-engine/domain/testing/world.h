@@ -58,6 +58,8 @@ struct World final : PatternObserver {
   std::map<std::string, absl::StatusOr<Json>> children_ended;
   std::vector<std::string> children_started, children_cancelled;
   std::vector<tutti::workflow::v1::StepBudget> child_budgets;
+  std::map<std::string, int> looks;                        // at children
+  std::function<void(const std::string& run_id)> on_look;  // after it was seen how the child is
   int tokens_per_child = 0;
   std::map<std::string, Json> cache;
   std::vector<std::string> lessons;
@@ -130,6 +132,8 @@ class FakeChildren final : public ChildPort {
     Look out;
     if (auto it = world_.children_ended.find(run_id); it != world_.children_ended.end()) out.end = it->second;
     out.used.set_input_tokens(world_.tokens_per_child);
+    ++world_.looks[run_id];
+    if (world_.on_look) world_.on_look(run_id);
     co_return out;
   }
   Task<absl::Status> CancelChild(CallContext&, std::string run_id) override {

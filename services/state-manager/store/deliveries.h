@@ -1,0 +1,34 @@
+// What comes out of outboxes, in the database that it is for: each message is worked on once, however often it comes.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "services/state-manager/store/audit.h"
+#include "services/state-manager/store/ledger.h"
+#include "services/state-manager/store/outbox.h"
+#include "services/state-manager/store/run_control.h"
+
+namespace tutti::state_manager {
+
+class Deliveries {
+ public:
+  Deliveries(const Ledger& ledger, const AuditLog& audit, const RunControl& control)
+      : ledger_(ledger), audit_(audit), control_(control) {}
+
+  // What the message's work belongs together with; see LaneOf.
+  static std::string LaneKey(const Outbox::Message& message);
+  // What the message's own work refuses is dropped and named in `refused`: it would be refused for ever.
+  absl::Status Deliver(Transaction& tx, const std::vector<Outbox::Message>& messages,
+                       std::vector<absl::Status>& refused) const;
+  // Forgets what was delivered long ago.
+  absl::StatusOr<int64_t> Trim(Transaction& tx, int64_t limit) const;
+
+ private:
+  absl::Status Work(Transaction& tx, const Outbox::Message& message) const;
+  const Ledger& ledger_;
+  const AuditLog& audit_;
+  const RunControl& control_;
+};
+
+}  // namespace tutti::state_manager
