@@ -35,30 +35,49 @@ class ModelMetrics final : public ModelObserver {
                       .Register(registry)) {}
   void OnExchange(const tutti::type::v1::ModelUsage& usage, absl::Duration duration,
                   const absl::Status& status) override {
-    std::map<std::string, std::string> labels = {{"gen_ai_provider_name", usage.provider()},
-                                                 {"gen_ai_request_model", LabelOf(usage.model())}};
-    auto with = [&labels](const char* key, const char* value) {
-      auto out = labels;
-      out[key] = value;
-      return out;
-    };
-    tokens_.Add(with("gen_ai_token_type", "input")).Increment(static_cast<double>(usage.input_tokens()));
-    tokens_.Add(with("gen_ai_token_type", "output")).Increment(static_cast<double>(usage.output_tokens()));
-    cost_.Add(labels).Increment(static_cast<double>(usage.cost_nano_units()));
-    auto outcome = labels;
-    outcome["error_type"] = status.ok() ? "" : absl::StatusCodeToString(status.code());
-    static const prometheus::Histogram::BucketBoundaries kBuckets = {.01,  .02,  .04,  .08,   .16,   .32,   .64,
-                                                                     1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92};
-    duration_.Add(outcome, kBuckets).Observe(absl::ToDoubleSeconds(duration));
+    Series& series = SeriesOf(usage.provider(), usage.model());
+    series.input->Increment(static_cast<double>(usage.input_tokens()));
+    series.output->Increment(static_cast<double>(usage.output_tokens()));
+    series.cost->Increment(static_cast<double>(usage.cost_nano_units()));
+    prometheus::Histogram*& durations = series.durations[status.code()];
+    if (durations == nullptr) {
+      static const prometheus::Histogram::BucketBoundaries kBuckets = {.01,  .02,  .04,  .08,   .16,   .32,   .64,
+                                                                       1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92};
+      auto labels = series.labels;
+      labels["error_type"] = status.ok() ? "" : absl::StatusCodeToString(status.code());
+      durations = &duration_.Add(labels, kBuckets);
+    }
+    durations->Observe(absl::ToDoubleSeconds(duration));
   }
 
  private:
+  // Looked up once: to find a series by its labels takes as long as an agent that does nothing.
+  struct Series {
+    std::map<std::string, std::string> labels;
+    prometheus::Counter *input, *output, *cost;
+    std::map<absl::StatusCode, prometheus::Histogram*> durations;
+  };
   // Callers may name any model: the first hundred have series of their own.
-  std::string LabelOf(const std::string& model) {
-    if (models_.count(model) == 0 && models_.size() >= 100) return "other";
-    models_.insert(model);
-    return model;
+  Series& SeriesOf(const std::string& provider, const std::string& model) {
+    auto known = series_.find({provider, model});
+    if (known != series_.end()) return known->second;
+    const std::string name = models_.count(model) == 0 && models_.size() >= 100 ? "other" : model;
+    models_.insert(name);
+    auto [it, made] = series_.try_emplace({provider, name});
+    Series& series = it->second;
+    if (!made) return series;
+    series.labels = {{"gen_ai_provider_name", provider}, {"gen_ai_request_model", name}};
+    auto tokens = [&](const char* type) {
+      auto labels = series.labels;
+      labels["gen_ai_token_type"] = type;
+      return &tokens_.Add(labels);
+    };
+    series.input = tokens("input");
+    series.output = tokens("output");
+    series.cost = &cost_.Add(series.labels);
+    return series;
   }
+  std::map<std::pair<std::string, std::string>, Series> series_;
   std::set<std::string> models_;
   prometheus::Family<prometheus::Counter>& tokens_;
   prometheus::Family<prometheus::Counter>& cost_;

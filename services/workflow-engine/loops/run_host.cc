@@ -20,6 +20,14 @@ prometheus::Gauge& NewGauge(prometheus::Registry& registry, const char* name, co
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
 }
 
+prometheus::Counter& NewEndCounter(prometheus::Registry& registry, const char* outcome) {
+  return prometheus::BuildCounter()
+      .Name("tutti_engine_runs_total")
+      .Help("Runs that ended here, by outcome.")
+      .Register(registry)
+      .Add({{"outcome", outcome}});
+}
+
 }  // namespace
 
 RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
@@ -45,10 +53,9 @@ RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, Ag
           NewGauge(*serving.runtime().metrics, "tutti_engine_claimable_runs", "Runs waiting for an engine.")),
       queued_gauge_(NewGauge(*serving.runtime().metrics, "tutti_engine_queued_steps",
                              "Calls of agents and tools that wait for their turn.")),
-      ended_(prometheus::BuildCounter()
-                 .Name("tutti_engine_runs_total")
-                 .Help("Runs that ended here, by outcome.")
-                 .Register(*serving.runtime().metrics)) {
+      succeeded_(NewEndCounter(*serving.runtime().metrics, "succeeded")),
+      failed_(NewEndCounter(*serving.runtime().metrics, "failed")),
+      cancelled_(NewEndCounter(*serving.runtime().metrics, "cancelled")) {
   instance_.set_name(options_.instance);
   instance_.set_incarnation(serving.runtime().ids.NewUlid());
 }

@@ -19,8 +19,6 @@
 
 namespace prometheus {
 class Gauge;
-template <class T>
-class Family;
 class Counter;
 }  // namespace prometheus
 
@@ -114,7 +112,8 @@ class RunHost {
   prometheus::Gauge& active_gauge_;
   prometheus::Gauge& waiting_gauge_;
   prometheus::Gauge& queued_gauge_;
-  prometheus::Family<prometheus::Counter>& ended_;
+  // Runs that ended here. Their series are looked up once, not with each run.
+  prometheus::Counter &succeeded_, &failed_, &cancelled_;
   Scope scope_;
 };
 

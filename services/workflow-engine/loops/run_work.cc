@@ -232,9 +232,11 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   finished.set_progress_percent(output.ok() ? 100 : interpreter.progress_percent());
   auto* end = finished.mutable_run_finished();
   const char* outcome = "succeeded";
+  prometheus::Counter* counter = &succeeded_;
   absl::Status fits = output.ok() ? CheckResult(*output, end->mutable_output()) : output.status();
   if (active.cancel.stop_requested() && !output.ok()) {
     outcome = "cancelled";
+    counter = &cancelled_;
     end->set_outcome(state::OUTCOME_CANCELLED);
     *end->mutable_error() = ToRpcStatus(Error(absl::StatusCode::kCancelled, "RUN_CANCELLED", "the run was cancelled"));
   } else if (fits.ok()) {
@@ -242,6 +244,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   } else {
     end->clear_output();
     outcome = "failed";
+    counter = &failed_;
     end->set_outcome(state::OUTCOME_FAILED);
     *end->mutable_error() = ToRpcStatus(fits);
   }
@@ -252,7 +255,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   auto ended = std::make_shared<const state::JournalEntry>(finished);
   TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(finished)));
   for (auto& watcher : active.watchers) watcher->Set(ended);
-  ended_.Add({{"outcome", outcome}}).Increment();
+  counter->Increment();
   // Each end of a run is in the store, in metrics and in its trace; the log has what somebody may have to look into.
   auto log = fits.ok() ? &Logger::Debug : &Logger::Info;
   (serving_.log().*log)("run ended", {{"run_id", run.run_id()},

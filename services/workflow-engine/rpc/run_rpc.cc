@@ -76,17 +76,22 @@ absl::Status RunRpc::CheckInput(const v1::WorkflowSpec& spec, const Json& input,
 // The latest definition, unless the request names a version; checked when it is the request's own.
 Task<absl::StatusOr<state::CreateRunResponse>> RunRpc::Create(CallContext& call, const v1::StartRunRequest& request) {
   Json input = request.has_input() ? ToJson(request.input()) : Json::object();
-  state::CreateRunRequest create;
-  state::StoredRun& run = *create.mutable_run();
-  run.set_run_id(IsUlid(call.call_id) ? call.call_id : ids_.NewUlid());
-  run.set_request_id(request.request_id());
-  run.set_tenant(request.tenant());
-  run.set_priority(request.priority());
-  run.set_traceparent(call.trace.ToTraceparent());
-  for (const auto& [key, value] : request.labels()) (*run.mutable_labels())[key] = value;
-  run.mutable_spec()->set_media_type("application/x-protobuf");
+  const std::string run_id = IsUlid(call.call_id) ? call.call_id : ids_.NewUlid();
+  auto begin = [&](state::CreateRunRequest& create) -> state::StoredRun& {
+    state::StoredRun& run = *create.mutable_run();
+    run.set_run_id(run_id);
+    run.set_request_id(request.request_id());
+    run.set_tenant(request.tenant());
+    run.set_priority(request.priority());
+    run.set_traceparent(call.trace.ToTraceparent());
+    for (const auto& [key, value] : request.labels()) (*run.mutable_labels())[key] = value;
+    run.mutable_spec()->set_media_type("application/x-protobuf");
+    return run;
+  };
   if (request.has_spec()) {
     TUTTI_CO_RETURN_IF_ERROR(co_await checker_.Check(call, request.spec(), "spec"));
+    state::CreateRunRequest create;
+    state::StoredRun& run = begin(create);
     TUTTI_CO_RETURN_IF_ERROR(CheckInput(request.spec(), input, &run));
     run.set_workflow(request.spec().name());
     run.mutable_spec()->set_data(request.spec().SerializeAsString());
@@ -98,13 +103,15 @@ Task<absl::StatusOr<state::CreateRunResponse>> RunRpc::Create(CallContext& call,
   for (bool fresh : {false, true}) {
     TUTTI_CO_ASSIGN_OR_RETURN(auto definition,
                               co_await library_.Get(call, request.workflow(), request.workflow_version(), fresh));
+    state::CreateRunRequest create;
+    state::StoredRun& run = begin(create);
     TUTTI_CO_RETURN_IF_ERROR(CheckInput(definition->spec, input, &run));
     run.set_workflow(definition->name);
     run.set_workflow_version(definition->version);
     run.mutable_spec()->set_data(definition->bytes);
     run.set_pattern(PatternOf(definition->spec));
     create.set_check_latest(request.workflow_version() == 0 && !fresh);
-    auto created = co_await host_.CreateRun(call, create);
+    auto created = co_await host_.CreateRun(call, std::move(create));
     if (fresh || ReasonOf(created.status()) != "WORKFLOW_CHANGED") co_return created;
   }
   co_return absl::InternalError("unreachable");
