@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
@@ -172,6 +173,24 @@ TEST_F(EnginesTest, WithoutTheDatabaseNothingIsLostAndWorkGoesOnByItself) {
   Eventually([&] { return std::chrono::steady_clock::now() - away > std::chrono::seconds(4); }, 10);
   ASSERT_THAT(server_->StartAgain(), IsOk());
   EXPECT_TRUE(Eventually([&] { return Succeeded() >= kRuns; }, 60)) << Open() << " are open";
+  EXPECT_EQ(CompletedTwice(), 0);
+}
+
+// One append, and no other behind it that would bring the stream to life: it is sent again all the same.
+TEST_F(EnginesTest, AcrossProcessesARunAloneGoesOnWhenTheDatabaseIsBack) {
+  suites_.clear();
+  SuiteProcess::Options options;
+  options.form = Form::kSixProcesses;
+  options.data_dir = dir_ + "/six";
+  options.flags = {"--state-manager.postgres.dsn=" + server_->Dsn(database_)};
+  suites_.push_back(std::make_unique<SuiteProcess>(options));
+  ASSERT_TRUE(suites_[0]->Start());
+  ASSERT_TRUE(Eventually([&] { return !Start(0, "alone").empty(); }, 20));
+  ASSERT_TRUE(Eventually([&] { return Entries() > 3; }, 20));
+  ASSERT_THAT(server_->Stop("immediate"), IsOk());
+  EXPECT_TRUE(Eventually([&] { return absl::StrContains(suites_[0]->logs(), "journal append failed for now"); }, 20));
+  ASSERT_THAT(server_->StartAgain(), IsOk());
+  EXPECT_TRUE(Eventually([&] { return Succeeded() == 1; }, 30)) << suites_[0]->logs();
   EXPECT_EQ(CompletedTwice(), 0);
 }
 

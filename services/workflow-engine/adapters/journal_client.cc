@@ -196,9 +196,10 @@ Task<bool> JournalClient::WriteAll(Stream& stream, bool& broken) {
 Task<bool> JournalClient::ReadAll(Stream& stream, bool& broken) {
   bool answered = false;
   state::AppendResponse response;
-  for (bool final = true; final && co_await stream.Read(response);) {
-    final = Take(response, answered);
-    for (int i = 0; final && i < response.also_size(); ++i) final = Take(*response.mutable_also(i), answered);
+  for (bool goes_on = true; goes_on;) {
+    goes_on = co_await stream.Read(response);
+    if (goes_on) goes_on = Take(response, answered);
+    for (int i = 0; goes_on && i < response.also_size(); ++i) goes_on = Take(*response.mutable_also(i), answered);
   }
   broken = true;
   stream.Cancel();

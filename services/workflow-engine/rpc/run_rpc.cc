@@ -228,7 +228,9 @@ Task<absl::Status> RunRpc::HandleWatch(CallContext& call, const v1::WatchRunRequ
   bool open = true;
   int64_t offset = request.after_offset();
   state::WatchJournalResponse page;
-  while (open && co_await stream->Read(page)) {
+  while (open) {
+    const bool more = co_await stream->Read(page);
+    if (!more) break;
     for (const auto& text : page.texts()) {
       v1::WatchRunResponse out;
       *out.mutable_event() = ToEvent(text, env_.clock.Now());
