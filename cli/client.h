@@ -20,7 +20,8 @@ class Client {
   Client(std::string server, absl::Duration timeout)
       : server_(std::move(server)), timeout_(timeout), channel_(ConnectTo(server_, 64 << 20)) {}
 
-  // Calls `method` of `stub`; UNAVAILABLE says where nobody answered and how to start one.
+  // Calls `method` of `stub`; UNAVAILABLE says where nobody answered and how to start one, or that it is behind the
+  // gateway that nobody does.
   template <class Stub, class Request, class Response>
   absl::Status Call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                     const Request& request, Response& response) {
@@ -31,6 +32,10 @@ class Client {
 
   absl::Status Explain(const absl::Status& status) const {
     if (status.code() != absl::StatusCode::kUnavailable || !ReasonOf(status).empty()) return status;
+    if (channel_->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY) {
+      return absl::UnavailableError(absl::StrCat("the suite at ", server_, " answers, a service behind it does not (",
+                                                 status.message(), "); `tutti health` shows which. Try again later"));
+    }
     return absl::UnavailableError(absl::StrCat("nobody answers at ", server_, " (", status.message(),
                                                "); start a suite with `tutti up`, or name another with --server"));
   }
