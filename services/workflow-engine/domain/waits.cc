@@ -28,7 +28,7 @@ struct Interpreter::Waiter {
   OneShot<Woken> shot;
   absl::Time until;
   bool for_news = false;
-  std::string child;
+  std::string child;  // whose end alone is news; empty: all news but ends of children
   bool woken = false;
   uint64_t timer = 0;
 };
