@@ -67,6 +67,9 @@ void SetClaimable(const std::vector<std::map<std::string, int64_t>>& by_database
 
 TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, RegisterInstance) {
   auto answers = co_await Everywhere(call, request, &Leases::RegisterInstance);
+  for (const auto& answer : answers) {
+    if (answer.ok() && !response.has_rank()) response = *answer;
+  }
   co_return Common(answers);
 }
 
@@ -77,6 +80,7 @@ TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, Heartbeat) {
   for (const auto& answer : answers) {
     if (!answer.ok()) continue;
     *response.mutable_lease_duration() = answer->lease_duration();
+    if (!response.has_rank()) *response.mutable_rank() = answer->rank();
     response.mutable_cancel_run_ids()->MergeFrom(answer->cancel_run_ids());
     for (const auto& [run_id, seq] : answer->inboxes()) (*response.mutable_inboxes())[run_id] = seq;
   }

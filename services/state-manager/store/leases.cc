@@ -33,18 +33,29 @@ absl::Status NotRegistered(const v1::InstanceRef& instance) {
 }  // namespace
 
 absl::Status Leases::RegisterInstance(Transaction& tx, const v1::RegisterInstanceRequest& request,
-                                      v1::RegisterInstanceResponse&) const {
+                                      v1::RegisterInstanceResponse& response) const {
   TUTTI_RETURN_IF_ERROR(CheckText("instance.name", request.instance().name(), 200, /*required=*/true));
   TUTTI_RETURN_IF_ERROR(CheckText("instance.incarnation", request.instance().incarnation(), 200, /*required=*/true));
   TUTTI_RETURN_IF_ERROR(CheckDuration("lease_duration", request.lease_duration(), 1, 60));
   const int64_t lease = ToMicros(request.lease_duration());
   tx.Announce({News::Kind::kClaimable, "", ""});
-  return tx
-      .Prepare(
-          "INSERT INTO instances (name, incarnation, lease_duration, expire_time) VALUES ($1, $2, $3, $4) ON "
-          "CONFLICT (name) DO UPDATE SET incarnation = $2, lease_duration = $3, expire_time = $4")
-      .BindAll(request.instance().name(), request.instance().incarnation(), lease, tx.NowMicros() + lease)
-      .Run();
+  Statement join = tx.Prepare(
+      "INSERT INTO instances (name, incarnation, lease_duration, expire_time) VALUES ($1, $2, $3, $4) ON "
+      "CONFLICT (name) DO UPDATE SET incarnation = $2, lease_duration = $3, expire_time = $4");
+  join.BindAll(request.instance().name(), request.instance().incarnation(), lease, tx.NowMicros() + lease);
+  TUTTI_RETURN_IF_ERROR(join.Run());
+  return SetRank(tx, request.instance().name(), *response.mutable_rank());
+}
+
+absl::Status Leases::SetRank(Transaction& tx, const std::string& name, v1::EngineRank& rank) {
+  Statement living = tx.Prepare(
+      "SELECT count(*), count(CASE WHEN name < $1 THEN 1 END) FROM instances WHERE expire_time > $2");
+  living.BindAll(name, tx.NowMicros());
+  if (living.Step()) {
+    rank.set_engines(static_cast<int32_t>(living.Int(0)));
+    rank.set_rank(static_cast<int32_t>(living.Int(1)));
+  }
+  return living.status();
 }
 
 absl::Status Leases::Rejoin(Transaction& tx, const v1::RegisterInstanceRequest& request,
@@ -107,7 +118,8 @@ absl::Status Leases::Heartbeat(Transaction& tx, const v1::HeartbeatRequest& requ
                                  " AND inbox > 0 AND owner = $1 AND owner_incarnation = $2 LIMIT 100000");
   inboxes.BindAll(instance.name(), instance.incarnation());
   while (inboxes.Step()) (*response.mutable_inboxes())[inboxes.Text(0)] = inboxes.Int(1);
-  return inboxes.status();
+  TUTTI_RETURN_IF_ERROR(inboxes.status());
+  return SetRank(tx, instance.name(), *response.mutable_rank());
 }
 
 absl::StatusOr<std::vector<std::string>> Leases::TenantsWithWork(Transaction& tx) {

@@ -39,6 +39,7 @@ class Leases {
   static absl::StatusOr<std::map<std::string, int64_t>> CountFree(Transaction& tx, int64_t most);
 
  private:
+  static absl::Status SetRank(Transaction& tx, const std::string& name, v1::EngineRank& rank);
   // Tenants with runs that are not waiting and have not ended.
   static absl::StatusOr<std::vector<std::string>> TenantsWithWork(Transaction& tx);
   // Adds up to `most` free runs of one tenant, those of highest priority first, then the oldest.

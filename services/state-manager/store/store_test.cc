@@ -70,6 +70,29 @@ TEST_P(StoreTest, ALivingOwnersRunsAreNotClaimed) {
   EXPECT_EQ(Claim(other)->runs_size(), 0);
 }
 
+TEST_P(StoreTest, EnginesAreToldTheirPlaceAmongTheLiving) {
+  auto rank = [&](const v1::InstanceRef& engine) {
+    v1::HeartbeatRequest beat;
+    *beat.mutable_instance() = engine;
+    auto answer = Write(store_->leases, &Leases::Heartbeat, beat);
+    EXPECT_THAT(answer, IsOk());
+    return std::pair(answer->rank().rank(), answer->rank().engines());
+  };
+  auto first = Register("e1", "1");
+  EXPECT_EQ(rank(first), std::pair(0, 1));
+  v1::RegisterInstanceRequest request;
+  request.mutable_instance()->set_name("e2");
+  request.mutable_instance()->set_incarnation("1");
+  request.mutable_lease_duration()->set_seconds(10);
+  auto second = Write(store_->leases, &Leases::RegisterInstance, request);
+  ASSERT_THAT(second, IsOk());
+  EXPECT_EQ(second->rank().rank(), 1);
+  EXPECT_EQ(second->rank().engines(), 2);
+  EXPECT_EQ(rank(first), std::pair(0, 2));
+  time_.Advance(absl::Seconds(9));  // the first one's lease has ended
+  EXPECT_EQ(rank(request.instance()), std::pair(0, 1));
+}
+
 TEST_P(StoreTest, ANewIncarnationTakesOverAtOnce) {
   auto before = Register("e", "1");
   ASSERT_THAT(Create("r1", &before), IsOk());

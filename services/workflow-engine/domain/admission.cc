@@ -21,6 +21,15 @@ void Add(std::map<std::string, int>& counts, const std::string& key, int by) {
 
 }  // namespace
 
+void Admission::Share(int engines, int rank) {
+  if (engines < 1 || rank < 0 || rank >= engines) return;
+  auto part = [&](int all) { return all <= 0 ? all : std::max(1, all / engines + (rank < all % engines ? 1 : 0)); };
+  limits_.per_tenant = part(given_.per_tenant);
+  limits_.per_workflow = part(given_.per_workflow);
+  limits_.per_target = part(given_.per_target);
+  AdmitWaiting();
+}
+
 bool Admission::HasRoom(const Caller& caller) const {
   return !Full(limits_.total, total_) &&
          !(limits_.per_tenant > 0 && Full(limits_.per_tenant, Of(tenants_, caller.tenant))) &&

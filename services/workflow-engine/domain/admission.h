@@ -24,7 +24,7 @@ namespace tutti::engine {
 
 class Admission {
  public:
-  // 0 is no limit.
+  // 0 is no limit. Those for a tenant, a workflow and a target hold over all engines of a store, see Share.
   struct Limits {
     int total = 0, per_tenant = 0, per_workflow = 0, per_target = 0, per_run = 0;
     size_t max_waiting = 100000;  // of all tenants; see WaitingRoom
@@ -56,7 +56,11 @@ class Admission {
   };
 
   Admission(Executor& executor, TimerService& timers, Limits limits)
-      : executor_(executor), timers_(timers), limits_(limits), waiting_room_(limits.max_waiting) {}
+      : executor_(executor), timers_(timers), given_(limits), limits_(limits), waiting_room_(limits.max_waiting) {}
+
+  // This is one of `engines`, and `rank` of them come before it: of what is limited over all it takes its part, at least
+  // one. What is under way already stays.
+  void Share(int engines, int rank);
 
   // How long a caller waits for its turn.
   struct Patience {
@@ -107,7 +111,8 @@ class Admission {
 
   Executor& executor_;
   TimerService& timers_;
-  const Limits limits_;
+  const Limits given_;
+  Limits limits_;  // this engine's part
   int total_ = 0;
   std::map<std::string, int> tenants_, workflows_, targets_, runs_;
   Lines waiting_;

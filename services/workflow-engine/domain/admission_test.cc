@@ -102,6 +102,30 @@ TEST_F(AdmissionTest, ATargetAtItsLimitDoesNotBlockOthers) {
   EXPECT_EQ(order_, (Names{"a", "c", "b"}));
 }
 
+TEST_F(AdmissionTest, EnginesShareTheLimitsThatHoldOverAllOfThem) {
+  Limit({.total = 100, .per_tenant = 7, .per_run = 3});
+  auto under_way = [&](const char* tenant) {
+    const size_t before = order_.size();
+    for (int i = 0; i < 10; ++i) Enter({.tenant = tenant}, tenant);
+    return order_.size() - before;
+  };
+  admission_->Share(3, 0);
+  EXPECT_EQ(under_way("first"), 3u) << "7 is 3 + 2 + 2";
+  admission_->Share(3, 2);
+  EXPECT_EQ(under_way("last"), 2u);
+  admission_->Share(20, 19);
+  EXPECT_EQ(under_way("least"), 1u) << "no engine stands still";
+  admission_->Share(0, 0);
+  admission_->Share(2, 2);
+  EXPECT_EQ(under_way("nonsense"), 1u) << "no such place";
+  // The others have gone: who waits comes at once.
+  order_.clear();
+  admission_->Share(1, 0);
+  executor_.RunUntilIdle();
+  EXPECT_EQ(std::count(order_.begin(), order_.end(), "least"), 6);
+  EXPECT_EQ(std::count(order_.begin(), order_.end(), "first"), 4);
+}
+
 TEST_F(AdmissionTest, ARunAtItsOwnLimitDoesNotBlockOthers) {
   Limit({.total = 10, .per_run = 1, .max_waiting = 1});
   Enter({.run_id = "r1", .tenant = "a"}, "a");

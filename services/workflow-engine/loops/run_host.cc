@@ -122,6 +122,7 @@ Task<void> RunHost::LeaseLoop() {
       auto answer = co_await state_.RegisterInstance(call, request);
       registered_ = answer.ok();
       if (registered_) {
+        admission_.Share(answer->rank().engines(), answer->rank().rank());
         serving_.log().Info("engine registered", {{"instance", instance_.name()}});
         claim_wanted_.TryPush(true);
       }
@@ -132,6 +133,7 @@ Task<void> RunHost::LeaseLoop() {
           serving_.runtime().clock.Now() + options_.lease_duration / 2;  // a hung one must not outlive the lease
       auto answer = co_await state_.Heartbeat(call, request);
       if (answer.ok()) {
+        admission_.Share(answer->rank().engines(), answer->rank().rank());
         claimable_.Assign(
             static_cast<size_t>(answer->claimable_runs()),
             std::map<std::string, size_t>(answer->claimable_by_tenant().begin(), answer->claimable_by_tenant().end()));
