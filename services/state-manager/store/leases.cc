@@ -10,7 +10,7 @@
 namespace tutti::state_manager {
 namespace {
 
-#define TUTTI_OPEN "status IN ('PENDING', 'RUNNING')"
+#define TUTTI_OPEN "end_time = 0"
 #define TUTTI_TO_WORK_ON TUTTI_OPEN " AND waiting = 0"
 #define TUTTI_NO_LIVING_OWNER                                                  \
   "NOT EXISTS (SELECT 1 FROM instances WHERE instances.name = runs.owner AND " \
@@ -48,8 +48,8 @@ absl::Status Leases::RegisterInstance(Transaction& tx, const v1::RegisterInstanc
 }
 
 absl::Status Leases::SetRank(Transaction& tx, const std::string& name, v1::EngineRank& rank) {
-  Statement living = tx.Prepare(
-      "SELECT count(*), count(CASE WHEN name < $1 THEN 1 END) FROM instances WHERE expire_time > $2");
+  Statement living =
+      tx.Prepare("SELECT count(*), count(CASE WHEN name < $1 THEN 1 END) FROM instances WHERE expire_time > $2");
   living.BindAll(name, tx.NowMicros());
   if (living.Step()) {
     rank.set_engines(static_cast<int32_t>(living.Int(0)));

@@ -332,13 +332,13 @@ absl::Status Runs::ListRuns(Transaction& tx, const v1::ListRunsRequest& request,
   };
   if (!request.before_run_id().empty()) where("run_id < ", request.before_run_id());
   if (request.state() == "WAITING") {
-    sql += " AND status IN ('PENDING', 'RUNNING') AND (waiting = 1 OR paused = 1) AND waiting = 1 AND paused = 0";
+    sql += " AND end_time = 0 AND (waiting = 1 OR paused = 1) AND waiting = 1 AND paused = 0";
   } else if (request.state() == "PAUSED") {
-    sql += " AND status IN ('PENDING', 'RUNNING') AND (waiting = 1 OR paused = 1) AND paused = 1";
+    sql += " AND end_time = 0 AND (waiting = 1 OR paused = 1) AND paused = 1";
   } else if (!request.state().empty()) {
     where("status = ", request.state());
     const bool open = request.state() == "PENDING" || request.state() == "RUNNING";
-    if (open) sql += " AND waiting = 0 AND paused = 0";  // those are WAITING or PAUSED
+    if (open) sql += " AND end_time = 0 AND waiting = 0 AND paused = 0";  // those are WAITING or PAUSED
   }
   if (!request.workflow().empty()) where("workflow = ", request.workflow());
   if (!request.tenant().empty()) where("tenant = ", request.tenant());
