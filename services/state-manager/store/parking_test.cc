@@ -272,6 +272,37 @@ TEST_P(ParkingTest, AForkBeginsWithWhatWasDoneBeforeAStep) {
   EXPECT_EQ(Number("SELECT count(*) FROM payloads"), 1) << "a fork stores no content again";
 }
 
+TEST_P(ParkingTest, WhatWasUndoneIsNeitherKeptByARetryNorInheritedByAFork) {
+  auto engine = Register("e", "1");
+  ASSERT_THAT(Create("r1", &engine), IsOk());
+  v1::AppendRequest request = Entries("r1", 1, 1, 6);
+  int i = 0;
+  for (const char* path : {"s0", "s1", "s2", "s2/compensate/c", "s1/compensate/c"}) {
+    auto* completed = request.mutable_entries(i++)->mutable_step_completed();
+    completed->set_path(path);
+    completed->mutable_result()->set_data("1");
+  }
+  request.mutable_entries(i)->mutable_run_finished()->set_outcome(v1::OUTCOME_FAILED);
+  ASSERT_THAT(Append(request), IsOk());
+  v1::ReopenRunRequest reopen;
+  reopen.set_run_id("r1");
+  EXPECT_THAT(Write(store_->control, &RunControl::ReopenRun, reopen),
+              HasCodeAndText(absl::StatusCode::kFailedPrecondition, "fork it from step s1"));
+  using Journal = std::vector<v1::JournalEntry>;
+  auto before = [&](const std::string& step) {
+    return Query<Journal>([&](Transaction& tx, Journal& out) {
+      auto entries = store_->control.EntriesBefore(tx, "r1", step);
+      if (entries.ok()) out = *entries;
+      return entries.status();
+    });
+  };
+  EXPECT_THAT(before("s2"), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "fork from s1"));
+  auto kept = before("s1");
+  ASSERT_THAT(kept, IsOk());
+  ASSERT_EQ(kept->size(), 1u);
+  EXPECT_EQ(kept->front().step_completed().path(), "s0");
+}
+
 TUTTI_ON_ALL_ENGINES(ParkingTest);
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "services/state-manager/store/run_control.h"
 
+#include <algorithm>
 #include <map>
 
 #include "absl/strings/match.h"
@@ -7,6 +8,7 @@
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
+#include "services/state-manager/domain/child_end.h"
 #include "services/state-manager/store/journal_entry.h"
 #include "services/state-manager/store/rows.h"
 
@@ -153,7 +155,7 @@ absl::Status RunControl::SignalRun(Transaction& tx, const v1::SignalRunRequest& 
     }
   }
   if (!row.open()) return Ended(request.run_id(), row.status);
-  const bool child = absl::StartsWith(request.signal().name(), "child/");  // a child's end: as many as there are
+  const bool child = IsChildEnd(request.signal().name());  // a child's end: as many as there are
   if (row.inbox > 0 && !child) {
     Statement count = tx.Prepare(
         "SELECT count(*) FROM journal WHERE run_id = $1 AND kind = 'signal_received' AND NOT (target LIKE 'child/%')");
@@ -202,15 +204,22 @@ absl::Status RunControl::ReopenRun(Transaction& tx, const v1::ReopenRunRequest& 
       return Error(absl::StatusCode::kFailedPrecondition, "RUN_NOT_FAILED",
                    absl::StrCat("run ", request.run_id(), " has not failed, it is ", row.status));
     }
-    Statement undone = tx.Prepare(
-        "SELECT 1 FROM journal WHERE run_id = $1 AND (path LIKE '%/compensate/%' OR path LIKE 'on-error-%') LIMIT 1");
-    undone.Bind(request.run_id());
-    bool compensated = undone.Step();
-    TUTTI_RETURN_IF_ERROR(undone.status());
-    if (compensated) {
-      return Error(absl::StatusCode::kFailedPrecondition, "RUN_COMPENSATED",
-                   absl::StrCat("what run ", request.run_id(),
-                                " had done was undone, or its failure was handled, when it failed; fork it instead"));
+    TUTTI_ASSIGN_OR_RETURN(std::string undone, UndoneStep(tx, request.run_id(), 0));
+    if (!undone.empty()) {
+      return Error(
+                 absl::StatusCode::kFailedPrecondition, "RUN_COMPENSATED",
+                 absl::StrCat("what run ", request.run_id(), " had done was undone when it failed; fork it from step ",
+                              undone, ", the first of them"))
+          .Metadata("step", undone);
+    }
+    Statement handled = tx.Prepare("SELECT 1 FROM journal WHERE run_id = $1 AND path LIKE 'on-error-%' LIMIT 1");
+    handled.Bind(request.run_id());
+    const bool was_handled = handled.Step();
+    TUTTI_RETURN_IF_ERROR(handled.status());
+    if (was_handled) {
+      return Error(
+          absl::StatusCode::kFailedPrecondition, "RUN_HANDLED",
+          absl::StrCat("the failure of run ", request.run_id(), " was handled by its on_error; fork it instead"));
     }
     Statement end = tx.Prepare("SELECT 1 FROM journal WHERE run_id = $1 AND seq = $2 AND kind = 'run_finished'");
     end.BindAll(request.run_id(), row.last_seq);
@@ -236,10 +245,22 @@ absl::Status RunControl::ReopenRun(Transaction& tx, const v1::ReopenRunRequest& 
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::string> RunControl::UndoneStep(Transaction& tx, const std::string& run_id, int64_t after) {
+  // They are undone in reverse order.
+  Statement last = tx.Prepare(
+      "SELECT path FROM journal WHERE run_id = $1 AND seq > $2 AND path LIKE '%/compensate/%' ORDER BY seq DESC LIMIT "
+      "1");
+  last.BindAll(run_id, after);
+  std::string path = last.Step() ? last.Text(0) : "";
+  TUTTI_RETURN_IF_ERROR(last.status());
+  return path.substr(0, path.find("/compensate/"));
+}
+
 absl::StatusOr<std::vector<v1::JournalEntry>> RunControl::EntriesBefore(Transaction& tx, const std::string& run_id,
                                                                         const std::string& from_step) const {
   std::vector<v1::JournalEntry> out;
   std::map<int64_t, int64_t> renumbered;
+  std::vector<std::string> completed;
   size_t bytes = 0;
   bool found = from_step.empty();
   for (int64_t after = 0; !from_step.empty();) {
@@ -250,8 +271,19 @@ absl::StatusOr<std::vector<v1::JournalEntry>> RunControl::EntriesBefore(Transact
       EntryKey key = KeyOf(entry);
       if (AtOrBelow(std::string(key.path), from_step)) {
         found = true;
+        TUTTI_ASSIGN_OR_RETURN(std::string undone, UndoneStep(tx, run_id, entry.seq()));
+        const bool inherited =
+            !undone.empty() &&
+            std::any_of(completed.begin(), completed.end(), [&](const auto& path) { return AtOrBelow(path, undone); });
+        if (inherited) {
+          return Error(absl::StatusCode::kFailedPrecondition, "STEP_UNDONE",
+                       absl::StrCat("what step ", undone, " of run ", run_id, " had done was undone since; fork from ",
+                                    undone, ", which comes before ", from_step))
+              .Metadata("step", undone);
+        }
         break;
       }
+      if (entry.has_step_completed()) completed.push_back(entry.step_completed().path());
       bool keep = entry.has_step_completed() || entry.has_step_failed() || entry.has_signal_received() ||
                   entry.has_loop_checkpoint() || entry.has_run_reopened();
       if (!keep) continue;

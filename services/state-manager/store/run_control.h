@@ -30,8 +30,8 @@ class RunControl {
   absl::Status ReopenRun(Transaction& tx, const v1::ReopenRunRequest& request, v1::ReopenRunResponse& response) const;
 
   // What a fork from `from_step` begins with: the completed steps and caught failures before its first entry,
-  // renumbered from 1, with their payloads. NOT_FOUND: no such run or step. RESOURCE_EXHAUSTED: more than a fork may
-  // copy.
+  // renumbered from 1, with their payloads. NOT_FOUND: no such run or step. FAILED_PRECONDITION: some of them were
+  // undone since. RESOURCE_EXHAUSTED: more than a fork may copy.
   absl::StatusOr<std::vector<v1::JournalEntry>> EntriesBefore(Transaction& tx, const std::string& run_id,
                                                               const std::string& from_step) const;
   // Creates the run and its first entries.
@@ -48,6 +48,8 @@ class RunControl {
   };
   // Locks it. NOT_FOUND: no such run.
   static absl::StatusOr<Row> Lock(Transaction& tx, const std::string& run_id);
+  // The first of the steps that were undone after that entry; empty: none was.
+  static absl::StatusOr<std::string> UndoneStep(Transaction& tx, const std::string& run_id, int64_t after);
   // As the journal's next entry.
   absl::Status Write(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry) const;
   absl::Status Add(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry,
