@@ -4,9 +4,9 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "runtime/usage/usage_totals.h"
+#include "services/state-manager/domain/child_end.h"
 
 namespace tutti::state_manager {
 
@@ -109,7 +109,7 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
              !IsBehind(entry.loop_checkpoint().path(), loops);
     }
     if (entry.has_signal_received()) {
-      keep = taken.count(entry.seq()) == 0 && !absl::StartsWith(entry.signal_received().name(), "child/");
+      keep = taken.count(entry.seq()) == 0 && !IsChildEnd(entry.signal_received().name());
     }
     if (entry.has_step_waiting()) keep = !steps[entry.step_waiting().path()].completed;
     // What is said of the past and changes nothing of what is to come.

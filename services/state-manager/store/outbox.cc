@@ -1,26 +1,36 @@
 #include "services/state-manager/store/outbox.h"
 
-#include "absl/strings/str_cat.h"
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
 #include "runtime/random/ulid.h"
 #include "runtime/status/macros.h"
+#include "services/state-manager/domain/child_end.h"
 #include "services/state-manager/store/shards.h"
 #include "tutti/state/v1/run_store_service.pb.h"
 
 namespace tutti::state_manager {
+namespace {
+
+constexpr std::pair<Outbox::Kind, const char*> kNames[] = {{Outbox::Kind::kReserve, "reserve"},
+                                                           {Outbox::Kind::kSettle, "settle"},
+                                                           {Outbox::Kind::kAudit, "audit"},
+                                                           {Outbox::Kind::kForgetRequest, "forget_request"},
+                                                           {Outbox::Kind::kSignal, "signal"}};
+
+}  // namespace
 
 const char* Outbox::NameOf(Kind kind) {
-  switch (kind) {
-    case Kind::kReserve:
-      return "reserve";
-    case Kind::kSettle:
-      return "settle";
-    case Kind::kAudit:
-      return "audit";
-    case Kind::kSignal:
-      return "signal";
-    default:
-      return "forget_request";
+  return std::find_if(std::begin(kNames), std::end(kNames), [&](const auto& known) { return known.first == kind; })
+      ->second;
+}
+
+std::optional<Outbox::Kind> Outbox::KindOf(absl::string_view name) {
+  for (const auto& [kind, known] : kNames) {
+    if (name == known) return kind;
   }
+  return std::nullopt;
 }
 
 absl::Status Outbox::Post(Transaction& tx, size_t target, Kind kind, const std::string& body) const {
@@ -33,7 +43,7 @@ absl::Status Outbox::Post(Transaction& tx, size_t target, Kind kind, const std::
 absl::Status Outbox::TellParent(Transaction& tx, const std::string& parent_run_id, absl::string_view run_id) const {
   tutti::state::v1::SignalRunRequest signal;
   signal.set_run_id(parent_run_id);
-  signal.mutable_signal()->set_name(absl::StrCat("child/", run_id));
+  signal.mutable_signal()->set_name(ChildEndSignal(run_id));
   signal.mutable_signal()->set_request_id(signal.signal().name());
   return Post(tx, ShardOf(parent_run_id, shards_), Kind::kSignal, signal.SerializeAsString());
 }

@@ -2,9 +2,11 @@
 // causes them, delivered at least once, worked on once (deliveries.h).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "runtime/random/random.h"
 #include "services/state-manager/ports/database.h"
@@ -19,7 +21,10 @@ class Outbox {
     size_t target = 0;
     std::string kind, body;
   };
+  // As it is stored.
   static const char* NameOf(Kind kind);
+  // Of a message's kind; nothing: a later version has posted it.
+  static std::optional<Kind> KindOf(absl::string_view name);
 
   // `shards`: how many databases there are.
   Outbox(IdSource& ids, size_t shards) : ids_(ids), shards_(shards) {}

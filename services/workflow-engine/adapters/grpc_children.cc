@@ -20,8 +20,6 @@ constexpr int kMostLevels = 20;
 
 }  // namespace
 
-std::string ChildEndedSignal(const std::string& child_run_id) { return absl::StrCat("child/", child_run_id); }
-
 int GrpcChildren::DepthOf(const state::StoredRun& run) {
   auto label = run.labels().find("tutti.depth");
   int depth = 0;

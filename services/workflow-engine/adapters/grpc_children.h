@@ -7,9 +7,6 @@
 
 namespace tutti::engine {
 
-// The signal by which a run learns that its child has ended. Users' signals have no slash.
-std::string ChildEndedSignal(const std::string& child_run_id);
-
 // For one run.
 class GrpcChildren final : public ChildPort {
  public:

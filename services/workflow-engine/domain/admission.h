@@ -58,8 +58,8 @@ class Admission {
   Admission(Executor& executor, TimerService& timers, Limits limits)
       : executor_(executor), timers_(timers), given_(limits), limits_(limits), waiting_room_(limits.max_waiting) {}
 
-  // This is one of `engines`, and `rank` of them come before it: of what is limited over all it takes its part, at least
-  // one. What is under way already stays.
+  // This is one of `engines`, and `rank` of them come before it: of what is limited over all it takes its part, at
+  // least one. What is under way already stays.
   void Share(int engines, int rank);
 
   // How long a caller waits for its turn.

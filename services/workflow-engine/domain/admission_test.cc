@@ -103,7 +103,7 @@ TEST_F(AdmissionTest, ATargetAtItsLimitDoesNotBlockOthers) {
 }
 
 TEST_F(AdmissionTest, EnginesShareTheLimitsThatHoldOverAllOfThem) {
-  Limit({.total = 100, .per_tenant = 7, .per_run = 3});
+  Limit({.total = 100, .per_tenant = 7});
   auto under_way = [&](const char* tenant) {
     const size_t before = order_.size();
     for (int i = 0; i < 10; ++i) Enter({.tenant = tenant}, tenant);
@@ -124,6 +124,7 @@ TEST_F(AdmissionTest, EnginesShareTheLimitsThatHoldOverAllOfThem) {
   executor_.RunUntilIdle();
   EXPECT_EQ(std::count(order_.begin(), order_.end(), "least"), 6);
   EXPECT_EQ(std::count(order_.begin(), order_.end(), "first"), 4);
+  EndAll();
 }
 
 TEST_F(AdmissionTest, ARunAtItsOwnLimitDoesNotBlockOthers) {

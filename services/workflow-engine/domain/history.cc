@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
@@ -11,6 +12,8 @@
 
 namespace tutti::engine {
 namespace {
+
+constexpr char kChildEnded[] = "child/";
 
 bool IsCall(const std::string& kind, const std::string& target) {
   return kind == "agent" || kind == "tool" || kind == "http" || (kind == "gate" && !target.empty());
@@ -30,9 +33,11 @@ bool IsBlockKind(const std::string& kind) {
   return kBlocks.count(kind) > 0;
 }
 
+std::string ChildEndedSignal(absl::string_view child_run_id) { return absl::StrCat(kChildEnded, child_run_id); }
+
 absl::string_view EndedChild(const tutti::state::v1::JournalEntry& entry) {
   absl::string_view name = entry.signal_received().name();
-  return absl::ConsumePrefix(&name, "child/") ? name : absl::string_view();
+  return absl::ConsumePrefix(&name, kChildEnded) ? name : absl::string_view();
 }
 
 absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {

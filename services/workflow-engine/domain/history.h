@@ -40,7 +40,9 @@ struct Signal {
   bool taken = false;
 };
 
-// The run whose end the entry tells; empty: it is another entry. Users' signals have no slash.
+// The signal by which a run learns that one it has started has ended: `child/RUN_ID`. Users' signals have no slash.
+std::string ChildEndedSignal(absl::string_view child_run_id);
+// The run whose end the entry tells; empty: it is another entry.
 absl::string_view EndedChild(const tutti::state::v1::JournalEntry& entry);
 
 // How far a loop is.

@@ -148,7 +148,7 @@ TEST_F(InterpreterTest, ASubWorkflowIsStartedOnceAndItsEndIsTheSteps) {
 
 TEST_F(InterpreterTest, AnEndThatIsToldWhileTheChildIsLookedAtIsNotMissed) {
   world_.on_look = [this](const std::string& run_id) {
-    if (world_.children_ended.emplace(run_id, Json("done")).second) SendSignal("child/" + run_id, nullptr);
+    if (world_.children_ended.emplace(run_id, Json("done")).second) SendSignal(ChildEndedSignal(run_id), nullptr);
   };
   auto out = Walk(Spec("steps:\n- {id: child, sub_workflow: {workflow: other}}\n"));
   ASSERT_THAT(out, IsOk());
@@ -172,7 +172,7 @@ steps:
     children.pop_back();
     if (!children.empty()) on_idle_ = end_one;
     world_.children_ended.emplace(ends, Json("done"));
-    SendSignal("child/" + ends, nullptr);
+    SendSignal(ChildEndedSignal(ends), nullptr);
   };
   on_idle_ = end_one;
   ASSERT_THAT(Walk(spec), IsOk());
