@@ -1,6 +1,7 @@
 """An HTTP API with moods, for http steps. Usage: http_api.py PORT LOG
 
-/echo answers what it was sent; it wants the secret. /flaky is unavailable twice. /teapot is one. /slow takes its time.
+/echo answers what it was sent; it wants the secret. /flaky is unavailable twice. /teapot is one. /slow takes its time, and so
+does /busy, which answers how many were with it at once.
 LOG gets a line a request: method, path, idempotency key.
 """
 import http.server
@@ -11,6 +12,7 @@ import time
 
 lock = threading.Lock()
 seen = {}
+busy = 0
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -28,9 +30,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(200, {"method": self.command, "path": self.path, "got": got, "from": self.headers.get("X-From")})
         if self.path.startswith("/flaky"):
             return self.answer(503, {"error": "later"}) if times < 3 else self.answer(200, {"times": times})
+        if self.path.startswith("/busy"):
+            return self.answer(200, {"at_once": self.hold()})
         if self.path.startswith("/slow"):
             time.sleep(1)
         self.answer(418 if self.path.startswith("/teapot") else 200, {"error": "short and stout"})
+
+    def hold(self):
+        global busy
+        with lock:
+            busy += 1
+        time.sleep(0.2)
+        with lock:
+            most = busy
+            busy -= 1
+        return most
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -46,14 +48,7 @@ class EnginesTest : public ::testing::Test {
     auto database = server_->NewDatabase();
     ASSERT_THAT(database, IsOk());
     database_ = *database;
-    for (int i = 0; i < 2; ++i) {
-      SuiteProcess::Options options;
-      options.data_dir = absl::StrCat(dir_, "/", i);
-      options.flags = {absl::StrCat("--process.instance=engine-", i), "--workflow-engine.lease-duration=2s",
-                       "--state-manager.postgres.dsn=" + server_->Dsn(database_)};
-      suites_.push_back(std::make_unique<SuiteProcess>(options));
-      ASSERT_TRUE(suites_.back()->Start());
-    }
+    for (int i = 0; i < 2; ++i) AddSuite(i);
     Apply(kWork);
   }
   void TearDown() override {
@@ -62,6 +57,15 @@ class EnginesTest : public ::testing::Test {
     std::filesystem::remove_all(dir_);
   }
 
+  void AddSuite(int number, const std::vector<std::string>& flags = {}) {
+    SuiteProcess::Options options;
+    options.data_dir = absl::StrCat(dir_, "/", number);
+    options.flags = {absl::StrCat("--process.instance=engine-", number), "--workflow-engine.lease-duration=2s",
+                     "--state-manager.postgres.dsn=" + server_->Dsn(database_)};
+    options.flags.insert(options.flags.end(), flags.begin(), flags.end());
+    suites_.push_back(std::make_unique<SuiteProcess>(options));
+    ASSERT_TRUE(suites_.back()->Start());
+  }
   void Apply(const std::string& yaml) {
     grpc::ClientContext context;
     v1::CreateWorkflowRequest request;
@@ -72,11 +76,11 @@ class EnginesTest : public ::testing::Test {
     ASSERT_TRUE(status.ok()) << status.error_message();
   }
   // Empty while nobody accepts it.
-  std::string Start(size_t suite, const std::string& request_id) {
+  std::string Start(size_t suite, const std::string& request_id, const std::string& workflow = "work") {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
     v1::StartRunRequest request;
-    request.set_workflow("work");
+    request.set_workflow(workflow);
     request.set_request_id(request_id);
     v1::StartRunResponse response;
     return suites_[suite]->runs()->StartRun(&context, request, &response).ok() ? response.run().run_id() : "";
@@ -192,6 +196,35 @@ TEST_F(EnginesTest, AcrossProcessesARunAloneGoesOnWhenTheDatabaseIsBack) {
   ASSERT_THAT(server_->StartAgain(), IsOk());
   EXPECT_TRUE(Eventually([&] { return Succeeded() == 1; }, 30)) << suites_[0]->logs();
   EXPECT_EQ(CompletedTwice(), 0);
+}
+
+TEST_F(EnginesTest, LimitsOfConcurrentStepsHoldOverAllEngines) {
+  const int port = FreePorts(1)[0];
+  ChildProcess api(
+      {"/usr/bin/python3", SourceDir() + "/tests/clients/http_api.py", absl::StrCat(port), dir_ + "/api.log"},
+      dir_ + "/api.err");
+  const std::string url = absl::StrCat("http://127.0.0.1:", port, "/busy");
+  ASSERT_TRUE(Eventually([&] { return Shell("curl -s " + url).second == 0; }, 20)) << ReadAll(dir_ + "/api.err");
+  for (const auto& suite : suites_) suite->Kill9();
+  suites_.clear();
+  std::ofstream(dir_ + "/config.yaml") << "tool_service: {http: {allowed_hosts: [\"127.0.0.1:" << port << "\"]}}\n";
+  for (int i = 0; i < 2; ++i) {
+    AddSuite(i, {"--config=" + dir_ + "/config.yaml", "--workflow-engine.max-concurrent-steps-per-workflow=2"});
+  }
+  const std::string name = "asks";
+  Apply("name: " + name +
+        "\nsteps:\n- id: all\n  for_each: {items: '${ [range(6)] }', max_concurrency: 6, steps: [{id: ask, http: {url: "
+        "'" +
+        url + "'}}]}\noutput: '${ [.all[].body.at_once] | max }'\n");
+  std::vector<std::pair<size_t, std::string>> runs;
+  for (size_t i = 0; i < 4; ++i) runs.emplace_back(i % 2, Start(i % 2, absl::StrCat("asks", i), name));
+  int most = 0;
+  for (const auto& [suite, id] : runs) {
+    v1::Run run = WaitForEnd(*suites_[suite], id, 60);
+    ASSERT_EQ(run.state(), v1::RUN_STATE_SUCCEEDED) << run.error().message();
+    most = std::max(most, static_cast<int>(run.output().number_value()));
+  }
+  EXPECT_EQ(most, 2) << "of two engines each takes one";
 }
 
 TEST_F(EnginesTest, EachTimeOfAScheduleIsOneRunWhoeverDies) {

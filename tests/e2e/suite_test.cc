@@ -1,9 +1,11 @@
 // The suite from outside, in both forms: one process and six.
 #include <gmock/gmock.h>
+#include <google/protobuf/util/time_util.h>
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -258,6 +260,51 @@ TEST_P(SuiteTest, TheSameRequestIdStartsOneRunAndListsPageByPage) {
   } while (!token.empty());
   EXPECT_EQ(seen.size(), 5u);
   EXPECT_EQ(pages, 3);
+  // By time: who came after the second, and until then. Ids are in the order of creation.
+  auto listed = [&](const std::string& filter) {
+    grpc::ClientContext context;
+    v1::ListRunsRequest request;
+    request.set_filter(filter);
+    v1::ListRunsResponse response;
+    const grpc::Status status = suite_->runs()->ListRuns(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    std::vector<v1::Run> runs(response.runs().begin(), response.runs().end());
+    std::reverse(runs.begin(), runs.end());
+    return runs;
+  };
+  const auto all = listed("");
+  ASSERT_EQ(all.size(), 5u);
+  const std::string time = google::protobuf::util::TimeUtil::ToString(all[1].create_time());
+  const auto after = listed("create_time > \"" + time + "\""), until = listed("create_time <= \"" + time + "\"");
+  ASSERT_EQ(after.size(), 3u);
+  ASSERT_EQ(until.size(), 2u);
+  EXPECT_EQ(after[0].run_id(), all[2].run_id());
+  EXPECT_EQ(until[1].run_id(), all[1].run_id());
+  EXPECT_THAT(Get("/v1/runs?filter=create_time%3E%22yesterday%22"), ::testing::StartsWith("400"));
+}
+
+// Money is counted from what the provider says it took, and what it has bought stays bought.
+TEST_P(SuiteTest, ABudgetOfMoneyEndsWhatSpendsIt) {
+  ASSERT_TRUE(StartWithProvider());
+  auto run = StartSpec(R"(
+name: spender
+steps:
+- id: bounded
+  budget: {cost_nano_units: 500000}
+  pipeline:
+    stages:
+    - {id: all, steps: [{id: a, agent: {agent: open, input: hello}}, {id: b, agent: {agent: open, input: hello}}, {id: c, agent: {agent: open, input: hello}}]}
+)");
+  ASSERT_TRUE(run.ok()) << run.status();
+  v1::Run ended = WaitForEnd(*suite_, run->run_id(), 20);
+  ASSERT_EQ(ended.state(), v1::RUN_STATE_FAILED);
+  EXPECT_THAT(ended.error().message(), ::testing::AllOf(HasSubstr("budget"), HasSubstr("500000")));
+  // `a` and `b` ask the model twice each, for 150,000 that go in and 60,000 that come out; `b` goes beyond, `c` never
+  // begins.
+  EXPECT_EQ(ended.usage().calls(), 4);
+  EXPECT_EQ(ended.usage().cost_nano_units(), 4 * (1000 * 150 + 100 * 600));
+  const std::string asked = ReadAll(dir_ + "/count");
+  EXPECT_EQ(std::count(asked.begin(), asked.end(), '\n'), 4);
 }
 
 TEST_P(SuiteTest, CancelsARunThatWaits) {

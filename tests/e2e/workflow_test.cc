@@ -279,6 +279,29 @@ steps:
   EXPECT_LE(by_child + own.input_tokens() + own.output_tokens(), 60) << "one call may go beyond, and no more";
 }
 
+// By the store's memory of the agent, from one run to the next.
+TEST_F(WorkflowTest, WhatOneRunLearnedIsOfferedToTheNext) {
+  constexpr char kEssay[] = R"(
+name: essay
+steps:
+- id: essay
+  reflect:
+    generate: [{id: write, transform: {value: {text: '${ .input.topic }', lessons: '${ .lessons }'}}}]
+    improve: [{id: rewrite, transform: {value: {text: '${ .draft.text }, at length', lessons: '${ .lessons }'}}}]
+    critique: [{id: judge, transform: {value: {score: '${ if (.draft.text | length) > 20 then 1 else 0.2 end }', feedback: 'An essay on tea names its leaves'}}}]
+    max_rounds: 3
+    lessons: {agent: writer}
+)";
+  auto lessons = [&](const std::string& topic) {
+    auto run = StartSpec(kEssay, {{"topic", topic}}, 20);
+    EXPECT_THAT(run, IsOk());
+    EXPECT_EQ(run->state(), v1::RUN_STATE_SUCCEEDED) << run->error().message();
+    return ToJson(run->output())["lessons"].dump();
+  };
+  EXPECT_EQ(lessons("an essay on tea"), "[]");
+  EXPECT_THAT(lessons("an essay on tea and its leaves"), HasSubstr("An essay on tea names its leaves"));
+}
+
 TEST_F(WorkflowTest, WhatIsTooMuchIsRefusedAndToldWhenToComeAgain) {
   const std::string works = absl::StrCat("name: works\nsteps: [{id: w, http: {url: '", Api("/slow"), "'}}]\n");
   std::vector<std::string> accepted;
