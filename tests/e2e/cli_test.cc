@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/json/json.h"
+#include "tests/support/ports.h"
 #include "tests/support/suite_process.h"
 
 namespace tutti::testing {
@@ -81,6 +82,22 @@ output: ${ .gated }
       "{output: plain}}\n");
   EXPECT_THAT(out, HasSubstr("0 failed"));
   EXPECT_THAT(out, HasSubstr("coverage 100%"));
+  std::filesystem::remove_all(dir);
+}
+
+TEST(CliTest, AGatewayWithNothingBehindItIsToldApartFromNoGateway) {
+  const std::string dir = NewTempDir("cli");
+  const std::vector<int> ports = FreePorts(3);
+  ChildProcess gateway({BinDir() + "/tutti-gateway", absl::StrCat("--gateway.http-port=", ports[0]),
+                        absl::StrCat("--gateway.grpc-port=", ports[1]), "--telemetry.metrics-port=-1",
+                        absl::StrCat("--peers.workflow-engine=127.0.0.1:", ports[2])},
+                       dir + "/gateway.log");
+  ASSERT_TRUE(Eventually(
+      [&] { return Shell(absl::StrCat("curl -sf http://127.0.0.1:", ports[0], "/healthz")).second == 0; }, 20))
+      << ReadAll(dir + "/gateway.log");
+  auto [text, code] = Shell(absl::StrCat(BinDir(), "/tutti --server 127.0.0.1:", ports[1], " runs list 2>&1"));
+  EXPECT_EQ(code, 5);
+  EXPECT_THAT(text, HasSubstr("answers, a service behind it does not"));
   std::filesystem::remove_all(dir);
 }
 
