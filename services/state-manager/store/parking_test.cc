@@ -275,9 +275,10 @@ TEST_P(ParkingTest, AForkBeginsWithWhatWasDoneBeforeAStep) {
 TEST_P(ParkingTest, WhatWasUndoneIsNeitherKeptByARetryNorInheritedByAFork) {
   auto engine = Register("e", "1");
   ASSERT_THAT(Create("r1", &engine), IsOk());
-  v1::AppendRequest request = Entries("r1", 1, 1, 6);
+  v1::AppendRequest request = Entries("r1", 1, 1, 9);
   int i = 0;
-  for (const char* path : {"s0", "s1", "s2", "s2/compensate/c", "s1/compensate/c"}) {
+  for (const char* path : {"s0", "s1-x", "s1/a", "s2", "s2/compensate/c", "s1/compensate/c", "on-error-0/h",
+                           "on-error-0/h/compensate/c"}) {
     auto* completed = request.mutable_entries(i++)->mutable_step_completed();
     completed->set_path(path);
     completed->mutable_result()->set_data("1");
@@ -299,8 +300,8 @@ TEST_P(ParkingTest, WhatWasUndoneIsNeitherKeptByARetryNorInheritedByAFork) {
   EXPECT_THAT(before("s2"), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "fork from s1"));
   auto kept = before("s1");
   ASSERT_THAT(kept, IsOk());
-  ASSERT_EQ(kept->size(), 1u);
-  EXPECT_EQ(kept->front().step_completed().path(), "s0");
+  ASSERT_EQ(kept->size(), 2u);
+  EXPECT_EQ(kept->back().step_completed().path(), "s1-x");
 }
 
 TUTTI_ON_ALL_ENGINES(ParkingTest);

@@ -1,7 +1,7 @@
 #include "services/state-manager/store/run_control.h"
 
-#include <algorithm>
 #include <map>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -204,13 +204,13 @@ absl::Status RunControl::ReopenRun(Transaction& tx, const v1::ReopenRunRequest& 
       return Error(absl::StatusCode::kFailedPrecondition, "RUN_NOT_FAILED",
                    absl::StrCat("run ", request.run_id(), " has not failed, it is ", row.status));
     }
-    TUTTI_ASSIGN_OR_RETURN(std::string undone, UndoneStep(tx, request.run_id(), 0));
+    TUTTI_ASSIGN_OR_RETURN(std::vector<std::string> undone, UndoneSteps(tx, request.run_id(), 0));
     if (!undone.empty()) {
       return Error(
                  absl::StatusCode::kFailedPrecondition, "RUN_COMPENSATED",
                  absl::StrCat("what run ", request.run_id(), " had done was undone when it failed; fork it from step ",
-                              undone, ", the first of them"))
-          .Metadata("step", undone);
+                              undone.front(), ", the first of them"))
+          .Metadata("step", undone.front());
     }
     Statement handled = tx.Prepare("SELECT 1 FROM journal WHERE run_id = $1 AND path LIKE 'on-error-%' LIMIT 1");
     handled.Bind(request.run_id());
@@ -245,22 +245,28 @@ absl::Status RunControl::ReopenRun(Transaction& tx, const v1::ReopenRunRequest& 
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> RunControl::UndoneStep(Transaction& tx, const std::string& run_id, int64_t after) {
-  // They are undone in reverse order.
-  Statement last = tx.Prepare(
-      "SELECT path FROM journal WHERE run_id = $1 AND seq > $2 AND path LIKE '%/compensate/%' ORDER BY seq DESC LIMIT "
-      "1");
-  last.BindAll(run_id, after);
-  std::string path = last.Step() ? last.Text(0) : "";
-  TUTTI_RETURN_IF_ERROR(last.status());
-  return path.substr(0, path.find("/compensate/"));
+absl::StatusOr<std::vector<std::string>> RunControl::UndoneSteps(Transaction& tx, const std::string& run_id,
+                                                                 int64_t after) {
+  // They are undone in reverse order. What the run's handler did is undone after all, and nothing goes on from there.
+  Statement rows = tx.Prepare(
+      "SELECT path FROM journal WHERE run_id = $1 AND seq > $2 AND path LIKE '%/compensate/%' AND NOT (path LIKE "
+      "'on-error-%') ORDER BY seq DESC");
+  rows.BindAll(run_id, after);
+  std::vector<std::string> out;
+  while (rows.Step()) {
+    const std::string path = rows.Text(0);
+    std::string step = path.substr(0, path.find("/compensate/"));
+    if (out.empty() || out.back() != step) out.push_back(std::move(step));
+  }
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  return out;
 }
 
 absl::StatusOr<std::vector<v1::JournalEntry>> RunControl::EntriesBefore(Transaction& tx, const std::string& run_id,
                                                                         const std::string& from_step) const {
   std::vector<v1::JournalEntry> out;
   std::map<int64_t, int64_t> renumbered;
-  std::vector<std::string> completed;
+  std::set<std::string> completed;
   size_t bytes = 0;
   bool found = from_step.empty();
   for (int64_t after = 0; !from_step.empty();) {
@@ -271,19 +277,19 @@ absl::StatusOr<std::vector<v1::JournalEntry>> RunControl::EntriesBefore(Transact
       EntryKey key = KeyOf(entry);
       if (AtOrBelow(std::string(key.path), from_step)) {
         found = true;
-        TUTTI_ASSIGN_OR_RETURN(std::string undone, UndoneStep(tx, run_id, entry.seq()));
-        const bool inherited =
-            !undone.empty() &&
-            std::any_of(completed.begin(), completed.end(), [&](const auto& path) { return AtOrBelow(path, undone); });
-        if (inherited) {
+        TUTTI_ASSIGN_OR_RETURN(std::vector<std::string> undone, UndoneSteps(tx, run_id, entry.seq()));
+        for (const std::string& step : undone) {
+          auto below = completed.lower_bound(step + "/");
+          const bool inherited = completed.count(step) > 0 || (below != completed.end() && AtOrBelow(*below, step));
+          if (!inherited) continue;
           return Error(absl::StatusCode::kFailedPrecondition, "STEP_UNDONE",
-                       absl::StrCat("what step ", undone, " of run ", run_id, " had done was undone since; fork from ",
-                                    undone, ", which comes before ", from_step))
-              .Metadata("step", undone);
+                       absl::StrCat("what step ", step, " of run ", run_id, " had done was undone since; fork from ",
+                                    step, ", which comes before ", from_step))
+              .Metadata("step", step);
         }
         break;
       }
-      if (entry.has_step_completed()) completed.push_back(entry.step_completed().path());
+      if (entry.has_step_completed()) completed.insert(entry.step_completed().path());
       bool keep = entry.has_step_completed() || entry.has_step_failed() || entry.has_signal_received() ||
                   entry.has_loop_checkpoint() || entry.has_run_reopened();
       if (!keep) continue;

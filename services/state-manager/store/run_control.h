@@ -48,8 +48,9 @@ class RunControl {
   };
   // Locks it. NOT_FOUND: no such run.
   static absl::StatusOr<Row> Lock(Transaction& tx, const std::string& run_id);
-  // The first of the steps that were undone after that entry; empty: none was.
-  static absl::StatusOr<std::string> UndoneStep(Transaction& tx, const std::string& run_id, int64_t after);
+  // The steps that were undone after that entry, the one first done first.
+  static absl::StatusOr<std::vector<std::string>> UndoneSteps(Transaction& tx, const std::string& run_id,
+                                                              int64_t after);
   // As the journal's next entry.
   absl::Status Write(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry) const;
   absl::Status Add(Transaction& tx, const std::string& run_id, Row& row, v1::JournalEntry entry,
