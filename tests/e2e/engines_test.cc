@@ -105,6 +105,11 @@ class EnginesTest : public ::testing::Test {
                               engine, "'"));
   }
 
+  // Until when it holds; each heartbeat changes it.
+  int64_t Lease(int engine) {
+    return Count(absl::StrCat("SELECT expire_time FROM instances WHERE name = 'engine-", engine, "'"));
+  }
+
   std::string dir_, database_;
   std::unique_ptr<PostgresServer> server_;
   std::vector<std::unique_ptr<SuiteProcess>> suites_;
@@ -207,9 +212,16 @@ TEST_F(EnginesTest, LimitsOfConcurrentStepsHoldOverAllEngines) {
   ASSERT_TRUE(Eventually([&] { return Shell("curl -s " + url).second == 0; }, 20)) << ReadAll(dir_ + "/api.err");
   for (const auto& suite : suites_) suite->Kill9();
   suites_.clear();
+  ASSERT_THAT(server_->Sql(database_, "DELETE FROM instances"), IsOk());
   std::ofstream(dir_ + "/config.yaml") << "tool_service: {http: {allowed_hosts: [\"127.0.0.1:" << port << "\"]}}\n";
   for (int i = 0; i < 2; ++i) {
     AddSuite(i, {"--config=" + dir_ + "/config.yaml", "--workflow-engine.max-concurrent-steps-per-workflow=2"});
+  }
+  ASSERT_TRUE(Eventually([&] { return Count("SELECT count(*) FROM instances") == 2; }, 20));
+  // Each has heard of the other when its second heartbeat from now comes: the first one's answer has arrived by then.
+  for (int beat = 0; beat < 2; ++beat) {
+    const int64_t first = Lease(0), second = Lease(1);
+    ASSERT_TRUE(Eventually([&] { return Lease(0) != first && Lease(1) != second; }, 20));
   }
   const std::string name = "asks";
   Apply("name: " + name +
