@@ -1,16 +1,15 @@
 // The hot parts, alone. Run: ./dev bench --benchmark_repetitions=3 --benchmark_report_aggregates_only=true
 #include <benchmark/benchmark.h>
 #include <grpcpp/grpcpp.h>
+#include <prometheus/registry.h>
 
 #include <filesystem>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "runtime/async/scope.h"
 #include "runtime/async/sync_wait.h"
 #include "runtime/config/yaml_proto.h"
-#include "runtime/process/service_main.h"
 #include "runtime/random/random.h"
 #include "runtime/rpc/rpc_server.h"
 #include "runtime/time/system_time.h"
@@ -23,46 +22,32 @@ namespace {
 
 namespace v1 = tutti::state::v1;
 
-// A call by the callback API, from a thread that blocks until it is answered.
-void CallOnce(grpc::health::v1::Health::Stub& stub) {
-  grpc::ClientContext context;
-  grpc::health::v1::HealthCheckRequest request;
-  grpc::health::v1::HealthCheckResponse response;
-  async_internal::SyncSignal signal;
-  stub.async()->Check(&context, &request, &response, [&signal](grpc::Status) { signal.Set(); });
-  signal.Wait();
-}
-
-// One unary call in one process, to gRPC's own health service.
+// One unary call within one process over gRPC's in-process transport, to the server's health service, from a thread
+// that blocks until it is answered.
 void BM_OneHopInProcess(benchmark::State& state) {
-  auto server = *RpcServer::Start({.name = "bench"});
+  SystemClock clock;
+  SystemTimers timers;
+  Xoshiro rng(1);
+  Tracer tracer("bench", clock, rng, nullptr, 0);
+  prometheus::Registry registry;
+  RpcMetrics metrics(registry);
+  RpcLoop loop("bench");
+  Scope scope;
+  ServerEnv env{loop, scope, tracer, metrics, clock};
+  RpcServer::Options options;
+  options.name = "bench";
+  auto server = *RpcServer::Start(std::move(options), env, loop.rpc(), timers);
   auto stub = grpc::health::v1::Health::NewStub(server->InProcess());
   for (auto _ : state) {
-    CallOnce(*stub);
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckRequest request;
+    grpc::health::v1::HealthCheckResponse response;
+    (void)stub->Check(&context, request, &response);
   }
   server->Shutdown(absl::Now());
+  scope.CloseAndWait();
 }
 BENCHMARK(BM_OneHopInProcess)->UseRealTime();
-
-// The nap of gRPC's callback threads: the first call after 1.1 s of silence, without and with the keep-warm ping (ADR
-// 0001).
-void BM_CallAfterSilence(benchmark::State& state) {
-  auto server = *RpcServer::Start({.name = "bench"});
-  auto channel = server->InProcess();
-  auto stub = grpc::health::v1::Health::NewStub(channel);
-  SystemTimers timers;
-  std::unique_ptr<KeepWarm> warm;
-  if (state.range(0)) warm = std::make_unique<KeepWarm>(channel, timers);
-  for (auto _ : state) {
-    state.PauseTiming();
-    std::this_thread::sleep_for(std::chrono::milliseconds(1030 + 17 * (state.iterations() % 5)));
-    state.ResumeTiming();
-    CallOnce(*stub);
-  }
-  warm.reset();
-  server->Shutdown(absl::Now());
-}
-BENCHMARK(BM_CallAfterSilence)->Arg(0)->Arg(1)->Iterations(10)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 class NoAgents final : public engine::AgentPort {
   Task<absl::StatusOr<engine::AgentAnswer>> Execute(CallContext&, engine::Attempt, std::string,

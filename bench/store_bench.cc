@@ -33,7 +33,7 @@ using BareLoop = std::function<double(int, double, Latencies*)>;
 
 void MeasureAppends(const Settings& settings, const char* engine, const StoreConfig& config, const BareLoop& bare) {
   const double turn = settings.seconds;
-  double bare_rate = 0, store_rate = 0, short_rate = 0, stream_rate = 0, loopback_rate = 0;
+  double bare_rate = 0, store_rate = 0, short_rate = 0, stream_rate = 0;
   Latencies bare_one, store_one, stream_one;
   for (int i = 0; i < settings.turns; ++i) {
     bare_rate += bare(kWriters, turn, nullptr) / settings.turns;
@@ -45,24 +45,22 @@ void MeasureAppends(const Settings& settings, const char* engine, const StoreCon
       OpenedStore store(config);
       short_rate += AppendLoop(store, kWriters, turn, nullptr, kShortRun) / settings.turns;
     }
-    stream_rate += StreamLoop(config, /*over_loopback=*/false, kWriters, turn) / settings.turns;
-    loopback_rate += StreamLoop(config, /*over_loopback=*/true, kWriters, turn) / settings.turns;
+    stream_rate += StreamLoop(config, kWriters, turn) / settings.turns;
     (void)bare(1, turn / 2, &bare_one);
     {
       OpenedStore store(config);
       AppendLoop(store, 1, turn / 2, &store_one);
     }
-    StreamLoop(config, /*over_loopback=*/false, 1, turn / 2, &stream_one);
+    StreamLoop(config, 1, turn / 2, &stream_one);
   }
   std::printf(
       "%-9s rows of %zu bytes, %d writers: bare loop %.0f/s; store %.0f/s (%.2f), in runs of %d entries %.0f/s (%.2f); "
-      "stream in process %.0f/s (%.2f); "
       "stream over loopback %.0f/s (%.2f)\n",
       engine, RowBytes(), kWriters, bare_rate, store_rate, store_rate / bare_rate, kShortRun, short_rate,
-      short_rate / bare_rate, stream_rate, stream_rate / bare_rate, loopback_rate, loopback_rate / bare_rate);
+      short_rate / bare_rate, stream_rate, stream_rate / bare_rate);
   double one = bare_one.At(0.5);
   std::printf(
-      "%-9s one writer, median: bare commit %.3f ms; store %.3f ms (%.2fx); stream in process %.3f ms (%.2fx)\n",
+      "%-9s one writer, median: bare commit %.3f ms; store %.3f ms (%.2fx); stream over loopback %.3f ms (%.2fx)\n",
       engine, one, store_one.At(0.5), store_one.At(0.5) / one, stream_one.At(0.5), stream_one.At(0.5) / one);
   std::fflush(stdout);
 }

@@ -86,13 +86,13 @@ double AppendLoop(OpenedStore& store, int writers, double seconds, Latencies* la
   return static_cast<double>(answered) / Seconds(begin);
 }
 
-double StreamLoop(const StoreConfig& config, bool over_loopback, int writers, double seconds, Latencies* latencies) {
+double StreamLoop(const StoreConfig& config, int writers, double seconds, Latencies* latencies) {
   std::vector<std::string> runs;
   {
     OpenedStore store(config);
     runs = store.NewRuns(writers);
   }
-  ServedStore served(config, over_loopback);
+  ServedStore served(config);
   auto stub = v1::JournalService::NewStub(served.channel);
   grpc::ClientContext context;
   auto stream = stub->Append(&context);

@@ -24,7 +24,6 @@ size_t RowBytes();
 double AppendLoop(OpenedStore& store, int writers, double seconds, Latencies* latencies = nullptr, int entries = 0);
 
 // The same over one bidirectional gRPC stream.
-double StreamLoop(const StoreConfig& config, bool over_loopback, int writers, double seconds,
-                  Latencies* latencies = nullptr);
+double StreamLoop(const StoreConfig& config, int writers, double seconds, Latencies* latencies = nullptr);
 
 }  // namespace tutti::state_manager

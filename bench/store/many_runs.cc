@@ -29,7 +29,7 @@ void ManyRuns(const StoreConfig& config, const char* engine, int count) {
   }
   double before = RssMb();
   auto begin = Steady::now();
-  ServedStore served(config, /*over_loopback=*/false);
+  ServedStore served(config);
   double open = Seconds(begin);
   auto leases = v1::LeaseService::NewStub(served.channel);
   v1::RegisterInstanceRequest request;

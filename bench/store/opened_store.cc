@@ -85,20 +85,19 @@ std::vector<std::string> OpenedStore::NewRuns(int count) {
   return runs;
 }
 
-ServedStore::ServedStore(const StoreConfig& state, bool over_loopback) {
+ServedStore::ServedStore(const StoreConfig& state) {
   config = DefaultConfig([](const char*) -> const char* { return nullptr; });
   *config.mutable_state_manager() = state;
   config.mutable_state_manager()->set_grpc_port(39094);
   config.mutable_telemetry()->set_log_level("error");
   runtime = std::make_unique<Runtime>(config);
-  module = NewStateManager(*runtime, config, /*standalone=*/!over_loopback);
+  module = NewStateManager(*runtime, config, /*standalone=*/false);
   absl::Status status = module->Start({});
   if (!status.ok()) {
     std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
     std::exit(1);
   }
-  channel =
-      over_loopback ? grpc::CreateChannel("127.0.0.1:39094", grpc::InsecureChannelCredentials()) : module->InProcess();
+  channel = grpc::CreateChannel("127.0.0.1:39094", grpc::InsecureChannelCredentials());
 }
 
 double RssMb() {

@@ -39,14 +39,14 @@ struct OpenedStore {
   std::vector<std::string> NewRuns(int count);
 };
 
-// The module in this process, reached without a socket or over loopback.
+// The module in this process, reached over loopback.
 struct ServedStore {
   tutti::config::v1::Config config;
   std::unique_ptr<Runtime> runtime;
   std::unique_ptr<Module> module;
   std::shared_ptr<grpc::Channel> channel;
 
-  ServedStore(const StoreConfig& state, bool over_loopback);
+  explicit ServedStore(const StoreConfig& state);
 };
 
 }  // namespace tutti::state_manager

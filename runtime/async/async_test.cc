@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <deque>
 #include <thread>
 
 #include "runtime/async/channel.h"
@@ -47,6 +48,79 @@ TEST(ScopeTest, WaitsForWhatRunsAndRefusesAfterClose) {
   EXPECT_EQ(count, 10000);
   EXPECT_FALSE(scope.Spawn(loop, Count(loop, 1, count)));
   EXPECT_EQ(count, 10000);
+}
+
+Task<bool> Value(Executor& executor, OneShot<bool>& shot) {
+  bool value = co_await shot.Wait(executor);
+  co_return value;
+}
+
+// Events from other threads, as a library would hand them out.
+class FakeSource final : public EventSource {
+ public:
+  struct Counted final : Event {
+    void Happened(bool ok) override { *count += ok; }
+    std::atomic<int>* count;
+  };
+  void Add(Event& event) {
+    MutexLock lock(mutex_);
+    events_.push_back(&event);
+    changed_.NotifyAll();
+  }
+  Event* Next(bool wait, bool& ok) override {
+    MutexLock lock(mutex_);
+    while (wait && events_.empty() && !interrupted_) changed_.Wait(mutex_);
+    if (events_.empty()) {
+      if (wait) interrupted_ = false;
+      return nullptr;
+    }
+    Event* event = events_.front();
+    events_.pop_front();
+    ok = true;
+    return event;
+  }
+  void Interrupt() override {
+    MutexLock lock(mutex_);
+    interrupted_ = true;
+    changed_.NotifyAll();
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  std::deque<Event*> events_ ABSL_GUARDED_BY(mutex_);
+  bool interrupted_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+TEST(EventLoopTest, RunsWhatIsPostedAndWhatItsSourceHas) {
+  for (auto linger : {std::chrono::microseconds(0), std::chrono::microseconds(250)}) {
+    constexpr int kEach = 5000, kThreads = 3;
+    std::atomic<int> posted{0}, happened{0};
+    FakeSource source;
+    FakeSource::Counted event;
+    event.count = &happened;
+    auto loop = std::make_unique<EventLoop>("test", linger, &source);
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&] {
+        for (int i = 0; i < kEach; ++i) loop->Post([&] { ++posted; });
+      });
+      threads.emplace_back([&] {
+        for (int i = 0; i < kEach; ++i) source.Add(event);
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    while (happened < kThreads * kEach) std::this_thread::yield();
+    // One after the other: each wakes a loop that may sleep.
+    for (int i = 0; i < 200; ++i) {
+      OneShot<bool> done;
+      loop->Post([&done] { done.Set(true); });
+      EXPECT_TRUE(SyncWait(Value(*loop, done)));
+    }
+    loop.reset();
+    EXPECT_EQ(posted, kThreads * kEach);
+    EXPECT_EQ(happened, kThreads * kEach);
+  }
 }
 
 Task<void> Await(Executor& executor, OneShot<int>& shot, int& out) {

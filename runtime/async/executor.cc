@@ -6,10 +6,12 @@ namespace tutti {
 namespace {
 // How busy a loop is is known of about as long.
 constexpr std::chrono::milliseconds kWindow{20};
+// What is posted waits for no more events than these.
+constexpr int kEventsAtOnce = 64;
 }  // namespace
 
-EventLoop::EventLoop(const std::string& name, std::chrono::microseconds linger)
-    : linger_(linger), thread_([this, linger] {
+EventLoop::EventLoop(const std::string& name, std::chrono::microseconds linger, EventSource* source)
+    : source_(source), linger_(linger), thread_([this, linger] {
         // With a process for each service the other end of every wait is another process's loop: none goes first.
         if (linger > linger.zero()) RunInForeground();
         Run();
@@ -23,7 +25,7 @@ EventLoop::~EventLoop() {
     stopping_ = true;
     linger_.Came();
   }
-  wake_.NotifyOne();
+  Wake();
   thread_.join();
 }
 
@@ -36,25 +38,63 @@ void EventLoop::Post(absl::AnyInvocable<void()> fn) {
     wake = asleep_;
     asleep_ = false;
   }
-  if (wake) wake_.NotifyOne();
+  if (wake) Wake();
+}
+
+void EventLoop::Wake() {
+  if (source_) {
+    source_->Interrupt();
+  } else {
+    wake_.NotifyOne();
+  }
+}
+
+void EventLoop::Sleep() {
+  asleep_ = true;
+  if (!source_) {
+    wake_.Wait(mutex_);
+    asleep_ = false;
+    return;
+  }
+  mutex_.Unlock();
+  bool ok = false;
+  EventSource::Event* event = source_->Next(/*wait=*/true, ok);
+  mutex_.Lock();
+  asleep_ = false;  // before the event posts anything: this thread is awake
+  mutex_.Unlock();
+  if (event) {
+    event->Happened(ok);
+    TakeEvents();
+  }
+  mutex_.Lock();
+}
+
+bool EventLoop::TakeEvents() {
+  const auto begun = std::chrono::steady_clock::now();
+  bool ok = false, any = false;
+  for (int i = 0; i < kEventsAtOnce; ++i) {
+    EventSource::Event* event = source_->Next(/*wait=*/false, ok);
+    if (!event) break;
+    event->Happened(ok);
+    any = true;
+  }
+  if (any) worked_ += std::chrono::steady_clock::now() - begun;
+  return any;
 }
 
 void EventLoop::Run() {
   using Clock = std::chrono::steady_clock;
   std::vector<absl::AnyInvocable<void()>> batch;
-  Clock::duration worked{}, passed{};  // within the window
+  Clock::duration passed{};  // within the window, as worked_
   Clock::time_point begun = Clock::now();
   for (;;) {
     const Clock::time_point ended = Clock::now();
-    worked += ended - begun;
+    worked_ += ended - begun;
     // A loop that is hardly ever idle leaves its core to others when it is: they have waited.
-    if (worked < passed * 3 / 4) linger_.Await();
+    if (worked_ < passed * 3 / 4) linger_.Await([this] { return source_ && TakeEvents(); });
+    if (source_) TakeEvents();
     mutex_.Lock();
-    while (queue_.empty() && !stopping_) {
-      asleep_ = true;
-      wake_.Wait(mutex_);
-    }
-    asleep_ = false;
+    while (queue_.empty() && !stopping_) Sleep();
     bool stop = stopping_ && queue_.empty();
     batch.swap(queue_);
     linger_.Took();
@@ -64,7 +104,7 @@ void EventLoop::Run() {
     passed += found - begun;
     begun = found;
     if (passed > kWindow) {
-      worked /= 2;
+      worked_ /= 2;
       passed /= 2;
     }
     for (auto& fn : batch) fn();

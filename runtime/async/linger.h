@@ -23,9 +23,16 @@ class Linger {
   void Took() { came_.store(false, std::memory_order_relaxed); }
   // By the thread, with no lock held, before it looks for work and sleeps. Others that want the core have it.
   void Await() const {
+    Await([] { return false; });
+  }
+  // Also until `look` finds something.
+  template <class Look>
+  void Await(Look look) const {
     if (longest_ == std::chrono::microseconds::zero()) return;
     const auto end = std::chrono::steady_clock::now() + longest_;
-    while (!came_.load(std::memory_order_relaxed) && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    while (!came_.load(std::memory_order_relaxed) && !look() && std::chrono::steady_clock::now() < end) {
+      std::this_thread::yield();
+    }
   }
 
  private:

@@ -6,25 +6,20 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-
-namespace grpc {
-class Channel;
-}
+#include "runtime/rpc/client_calls.h"
 
 namespace tutti {
 
-// How the services of one process reach the others.
-struct PeerChannels {
-  std::shared_ptr<grpc::Channel> gateway, workflow_engine, agent_manager, tool_service, state_manager, monitoring;
+// How the services of one process reach those of others.
+struct Peers {
+  RpcPeer gateway, workflow_engine, agent_manager, tool_service, state_manager, monitoring;
 };
 
 class Module {
  public:
   virtual ~Module() = default;
   // Serves; on return the port, when there is one, is open. Errors name what to change.
-  virtual absl::Status Start(const PeerChannels& peers) = 0;
-  // A channel to this service inside the process. After Start.
-  virtual std::shared_ptr<grpc::Channel> InProcess() = 0;
+  virtual absl::Status Start(const Peers& peers) = 0;
   // Stops accepting, ends or hands back what runs until `deadline`. Blocks.
   virtual void Drain(absl::Time deadline) = 0;
 };

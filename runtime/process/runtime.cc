@@ -2,6 +2,7 @@
 
 #include <prometheus/registry.h>
 
+#include "runtime/rpc/channel.h"
 #include "runtime/time/system_time.h"
 #include "tutti/config/v1/config.pb.h"
 
@@ -63,8 +64,14 @@ Runtime::Runtime(const tutti::config::v1::Config& config, Surroundings given)
 Runtime::~Runtime() = default;
 
 void Runtime::ShareLoop(std::chrono::microseconds linger) {
-  own_shared_loop_ = std::make_unique<EventLoop>("services", linger);
+  own_shared_loop_ = std::make_unique<RpcLoop>("services", linger);
   shared_loop = own_shared_loop_.get();
+  rpc_queue = &own_shared_loop_->rpc();
+}
+
+RpcPeer Runtime::PeerAt(const std::string& address, int max_message_bytes) const {
+  if (!rpc_queue) return {};
+  return {ConnectTo(address, max_message_bytes), &rpc_queue->queue()};
 }
 
 std::unique_ptr<Tracer> Runtime::NewTracer(const std::string& service) {

@@ -28,6 +28,7 @@ struct Runtime {
   // The machine's clock, timers and random numbers; null where others are given.
   struct Machine;
   std::unique_ptr<Machine> machine_;
+  std::unique_ptr<RpcLoop> own_shared_loop_;  // the exporter's calls end there
 
  public:
   // What a process has of the outside world, where it is not the machine's: a simulator's. All outlive the runtime.
@@ -54,6 +55,8 @@ struct Runtime {
   // Where all services of one process run, when they share a loop: a call from one to the other is then no switch of
   // threads. Null: each has its own.
   Executor* shared_loop = nullptr;
+  // Where the ends of calls to other processes arrive; null until ShareLoop.
+  RpcQueue* rpc_queue = nullptr;
   // Whether services have ports and channels of gRPC.
   const bool listens;
   LogLevel log_level;
@@ -62,12 +65,11 @@ struct Runtime {
 
   // From now on all services share a loop, which looks for work for `linger` before it sleeps.
   void ShareLoop(std::chrono::microseconds linger);
+  // A lazy connection to the process at `host:port`; none where there is no shared loop with a queue.
+  RpcPeer PeerAt(const std::string& address, int max_message_bytes) const;
   std::unique_ptr<Tracer> NewTracer(const std::string& service);
   // For work that blocks.
   std::unique_ptr<WorkQueue> NewWorkers(const std::string& name, int threads, size_t max_queue);
-
- private:
-  std::unique_ptr<EventLoop> own_shared_loop_;
 };
 
 }  // namespace tutti

@@ -1,17 +1,14 @@
 #include "runtime/process/service_main.h"
 
-#include <grpcpp/channel.h>
 #include <prometheus/exposer.h>
 #include <prometheus/registry.h>
 #include <signal.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "grpc/health/v1/health.grpc.pb.h"
 #include "runtime/async/thread.h"
 #include "runtime/config/load_config.h"
 #include "runtime/config/yaml_proto.h"
@@ -40,35 +37,6 @@ void WaitForSignal() {
   sigaddset(&signals, SIGINT);
   int received = 0;
   sigwait(&signals, &received);
-}
-
-struct KeepWarm::State {
-  std::shared_ptr<grpc::Channel> channel;
-  std::unique_ptr<grpc::health::v1::Health::Stub> stub;
-  TimerService& timers;
-  std::atomic<bool> stopped{false};
-  std::unique_ptr<grpc::ClientContext> context;
-  grpc::health::v1::HealthCheckRequest request;
-  grpc::health::v1::HealthCheckResponse response;
-  explicit State(std::shared_ptr<grpc::Channel> ch, TimerService& t)
-      : channel(std::move(ch)), stub(grpc::health::v1::Health::NewStub(channel)), timers(t) {}
-};
-
-KeepWarm::KeepWarm(std::shared_ptr<grpc::Channel> channel, TimerService& timers)
-    : state_(std::make_shared<State>(std::move(channel), timers)) {
-  Ping(state_);
-}
-
-KeepWarm::~KeepWarm() { state_->stopped = true; }
-
-void KeepWarm::Ping(std::shared_ptr<State> state) {
-  if (state->stopped) return;
-  state->context = std::make_unique<grpc::ClientContext>();
-  state->context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
-  state->stub->async()->Check(state->context.get(), &state->request, &state->response, [state](grpc::Status) {
-    if (state->stopped) return;
-    state->timers.After(absl::Milliseconds(100), [state] { Ping(state); });
-  });
 }
 
 struct MetricsEndpoint::Impl {
@@ -136,12 +104,12 @@ int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFact
   }
   Runtime runtime(config);
   Logger log(name, runtime.log_level, runtime.clock);
+  runtime.ShareLoop(/*linger=*/{});
   const auto& address = config.peers();
   int limit = static_cast<int>(config.process().max_message_bytes());
-  PeerChannels peers{ConnectTo(address.gateway(), limit),           ConnectTo(address.workflow_engine(), limit),
-                     ConnectTo(address.agent_manager(), limit),     ConnectTo(address.tool_service(), limit),
-                     ConnectTo(address.state_manager(), 2 * limit), ConnectTo(address.monitoring(), limit)};
-  runtime.ShareLoop(/*linger=*/{});
+  Peers peers{runtime.PeerAt(address.gateway(), limit),           runtime.PeerAt(address.workflow_engine(), limit),
+              runtime.PeerAt(address.agent_manager(), limit),     runtime.PeerAt(address.tool_service(), limit),
+              runtime.PeerAt(address.state_manager(), 2 * limit), runtime.PeerAt(address.monitoring(), limit)};
   auto tracer = runtime.NewTracer(name);
   const auto bytes = static_cast<size_t>(limit);
   CallStreams others({{"tutti.workflow.v1", peers.workflow_engine, bytes},
@@ -157,13 +125,11 @@ int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFact
   auto module = factory(runtime, config, /*standalone=*/false);
   if (absl::Status status = module->Start(peers); !status.ok()) return Fail(status, 1);
   if (!config.telemetry().otlp_endpoint().empty()) {
-    runtime.exporter.Connect(ConnectTo(config.telemetry().otlp_endpoint(), limit));
+    runtime.exporter.Connect(runtime.local_methods, runtime.PeerAt(config.telemetry().otlp_endpoint(), limit));
   }
-  auto warm = std::make_unique<KeepWarm>(module->InProcess(), runtime.timers);
   log.Info("ready", {{"version", kVersion}});
   WaitForSignal();
   log.Info("shutting down");
-  warm.reset();
   module->Drain(absl::Now() + absl::Seconds(config.process().shutdown_grace().seconds()));
   others.Stop();
   runtime.exporter.FlushAndStop();

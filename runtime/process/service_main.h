@@ -27,19 +27,6 @@ void PrepareThreads();
 // Returns at SIGTERM or SIGINT.
 void WaitForSignal();
 
-// Keeps gRPC's callback threads awake: they nap up to 100 ms after a second without events, and a call then waits for
-// them (docs/adr/0001 has the measurement). One call to `channel`'s health service each 100 ms.
-class KeepWarm {
- public:
-  KeepWarm(std::shared_ptr<grpc::Channel> channel, TimerService& timers);
-  ~KeepWarm();
-
- private:
-  struct State;
-  static void Ping(std::shared_ptr<State> state);
-  std::shared_ptr<State> state_;
-};
-
 // Serves /metrics of the registry by HTTP for as long as it lives.
 class MetricsEndpoint {
  public:

@@ -21,12 +21,16 @@ class ServiceServer {
         runtime_(runtime),
         log_(name, runtime.log_level, runtime.clock),
         tracer_(runtime.NewTracer(name)),
-        own_loop_(runtime.shared_loop && (!alone || !runtime.listens) ? nullptr : std::make_unique<EventLoop>(name)),
-        loop_(own_loop_ ? *own_loop_ : *runtime.shared_loop),
-        env_{loop_, scope_, *tracer_, runtime.rpc_metrics, runtime.clock} {}
+        own_rpc_loop_(runtime.shared_loop ? nullptr : std::make_unique<RpcLoop>(name)),
+        own_loop_(runtime.shared_loop && alone && runtime.listens ? std::make_unique<EventLoop>(name) : nullptr),
+        loop_(own_rpc_loop_ ? static_cast<Executor&>(*own_rpc_loop_)
+              : own_loop_   ? *own_loop_
+                            : *runtime.shared_loop),
+        env_{loop_, scope_, *tracer_, runtime.rpc_metrics, runtime.clock},
+        served_(runtime.local_methods) {}
   ~ServiceServer() {
     Drain(absl::Now());
-    if (own_loop_) return;
+    if (own_loop_ || own_rpc_loop_) return;
     // What was posted for this service has run when it goes, as if the loop were its own.
     OneShot<bool> passed;
     loop_.Post([&passed] { passed.Set(true); });
@@ -39,16 +43,18 @@ class ServiceServer {
   Executor& loop() { return loop_; }
   Runtime& runtime() { return runtime_; }
 
-  // Nothing, where nobody listens: calls then come by the runtime's local methods.
+  // By gRPC. What has no address is reached by the runtime's local methods only.
   absl::Status Serve(RpcServer::Options options) {
-    if (!runtime_.listens) return absl::OkStatus();
+    if (!runtime_.listens || options.address.empty()) return absl::OkStatus();
     options.name = name_;
-    // What is reached inside the process only, and by who is not believed, is not reached by streams of calls.
-    if (!options.address.empty() && !env_.edge) {
+    // By who is not believed nothing is reached by streams of calls.
+    if (!env_.edge) {
       call_streams_ = std::make_unique<CallStreamRpc>(env_, runtime_.local_methods, runtime_.ids.NewUlid());
-      options.services.push_back(call_streams_.get());
+      call_streams_->Offer(runtime_.local_methods);
     }
-    auto server = RpcServer::Start(std::move(options));
+    if (!options.methods) options.methods = &served_;
+    RpcQueue& queue = own_rpc_loop_ ? own_rpc_loop_->rpc() : *runtime_.rpc_queue;
+    auto server = RpcServer::Start(std::move(options), env_, queue, runtime_.timers);
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
     return absl::OkStatus();
@@ -69,10 +75,12 @@ class ServiceServer {
   Runtime& runtime_;
   Logger log_;
   std::unique_ptr<Tracer> tracer_;
+  std::unique_ptr<RpcLoop> own_rpc_loop_;
   std::unique_ptr<EventLoop> own_loop_;
   Executor& loop_;
   Scope scope_;
   ServerEnv env_;
+  ServedMethods served_;
   std::unique_ptr<CallStreamRpc> call_streams_;
   std::unique_ptr<RpcServer> server_;
 };

@@ -141,10 +141,8 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
   bool reading_ = true, broken_ = false;
 };
 
-grpc::ServerBidiReactor<ExchangeRequest, ExchangeResponse>* CallStreamRpc::Exchange(
-    grpc::CallbackServerContext* context) {
-  return ServeBidi<ExchangeRequest, ExchangeResponse>(env_, context, *this, "tutti.rpc.v1.CallStreamService/Exchange",
-                                                      &CallStreamRpc::Serve);
+void CallStreamRpc::Offer(LocalMethods& methods) {
+  methods.AddBidi(env_, "tutti.rpc.v1.CallStreamService/Exchange", *this, &CallStreamRpc::Serve);
 }
 
 Task<absl::Status> CallStreamRpc::Serve(CallContext& call, StreamReader<ExchangeRequest>& reader,

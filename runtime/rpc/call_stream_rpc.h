@@ -6,19 +6,17 @@
 
 #include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
-#include "tutti/rpc/v1/call_stream_service.grpc.pb.h"
+#include "tutti/rpc/v1/call_stream_service.pb.h"
 
 namespace tutti {
 
-class CallStreamRpc final : public tutti::rpc::v1::CallStreamService::CallbackService {
+class CallStreamRpc final {
  public:
   // `process_id`: the same for all servers of a process, and no other's.
   CallStreamRpc(ServerEnv& env, const LocalMethods& methods, std::string process_id)
       : env_(env), methods_(methods), process_id_(std::move(process_id)) {}
 
-  grpc::ServerBidiReactor<tutti::rpc::v1::ExchangeRequest, tutti::rpc::v1::ExchangeResponse>* Exchange(
-      grpc::CallbackServerContext* context) override;
-
+  void Offer(LocalMethods& methods);
   // Asks the callers to go, which they do when they have their answers. From another thread.
   void Drain() { draining_.request_stop(); }
 

@@ -14,12 +14,11 @@
 #include "runtime/rpc/message_queue.h"
 #include "runtime/status/mapping.h"
 #include "runtime/time/proto_time.h"
-#include "tutti/rpc/v1/call_stream_service.grpc.pb.h"
+#include "tutti/rpc/v1/call_stream_service.pb.h"
 
 namespace tutti {
 namespace {
 
-using tutti::rpc::v1::CallStreamService;
 using tutti::rpc::v1::ExchangeRequest;
 using tutti::rpc::v1::ExchangeResponse;
 
@@ -82,15 +81,9 @@ struct CallStreams::Stream {
 };
 
 struct CallStreams::Link {
-  explicit Link(Peer p)
-      : peer(std::move(p)),
-        prefix(peer.package + "."),
-        generic(peer.channel),
-        stub(CallStreamService::NewStub(peer.channel)) {}
+  explicit Link(Peer p) : peer(std::move(p)), prefix(peer.package + ".") {}
   const Peer peer;
   const std::string prefix;
-  grpc::GenericStub generic;
-  std::unique_ptr<CallStreamService::StubInterface> stub;
   bool kept = false;
   std::vector<std::shared_ptr<Stream>> streams;  // that have said who answers
   std::stop_source look;                         // for others, without waiting longer
@@ -152,7 +145,7 @@ Task<absl::Status> CallStreams::Carry(CallContext& call, std::string method, grp
   }
   if (absl::IsUnavailable(status) || absl::IsUnimplemented(status)) {
     const absl::Duration left = deadline == absl::InfiniteFuture() ? absl::InfiniteDuration() : deadline - clock_.Now();
-    status = co_await Alone(call, *link, method, request, response, left);
+    status = co_await rpc_internal::CallBare(call, call.trace, link->peer.process, method, request, response, left);
   }
   co_return status;
 }
@@ -194,20 +187,6 @@ Task<absl::Status> CallStreams::OnStream(CallContext& call, std::shared_ptr<Stre
     response = grpc::ByteBuffer(&slice, 1);
   }
   co_return status;
-}
-
-Task<absl::Status> CallStreams::Alone(CallContext& call, Link& link, std::string method,
-                                      const grpc::ByteBuffer& request, grpc::ByteBuffer& response,
-                                      absl::Duration timeout) {
-  if (call.stop.stop_requested()) co_return GaveUp();
-  grpc::ClientContext context;
-  rpc_internal::Prepare(call, timeout, call.trace, context);
-  OneShot<grpc::Status> done;
-  link.generic.UnaryCall(&context, absl::StrCat("/", method), {}, &request, &response,
-                         [&done](grpc::Status status) { done.Set(std::move(status)); });
-  std::stop_callback cancel(call.stop, [&context] { context.TryCancel(); });
-  grpc::Status status = co_await done.Wait(*call.executor);
-  co_return FromGrpc(status);
 }
 
 std::unique_ptr<ReadStream<grpc::ByteBuffer>> CallStreams::CarryStream(CallContext& call, std::string method,
@@ -252,8 +231,7 @@ Task<void> CallStreams::KeepLinked(Link& link) {
 }
 
 Task<void> CallStreams::RunStream(Link& link, std::shared_ptr<Stream> stream) {
-  link.stub->async()->Exchange(stream->rpc->context(), &*stream->rpc);
-  stream->rpc->Start();
+  stream->rpc->Start(link.peer.process, "tutti.rpc.v1.CallStreamService/Exchange");
   std::vector<Task<bool>> both;
   both.push_back(ReadAll(link, *stream));
   both.push_back(WriteAll(*stream));

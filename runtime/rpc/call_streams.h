@@ -3,9 +3,6 @@
 // requests, more calls than a stream holds, calls while there is no stream, and again those that a stream lost.
 #pragma once
 
-#include <grpcpp/channel.h>
-#include <grpcpp/generic/generic_stub.h>
-
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -28,7 +25,7 @@ class CallStreams final : public MethodCarrier {
   // The services of one contract package, and how their processes are reached.
   struct Peer {
     std::string package;  // "tutti.state.v1"
-    std::shared_ptr<grpc::Channel> channel;
+    RpcPeer process;
     size_t max_response_bytes = 4 << 20;
   };
   // All of it runs on `loop`; calls may come from others.
@@ -57,8 +54,6 @@ class CallStreams final : public MethodCarrier {
   Task<absl::Status> OnStream(CallContext& call, std::shared_ptr<Stream> stream, std::string method,
                               const grpc::ByteBuffer& request, grpc::ByteBuffer& response, absl::Time deadline,
                               size_t max_response_bytes);
-  Task<absl::Status> Alone(CallContext& call, Link& link, std::string method, const grpc::ByteBuffer& request,
-                           grpc::ByteBuffer& response, absl::Duration timeout);
   // Looks for processes that answer, for as long as there are calls to be made.
   Task<void> KeepLinked(Link& link);
   Task<void> RunStream(Link& link, std::shared_ptr<Stream> stream);

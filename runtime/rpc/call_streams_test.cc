@@ -19,13 +19,12 @@
 #include "runtime/status/testing/matchers.h"
 #include "runtime/time/system_time.h"
 #include "tests/support/ports.h"
-#include "tutti/agent/v1/agent_service.grpc.pb.h"
+#include "tutti/agent/v1/agent_service.pb.h"
 
 namespace tutti {
 namespace {
 
 using ::testing::SizeIs;
-using tutti::agent::v1::AgentExecutionService;
 using tutti::agent::v1::ExecuteRequest;
 using tutti::agent::v1::ExecuteResponse;
 using ::tutti::testing::HasCode;
@@ -43,13 +42,15 @@ struct Base {
 };
 
 // A process that answers. What is asked for by `agent` is what it does.
-class Answerer final : public AgentExecutionService::CallbackService {
+class Answerer final {
  public:
   // `by_itself`: whether it also takes calls by themselves.
   Answerer(Base& base, int port, std::string name, bool by_itself)
       : name_(std::move(name)),
         metrics_(registry_),
         methods_(base.timers),
+        by_themselves_(base.timers),
+        served_(by_themselves_),
         env_{loop_, scope_, base.tracer, metrics_, base.clock},
         streams_(env_, methods_, name_) {
     methods_.Add(env_, kExecute, *this, &Answerer::Handle);
@@ -57,13 +58,14 @@ class Answerer final : public AgentExecutionService::CallbackService {
     options.name = name_;
     options.address = absl::StrCat("127.0.0.1:", port);
     options.max_message_bytes = kMostBytes;
-    options.services = {&streams_};
-    if (by_itself) options.services.push_back(this);
-    auto server = RpcServer::Start(std::move(options));
+    options.methods = &served_;
+    streams_.Offer(by_themselves_);
+    if (by_itself) by_themselves_.Add(env_, kExecute, *this, &Answerer::HandleAlone);
+    auto server = RpcServer::Start(std::move(options), env_, loop_.rpc(), base.timers);
     EXPECT_THAT(server, IsOk());
     server_ = *std::move(server);
   }
-  ~Answerer() override { Drain(absl::Now()); }
+  ~Answerer() { Drain(absl::Now()); }
 
   void Drain(absl::Time deadline) {
     streams_.Drain();
@@ -78,13 +80,12 @@ class Answerer final : public AgentExecutionService::CallbackService {
   void AwaitWaiting(int count) { AwaitCount(waiting_, count); }
   void AwaitGivenUp(int count) { AwaitCount(given_up_, count); }
 
-  grpc::ServerUnaryReactor* Execute(grpc::CallbackServerContext* context, const ExecuteRequest* request,
-                                    ExecuteResponse* response) override {
-    ++alone_;
-    return ServeUnary(env_, context, request, response, *this, kExecute, &Answerer::Handle);
-  }
-
  private:
+  Task<absl::Status> HandleAlone(CallContext& call, const ExecuteRequest& request, ExecuteResponse& response) {
+    ++alone_;
+    absl::Status status = co_await Handle(call, request, response);
+    co_return status;
+  }
   Task<absl::Status> Handle(CallContext& call, const ExecuteRequest& request, ExecuteResponse& response) {
     if (request.agent() == "fail") {
       co_return Error(absl::StatusCode::kInvalidArgument, "NOT_SO", "it is not so").Metadata("why", "because");
@@ -126,8 +127,9 @@ class Answerer final : public AgentExecutionService::CallbackService {
   const std::string name_;
   prometheus::Registry registry_;
   RpcMetrics metrics_;
-  LocalMethods methods_;
-  EventLoop loop_{"answerer"};
+  LocalMethods methods_, by_themselves_;
+  ServedMethods served_;
+  RpcLoop loop_{"answerer"};
   Scope scope_;
   ServerEnv env_;
   CallStreamRpc streams_;
@@ -146,8 +148,9 @@ class CallStreamsTest : public ::testing::Test {
   }
   void Connect(const std::string& address) {
     streams_ = std::make_unique<CallStreams>(
-        std::vector<CallStreams::Peer>{{"tutti.agent.v1", ConnectTo(address, kMostBytes), kMostBytes}}, loop_,
-        base_.clock, base_.timers, base_.rng, base_.tracer);
+        std::vector<CallStreams::Peer>{
+            {"tutti.agent.v1", RpcPeer{ConnectTo(address, kMostBytes), &loop_.rpc().queue()}, kMostBytes}},
+        loop_, base_.clock, base_.timers, base_.rng, base_.tracer);
     methods_.ReachOthersBy(*streams_);
   }
   void Connect() { Connect(absl::StrCat("127.0.0.1:", port_)); }
@@ -201,7 +204,7 @@ class CallStreamsTest : public ::testing::Test {
 
   Base base_;
   const int port_ = testing::FreePort();
-  EventLoop loop_{"caller"};
+  RpcLoop loop_{"caller"};
   LocalMethods methods_{base_.timers};
   std::unique_ptr<CallStreams> streams_;
 };

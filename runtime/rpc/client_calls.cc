@@ -16,4 +16,8 @@ void Prepare(const CallContext& call, absl::Duration timeout, const TraceContext
   if (trace.valid()) context.AddMetadata("traceparent", trace.ToTraceparent());
 }
 
+absl::Status NoWayTo(const std::string& method) {
+  return absl::UnavailableError(absl::StrCat(method, ": this process has no connection to the service"));
+}
+
 }  // namespace tutti::rpc_internal

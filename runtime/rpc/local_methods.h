@@ -94,6 +94,45 @@ class SerializedStream final : public ReadStream<grpc::ByteBuffer> {
   std::unique_ptr<ReadStream<Response>> messages_;
 };
 
+// What the server's side of a bidirectional stream reads and writes, by its bytes.
+template <class Request>
+class ParsedReader final : public StreamReader<Request> {
+ public:
+  explicit ParsedReader(StreamReader<grpc::ByteBuffer>& bytes) : bytes_(bytes) {}
+  Task<bool> Read(Request& request) override {
+    grpc::ByteBuffer message;
+    if (!co_await bytes_.Read(message)) co_return false;
+    parsed_ = FromBytes(message, request);
+    co_return parsed_.ok();
+  }
+  // Whether it was the stream that ended, and not what came.
+  const absl::Status& parsed() const { return parsed_; }
+
+ private:
+  StreamReader<grpc::ByteBuffer>& bytes_;
+  absl::Status parsed_;
+};
+
+template <class Response>
+class SerializedWriter final : public BehindWriter<Response> {
+ public:
+  explicit SerializedWriter(BehindWriter<grpc::ByteBuffer>& bytes) : bytes_(bytes) {}
+  void StartWriting(const Response& response) override {
+    (void)ToBytes(response, message_);
+    bytes_.StartWriting(message_);
+  }
+  Task<bool> Written() override { return bytes_.Written(); }
+  void WriteLast(Response response) override {
+    grpc::ByteBuffer message;
+    (void)ToBytes(response, message);
+    bytes_.WriteLast(std::move(message));
+  }
+
+ private:
+  BehindWriter<grpc::ByteBuffer>& bytes_;
+  grpc::ByteBuffer message_;
+};
+
 }  // namespace rpc_internal
 
 class LocalMethods {
@@ -123,6 +162,16 @@ class LocalMethods {
     MutexLock lock(mutex_);
     streams_[name] = entry;
     typed_[name] = std::static_pointer_cast<TypedStream<Request, Response>>(entry);
+  }
+
+  // For bidirectional streams, which are reached from other processes only. A unary method may have the same name, for
+  // callers in this process.
+  template <class Impl, class Request, class Response>
+  void AddBidi(ServerEnv& env, const char* name, Impl& impl,
+               Task<absl::Status> (Impl::*method)(CallContext&, StreamReader<Request>&, BehindWriter<Response>&)) {
+    auto entry = std::make_shared<BidiMethod<Impl, Request, Response>>(env, name, impl, method);
+    MutexLock lock(mutex_);
+    bidis_[name] = entry;
   }
 
   // One method, by its messages.
@@ -176,6 +225,11 @@ class LocalMethods {
     MutexLock lock(mutex_);
     auto it = streams_.find(name);
     return it == streams_.end() ? nullptr : it->second;
+  }
+  std::shared_ptr<ByteMethod> FindBidi(absl::string_view name) const {
+    MutexLock lock(mutex_);
+    auto it = bidis_.find(name);
+    return it == bidis_.end() ? nullptr : it->second;
   }
   std::shared_ptr<RawStream> FindCarriedStream(absl::string_view name) const {
     if (carrier_ == nullptr || !carrier_->Carries(name)) return nullptr;
@@ -316,7 +370,7 @@ class LocalMethods {
     };
 
     Task<void> Serve(std::shared_ptr<Running> running, rpc_internal::CallOrigin origin, absl::Time deadline) {
-      rpc_internal::LocalCall local(env_, name_, std::move(origin), deadline, running->stop.get_token());
+      rpc_internal::ServedCall local(env_, name_, std::move(origin), deadline, running->stop.get_token());
       absl::Status status = co_await rpc_internal::StartMethod(impl_, handler_, local.call(),
                                                                std::move(running->request), running->response);
       local.End(status);
@@ -365,7 +419,7 @@ class LocalMethods {
    private:
     Task<void> Serve(std::shared_ptr<rpc_internal::LocalPipe<Response>> pipe, Request request,
                      rpc_internal::CallOrigin origin, absl::Time deadline) {
-      rpc_internal::LocalCall local(env_, name_, std::move(origin), deadline, pipe->stop_token());
+      rpc_internal::ServedCall local(env_, name_, std::move(origin), deadline, pipe->stop_token());
       StreamWriter<Response>& writer = *pipe;
       absl::Status status = co_await rpc_internal::StartMethod(impl_, handler_, local.call(), request, writer);
       local.End(status);
@@ -379,39 +433,60 @@ class LocalMethods {
     const Handler handler_;
   };
 
+  template <class Impl, class Request, class Response>
+  class BidiMethod final : public ByteMethod {
+   public:
+    using Handler = Task<absl::Status> (Impl::*)(CallContext&, StreamReader<Request>&, BehindWriter<Response>&);
+    BidiMethod(ServerEnv& env, std::string name, Impl& impl, Handler handler)
+        : env_(env), name_(std::move(name)), impl_(impl), handler_(handler) {}
+    Task<absl::Status> Serve(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
+                             BehindWriter<grpc::ByteBuffer>& writer) override {
+      rpc_internal::ServedCall served(env_, name_, rpc_internal::CallOrigin(call), call.deadline, call.stop);
+      rpc_internal::ParsedReader<Request> requests(reader);
+      rpc_internal::SerializedWriter<Response> responses(writer);
+      StreamReader<Request>& from = requests;
+      BehindWriter<Response>& to = responses;
+      absl::Status status = co_await rpc_internal::StartMethod(impl_, handler_, served.call(), from, to);
+      if (status.ok()) status = requests.parsed();
+      served.End(status);
+      co_return status;
+    }
+
+   private:
+    ServerEnv& env_;
+    const std::string name_;
+    Impl& impl_;
+    const Handler handler_;
+  };
+
   TimerService& timers_;
   MethodCarrier* carrier_;
   mutable Mutex mutex_;
+  absl::flat_hash_map<std::string, std::shared_ptr<ByteMethod>> bidis_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, std::shared_ptr<Raw>> methods_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, std::shared_ptr<RawStream>> streams_ ABSL_GUARDED_BY(mutex_);
   mutable absl::flat_hash_map<std::string, std::shared_ptr<void>> typed_ ABSL_GUARDED_BY(mutex_);
 };
 
 // CallUnary, without a transport when the method is a service's of this process.
-template <class Async, class Request, class Response>
-Task<absl::Status> CallUnary(const LocalMethods& local, CallContext& call, Async& async,
-                             void (Async::*method)(grpc::ClientContext*, const Request*, Response*,
-                                                   std::function<void(grpc::Status)>),
-                             const char* name, Request request, Response& response, absl::Duration timeout) {
+template <class Request, class Response>
+Task<absl::Status> CallUnary(const LocalMethods& local, CallContext& call, const RpcPeer& peer, const char* name,
+                             Request request, Response& response, absl::Duration timeout) {
   if (auto here = local.Find<Request, Response>(name)) {
     absl::Status status = co_await here->Call(call, std::move(request), response, timeout);
     co_return status;
   }
-  absl::Status status = co_await CallUnary(call, async, method, name, request, response, timeout);
+  std::string method = name;
+  absl::Status status = co_await CallUnary(call, peer, std::move(method), request, response, timeout);
   co_return status;
 }
 
 // A server stream, begun; without a transport when the method is a service's of this process. `call` outlives it.
-template <class Async, class Request, class Response>
-std::unique_ptr<ReadStream<Response>> OpenStream(const LocalMethods& local, CallContext& call, Async& async,
-                                                 void (Async::*method)(grpc::ClientContext*, const Request*,
-                                                                       grpc::ClientReadReactor<Response>*),
+template <class Response, class Request>
+std::unique_ptr<ReadStream<Response>> OpenStream(const LocalMethods& local, CallContext& call, const RpcPeer& peer,
                                                  const char* name, const Request& request, absl::Duration timeout) {
   if (auto here = local.FindStream<Request, Response>(name)) return here->Open(call, request, timeout);
-  auto stream = std::make_unique<ClientReadStream<Response>>(call, timeout);
-  (async.*method)(stream->context(), &request, stream.get());
-  stream->Start();
-  return stream;
+  return OpenStream<Response>(call, peer, name, request, timeout);
 }
 
 }  // namespace tutti

@@ -14,45 +14,6 @@
 
 namespace tutti::rpc_internal {
 
-// What of a caller's context goes along.
-struct CallOrigin {
-  explicit CallOrigin(const CallContext& call)
-      : trace(call.trace), actor(call.actor), origin(call.origin), call_id(call.call_id) {}
-  TraceContext trace;
-  std::string actor, origin, call_id;
-};
-
-// The callee's side of a call: its span, its context, its place in the metrics.
-class LocalCall {
- public:
-  LocalCall(ServerEnv& env, const std::string& name, CallOrigin origin, absl::Time deadline, std::stop_token stop)
-      : env_(env),
-        name_(name),
-        start_(env.clock.Now()),
-        span_(env.tracer.Start(name, SpanKind::kServer, origin.trace)),
-        call_(env.executor, env.tracer) {
-    call_.deadline = deadline;
-    call_.stop = std::move(stop);
-    call_.trace = span_.context();
-    call_.actor = origin.actor.empty() ? "anonymous" : std::move(origin.actor);
-    call_.origin = origin.origin.empty() ? "in-process" : std::move(origin.origin);
-    call_.call_id = std::move(origin.call_id);
-  }
-  CallContext& call() { return call_; }
-  void End(const absl::Status& status) {
-    span_.SetStatus(status);
-    span_.End();
-    env_.metrics.Record(name_, status.code(), env_.clock.Now() - start_);
-  }
-
- private:
-  ServerEnv& env_;
-  const std::string& name_;
-  const absl::Time start_;
-  Span span_;
-  CallContext call_;
-};
-
 // Between the two ends of a server stream, which may be on different threads: the writer is one message ahead at most.
 template <class Response>
 class LocalPipe final : public StreamWriter<Response> {

@@ -3,25 +3,33 @@
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/descriptor.pb.h>
 
-#include <set>
+#include "grpc/reflection/v1/reflection.pb.h"
+#include "grpc/reflection/v1alpha/reflection.pb.h"
 
 namespace tutti {
-namespace {
 
 using google::protobuf::DescriptorPool;
 using google::protobuf::FileDescriptor;
 
+const std::string& Reflection::Serialized(const FileDescriptor* file) {
+  auto [it, made] = files_.try_emplace(file);
+  if (made) {
+    google::protobuf::FileDescriptorProto proto;
+    file->CopyTo(&proto);
+    it->second = proto.SerializeAsString();
+  }
+  return it->second;
+}
+
 template <class Response>
-void AddFile(const FileDescriptor* file, std::set<std::string>& seen, Response& response) {
+void Reflection::AddFile(const FileDescriptor* file, std::set<std::string>& seen, Response& response) {
   if (!seen.insert(file->name()).second) return;
-  google::protobuf::FileDescriptorProto proto;
-  file->CopyTo(&proto);
-  response.mutable_file_descriptor_response()->add_file_descriptor_proto(proto.SerializeAsString());
+  response.mutable_file_descriptor_response()->add_file_descriptor_proto(Serialized(file));
   for (int i = 0; i < file->dependency_count(); ++i) AddFile(file->dependency(i), seen, response);
 }
 
 template <class Response>
-void AnswerFile(const FileDescriptor* file, const std::string& what, Response& response) {
+void Reflection::AnswerFile(const FileDescriptor* file, const std::string& what, Response& response) {
   if (file == nullptr) {
     response.mutable_error_response()->set_error_code(5);
     response.mutable_error_response()->set_error_message("not known here: " + what);
@@ -33,13 +41,13 @@ void AnswerFile(const FileDescriptor* file, const std::string& what, Response& r
 
 // The two versions of the protocol have the same messages under two names.
 template <class Request, class Response>
-void Answer(const std::vector<std::string>& services, const Request& request, Response& response) {
+void Reflection::Answer(const Request& request, Response& response) {
   const DescriptorPool* pool = DescriptorPool::generated_pool();
   response.set_valid_host(request.host());
   *response.mutable_original_request() = request;
   switch (request.message_request_case()) {
     case Request::kListServices:
-      for (const auto& name : services) response.mutable_list_services_response()->add_service()->set_name(name);
+      for (const auto& name : services_) response.mutable_list_services_response()->add_service()->set_name(name);
       return;
     case Request::kFileByFilename:
       return AnswerFile(pool->FindFileByName(request.file_by_filename()), request.file_by_filename(), response);
@@ -69,44 +77,25 @@ void Answer(const std::vector<std::string>& services, const Request& request, Re
   }
 }
 
-// Answers inside the reactions: there is nothing to wait for.
 template <class Request, class Response>
-class ReflectionCall final : public grpc::ServerBidiReactor<Request, Response> {
- public:
-  explicit ReflectionCall(const std::vector<std::string>& services) : services_(services) {
-    this->StartRead(&request_);
+Task<absl::Status> Reflection::Handle(CallContext&, StreamReader<Request>& reader, BehindWriter<Response>& writer) {
+  Request request;
+  while (co_await reader.Read(request)) {
+    Response response;
+    Answer(request, response);
+    const bool written = co_await writer.Write(response);
+    if (!written) co_return absl::CancelledError("the caller has gone");
   }
-  void OnReadDone(bool ok) override {
-    if (!ok) return this->Finish(grpc::Status::OK);
-    response_.Clear();
-    Answer(services_, request_, response_);
-    this->StartWrite(&response_);
-  }
-  void OnWriteDone(bool ok) override {
-    if (!ok) return this->Finish(grpc::Status::CANCELLED);
-    this->StartRead(&request_);
-  }
-  void OnDone() override { delete this; }
-
- private:
-  const std::vector<std::string>& services_;
-  Request request_;
-  Response response_;
-};
-
-}  // namespace
-
-grpc::ServerBidiReactor<grpc::reflection::v1::ServerReflectionRequest, grpc::reflection::v1::ServerReflectionResponse>*
-ReflectionV1::ServerReflectionInfo(grpc::CallbackServerContext*) {
-  return new ReflectionCall<grpc::reflection::v1::ServerReflectionRequest,
-                            grpc::reflection::v1::ServerReflectionResponse>(services_);
+  co_return absl::OkStatus();
 }
 
-grpc::ServerBidiReactor<grpc::reflection::v1alpha::ServerReflectionRequest,
-                        grpc::reflection::v1alpha::ServerReflectionResponse>*
-ReflectionV1Alpha::ServerReflectionInfo(grpc::CallbackServerContext*) {
-  return new ReflectionCall<grpc::reflection::v1alpha::ServerReflectionRequest,
-                            grpc::reflection::v1alpha::ServerReflectionResponse>(services_);
+void Reflection::Offer(LocalMethods& methods) {
+  namespace v1 = grpc::reflection::v1;
+  namespace v1alpha = grpc::reflection::v1alpha;
+  methods.AddBidi(env_, "grpc.reflection.v1.ServerReflection/ServerReflectionInfo", *this,
+                  &Reflection::Handle<v1::ServerReflectionRequest, v1::ServerReflectionResponse>);
+  methods.AddBidi(env_, "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", *this,
+                  &Reflection::Handle<v1alpha::ServerReflectionRequest, v1alpha::ServerReflectionResponse>);
 }
 
 }  // namespace tutti

@@ -2,34 +2,40 @@
 // and lists only what its own server has; a gateway lists what it passes on.
 #pragma once
 
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "grpc/reflection/v1/reflection.grpc.pb.h"
-#include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
+#include "runtime/rpc/local_methods.h"
+
+namespace google::protobuf {
+class FileDescriptor;
+}
 
 namespace tutti {
 
-class ReflectionV1 final : public grpc::reflection::v1::ServerReflection::CallbackService {
+class Reflection {
  public:
-  explicit ReflectionV1(std::vector<std::string> services) : services_(std::move(services)) {}
-  grpc::ServerBidiReactor<grpc::reflection::v1::ServerReflectionRequest,
-                          grpc::reflection::v1::ServerReflectionResponse>*
-  ServerReflectionInfo(grpc::CallbackServerContext* context) override;
+  Reflection(ServerEnv& env, std::vector<std::string> services) : env_(env), services_(std::move(services)) {}
+  void Offer(LocalMethods& methods);
 
  private:
-  const std::vector<std::string> services_;
-};
+  template <class Request, class Response>
+  Task<absl::Status> Handle(CallContext& call, StreamReader<Request>& reader, BehindWriter<Response>& writer);
 
-class ReflectionV1Alpha final : public grpc::reflection::v1alpha::ServerReflection::CallbackService {
- public:
-  explicit ReflectionV1Alpha(std::vector<std::string> services) : services_(std::move(services)) {}
-  grpc::ServerBidiReactor<grpc::reflection::v1alpha::ServerReflectionRequest,
-                          grpc::reflection::v1alpha::ServerReflectionResponse>*
-  ServerReflectionInfo(grpc::CallbackServerContext* context) override;
+  ServerEnv& env_;
+  // A file as answers have it. Written once each: they go with those that refer to them, and take long.
+  const std::string& Serialized(const google::protobuf::FileDescriptor* file);
+  template <class Response>
+  void AddFile(const google::protobuf::FileDescriptor* file, std::set<std::string>& seen, Response& response);
+  template <class Response>
+  void AnswerFile(const google::protobuf::FileDescriptor* file, const std::string& what, Response& response);
+  template <class Request, class Response>
+  void Answer(const Request& request, Response& response);
 
- private:
   const std::vector<std::string> services_;
+  std::map<const google::protobuf::FileDescriptor*, std::string> files_;
 };
 
 }  // namespace tutti

@@ -1,6 +1,7 @@
-// One gRPC server: services, health, reflection, limits, and an ordered end.
+// One gRPC server: methods by their bytes, health, reflection, limits, and an ordered end.
 #pragma once
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
 
 #include <memory>
@@ -9,16 +10,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-
-namespace grpc {
-class Channel;
-class CallbackGenericService;
-}  // namespace grpc
+#include "runtime/rpc/health.h"
+#include "runtime/rpc/local_methods.h"
+#include "runtime/rpc/reflection.h"
+#include "runtime/rpc/rpc_queue.h"
+#include "runtime/rpc/served_methods.h"
 
 namespace tutti {
-
-class ReflectionV1;
-class ReflectionV1Alpha;
 
 class RpcServer {
  public:
@@ -27,27 +25,40 @@ class RpcServer {
     std::string address;    // host:port; empty: reachable only by InProcess()
     std::string port_flag;  // the flag to name when the port is taken
     int max_message_bytes = 4 << 20;
-    std::vector<grpc::Service*> services;             // must outlive the server
-    grpc::CallbackGenericService* generic = nullptr;  // takes every method nobody else has
-    std::vector<std::string> reflected;               // full names that reflection lists, besides those of `services`
+    ByteMethods* methods = nullptr;      // besides health and reflection; outlives the server
+    std::vector<std::string> reflected;  // full names of the services that reflection lists
   };
+  // Calls arrive in `queue`, whose only server this is, and run on the environment's executor. All outlive the server.
   // UNAVAILABLE with the port and the flag when the address is taken.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(Options options);
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(Options options, ServerEnv& env, RpcQueue& queue,
+                                                          TimerService& timers);
   ~RpcServer();
 
   std::shared_ptr<grpc::Channel> InProcess() const;
   int port() const { return port_; }
-  void SetServing(bool serving);
   // Refuses new calls, lets running ones end until `deadline`, then cancels them. From a thread that serves no calls.
   void Shutdown(absl::Time deadline);
 
  private:
-  RpcServer();
-  std::unique_ptr<ReflectionV1> reflection_v1_;
-  std::unique_ptr<ReflectionV1Alpha> reflection_v1alpha_;
+  class Call;
+
+  RpcServer(Options options, ServerEnv& env, RpcQueue& queue, TimerService& timers);
+  void Expect();  // one more call
+  void Left();
+
+  const Options options_;
+  ServerEnv& env_;
+  RpcQueue& queue_;
+  Health health_;
+  Reflection reflection_;
+  LocalMethods own_;
+  ServedMethods own_served_;
+  grpc::AsyncGenericService generic_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
-  int max_message_bytes_ = 0;
+  Mutex mutex_;
+  CondVar none_;
+  int calls_ ABSL_GUARDED_BY(mutex_) = 0;  // under way or expected
 };
 
 }  // namespace tutti

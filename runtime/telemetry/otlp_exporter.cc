@@ -1,12 +1,10 @@
 #include "runtime/telemetry/otlp_exporter.h"
 
-#include <grpcpp/channel.h>
-
 #include <map>
 
-#include "opentelemetry/proto/collector/trace/v1/trace_service.grpc.pb.h"
+#include "opentelemetry/proto/collector/trace/v1/trace_service.pb.h"
 #include "runtime/async/sleep.h"
-#include "runtime/rpc/client_calls.h"
+#include "runtime/rpc/local_methods.h"
 
 namespace tutti {
 namespace {
@@ -50,8 +48,9 @@ OtlpExporter::OtlpExporter(Options options, Executor& executor, TimerService& ti
 
 OtlpExporter::~OtlpExporter() { FlushAndStop(); }
 
-void OtlpExporter::Connect(std::shared_ptr<grpc::Channel> channel) {
-  channel_ = std::move(channel);
+void OtlpExporter::Connect(const LocalMethods& local, RpcPeer collector) {
+  local_ = &local;
+  collector_ = std::move(collector);
   scope_.Spawn(executor_, Loop());
 }
 
@@ -71,7 +70,9 @@ int64_t OtlpExporter::dropped() const {
 
 void OtlpExporter::FlushAndStop() {
   stop_.request_stop();
-  if (!scope_.CloseAndWaitFor(std::chrono::seconds(2))) give_up_.request_stop();  // nobody takes them
+  if (scope_.CloseAndWaitFor(std::chrono::seconds(2))) return;
+  give_up_.request_stop();  // nobody takes them
+  scope_.CloseAndWait();
 }
 
 std::deque<SpanData> OtlpExporter::NextBatch() {
@@ -116,12 +117,18 @@ Task<void> OtlpExporter::SendOnce(std::deque<SpanData> batch) {
   }
   // UNAVAILABLE is retried by the channel; a batch that still fails is dropped: telemetry must not pile up.
   otlp::collector::trace::v1::ExportTraceServiceResponse response;
-  auto stub = otlp::collector::trace::v1::TraceService::NewStub(channel_);
   CallContext call(executor_, untraced_);
   call.stop = give_up_.get_token();
-  using Async = otlp::collector::trace::v1::TraceService::StubInterface::async_interface;
-  absl::Status status = co_await CallUnary(call, *static_cast<Async*>(stub->async()), &Async::Export, "otlp.Export",
-                                           request, response, options_.timeout);
+  // Not traced by who receives it either: in one process its span would have to be exported in turn.
+  call.trace = TraceContext{.trace_high = 1, .trace_low = 1, .span = 1, .sampled = false};
+  const std::string method = "opentelemetry.proto.collector.trace.v1.TraceService/Export";
+  absl::Status status;
+  if (collector_) {
+    status = co_await CallUnary(call, collector_, method, request, response, options_.timeout);
+  } else {
+    status =
+        co_await CallUnary(*local_, call, collector_, method.c_str(), std::move(request), response, options_.timeout);
+  }
   if (!status.ok()) {
     MutexLock lock(mutex_);
     dropped_ += static_cast<int64_t>(batch.size());

@@ -7,14 +7,12 @@
 
 #include "runtime/async/executor.h"
 #include "runtime/async/scope.h"
-#include "runtime/rpc/call_context.h"
+#include "runtime/rpc/client_calls.h"
 #include "runtime/telemetry/trace.h"
 
-namespace grpc {
-class Channel;
-}
-
 namespace tutti {
+
+class LocalMethods;
 
 class OtlpExporter final : public SpanSink {
  public:
@@ -29,8 +27,9 @@ class OtlpExporter final : public SpanSink {
   OtlpExporter(Options options, Executor& executor, TimerService& timers, const Clock& clock, Rng& rng);
   ~OtlpExporter() override;
 
-  // Spans wait in the queue until there is a channel. Once.
-  void Connect(std::shared_ptr<grpc::Channel> channel);
+  // Spans wait in the queue until there is a collector: another process, or, without a channel to one, this process's.
+  // Once; `local` outlives FlushAndStop.
+  void Connect(const LocalMethods& local, RpcPeer collector);
   // A full queue drops the newest, and counts it.
   void Take(SpanData span) override;
   // Sends what is queued, then stops. Blocks for two seconds at most, then what is left is dropped.
@@ -46,7 +45,8 @@ class OtlpExporter final : public SpanSink {
   Executor& executor_;
   TimerService& timers_;
   Tracer untraced_;  // exporting is not itself traced
-  std::shared_ptr<grpc::Channel> channel_;
+  const LocalMethods* local_ = nullptr;
+  RpcPeer collector_;
   std::stop_source stop_;     // flush and end
   std::stop_source give_up_;  // end
   mutable Mutex mutex_;

@@ -110,7 +110,7 @@ class AgentManagerModule final : public Module {
                  static_cast<size_t>(std::max(1, config.agent_manager().max_concurrent_calls())) * 4) {}
   ~AgentManagerModule() override { Drain(absl::Now()); }
 
-  absl::Status Start(const PeerChannels& peers) override {
+  absl::Status Start(const Peers& peers) override {
     const auto& options = config_.agent_manager();
     TUTTI_ASSIGN_OR_RETURN(directory_, AgentDirectory::Create(options.agents()));
     tools_ = std::make_unique<GrpcAgentTools>(peers.tool_service, serving_.runtime().local_methods,
@@ -130,13 +130,11 @@ class AgentManagerModule final : public Module {
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--agent-manager.grpc-port";
     server.max_message_bytes = static_cast<int>(2 * config_.process().max_message_bytes());
-    server.services = {agent_rpc_.get(), execution_rpc_.get()};
     server.reflected = {"tutti.agent.v1.AgentService", "tutti.agent.v1.AgentExecutionService"};
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
     serving_.log().Info("agents ready", {{"auto_provider", automatic}});
     return absl::OkStatus();
   }
-  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
   void Drain(absl::Time deadline) override {
     serving_.Drain(deadline);
     if (publisher_) publisher_->Stop();

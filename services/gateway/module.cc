@@ -18,7 +18,7 @@ class Gateway final : public Module {
   }
   ~Gateway() override { Drain(absl::Now()); }
 
-  absl::Status Start(const PeerChannels& peers) override {
+  absl::Status Start(const Peers& peers) override {
     const auto& options = config_.gateway();
     methods_ = std::make_unique<PublicMethods>(peers);
     TUTTI_ASSIGN_OR_RETURN(transcoder_, Transcoder::Create(methods_->services()));
@@ -31,7 +31,7 @@ class Gateway final : public Module {
     server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--gateway.grpc-port";
     server.max_message_bytes = static_cast<int>(config_.process().max_message_bytes());
-    server.generic = passthrough_.get();
+    server.methods = passthrough_.get();
     server.reflected = methods_->services();
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
     TUTTI_ASSIGN_OR_RETURN(http_, HttpServer::Start({.address = config_.process().bind_address(),
@@ -44,7 +44,6 @@ class Gateway final : public Module {
                         {{"http", absl::StrCat(http_->port())}, {"grpc", absl::StrCat(serving_.server().port())}});
     return absl::OkStatus();
   }
-  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
   void Drain(absl::Time deadline) override {
     if (http_) http_->Drain(deadline);
     serving_.Drain(deadline);

@@ -2,7 +2,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/process/service_server.h"
-#include "runtime/rpc/channel.h"
 #include "services/monitoring/rpc/services.h"
 
 namespace tutti::monitoring {
@@ -18,23 +17,24 @@ class Monitoring final : public Module {
         serving_(runtime, "monitoring", /*alone=*/true) {}
   ~Monitoring() override { Drain(absl::Now()); }
 
-  absl::Status Start(const PeerChannels& peers) override {
+  absl::Status Start(const Peers& peers) override {
     const auto& options = config_.monitoring();
-    std::shared_ptr<grpc::Channel> forward;
+    RpcPeer forward;
     int limit = static_cast<int>(config_.process().max_message_bytes());
-    if (!options.forward_otlp_endpoint().empty()) forward = ConnectTo(options.forward_otlp_endpoint(), limit);
-    monitoring_rpc_ = std::make_unique<MonitoringRpc>(serving_.env(), peers, traces_);
+    if (!options.forward_otlp_endpoint().empty()) {
+      forward = serving_.runtime().PeerAt(options.forward_otlp_endpoint(), limit);
+    }
+    monitoring_rpc_ = std::make_unique<MonitoringRpc>(serving_.env(), serving_.runtime().local_methods, peers, traces_);
     trace_rpc_ = std::make_unique<TraceRpc>(serving_.env(), traces_, std::move(forward));
     monitoring_rpc_->Offer(serving_.runtime().local_methods);
+    trace_rpc_->Offer(serving_.runtime().local_methods);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--monitoring.grpc-port";
     server.max_message_bytes = limit;
-    server.services = {monitoring_rpc_.get(), trace_rpc_.get()};
     server.reflected = {"tutti.monitoring.v1.MonitoringService", "opentelemetry.proto.collector.trace.v1.TraceService"};
     return serving_.Serve(std::move(server));
   }
-  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
   void Drain(absl::Time deadline) override { serving_.Drain(deadline); }
 
  private:

@@ -7,7 +7,6 @@
 #include "runtime/config/load_config.h"
 #include "runtime/config/yaml_proto.h"
 #include "runtime/process/service_main.h"
-#include "runtime/rpc/channel.h"
 #include "runtime/status/macros.h"
 #include "services/agent-manager/module.h"
 #include "services/gateway/module.h"
@@ -32,36 +31,22 @@ class Suite {
   }
 
   absl::Status Start() {
-    int limit = static_cast<int>(config_.process().max_message_bytes());
-    // Only monitoring asks the gateway anything, and only after start: a lazy connection will do.
-    peers_.gateway =
-        ConnectTo(absl::StrCat(config_.process().bind_address(), ":", config_.gateway().grpc_port()), limit);
-    TUTTI_RETURN_IF_ERROR(Add(state_manager::NewStateManager, &peers_.state_manager));
-    TUTTI_RETURN_IF_ERROR(Add(tool_service::NewToolService, &peers_.tool_service));
-    TUTTI_RETURN_IF_ERROR(Add(agent_manager::NewAgentManager, &peers_.agent_manager));
-    TUTTI_RETURN_IF_ERROR(Add(engine::NewWorkflowEngine, &peers_.workflow_engine));
-    TUTTI_RETURN_IF_ERROR(Add(monitoring::NewMonitoring, &peers_.monitoring));
-    std::shared_ptr<grpc::Channel> unused;
-    return Add(gateway::NewGateway, &unused);
+    for (auto* factory : {state_manager::NewStateManager, tool_service::NewToolService, agent_manager::NewAgentManager,
+                          engine::NewWorkflowEngine, monitoring::NewMonitoring, gateway::NewGateway}) {
+      modules_.push_back(factory(runtime_, config_, /*standalone=*/true));
+      // They reach each other by the runtime's local methods.
+      TUTTI_RETURN_IF_ERROR(modules_.back()->Start(Peers()));
+    }
+    return absl::OkStatus();
   }
 
   void Drain(absl::Time deadline) {
     for (auto it = modules_.rbegin(); it != modules_.rend(); ++it) (*it)->Drain(deadline);
   }
 
-  const PeerChannels& peers() const { return peers_; }
-
  private:
-  absl::Status Add(const ModuleFactory& factory, std::shared_ptr<grpc::Channel>* channel) {
-    modules_.push_back(factory(runtime_, config_, /*standalone=*/true));
-    TUTTI_RETURN_IF_ERROR(modules_.back()->Start(peers_));
-    *channel = modules_.back()->InProcess();
-    return absl::OkStatus();
-  }
-
   Runtime& runtime_;
   const Config& config_;
-  PeerChannels peers_;
   std::vector<std::unique_ptr<Module>> modules_;
 };
 
@@ -103,17 +88,15 @@ int RunStandalone(const std::vector<std::string>& args) {
   auto suite = std::make_unique<Suite>(runtime, config);
   if (absl::Status status = suite->Start(); !status.ok()) return Fail(status, 1);
   const std::string& endpoint = config.telemetry().otlp_endpoint();
-  runtime.exporter.Connect(endpoint.empty()
-                               ? suite->peers().monitoring
-                               : ConnectTo(endpoint, static_cast<int>(config.process().max_message_bytes())));
-  auto warm = std::make_unique<KeepWarm>(suite->peers().state_manager, runtime.timers);
+  RpcPeer collector;  // its own, unless another is given
+  if (!endpoint.empty()) collector = runtime.PeerAt(endpoint, static_cast<int>(config.process().max_message_bytes()));
+  runtime.exporter.Connect(runtime.local_methods, std::move(collector));
   log.Info("ready",
            {{"version", kVersion},
             {"rest", absl::StrCat("http://", config.process().bind_address(), ":", config.gateway().http_port())},
             {"grpc", absl::StrCat(config.process().bind_address(), ":", config.gateway().grpc_port())}});
   WaitForSignal();
   log.Info("shutting down");
-  warm.reset();
   runtime.exporter.FlushAndStop();
   suite->Drain(absl::Now() + absl::Seconds(config.process().shutdown_grace().seconds()));
   suite.reset();

@@ -26,7 +26,7 @@ class StateManager final : public Module {
       : config_(config), standalone_(standalone), open_(std::move(open)), serving_(runtime, "state-manager") {}
   ~StateManager() override { Drain(absl::Now()); }
 
-  absl::Status Start(const PeerChannels&) override {
+  absl::Status Start(const Peers&) override {
     const auto& options = config_.state_manager();
     Runtime& runtime = serving_.runtime();
     if (options.memory().at_limit() != "evict" && options.memory().at_limit() != "refuse") {
@@ -82,9 +82,6 @@ class StateManager final : public Module {
     server.port_flag = "--state-manager.grpc-port";
     // Journals carry what the edge let in, and its envelope: twice the edge's limit.
     server.max_message_bytes = static_cast<int>(2 * config_.process().max_message_bytes());
-    server.services = {journal_.get(),  runs_.get(),     workflows_.get(),     leases_.get(),
-                       contexts_.get(), memories_.get(), conversations_.get(), sessions_.get(),
-                       audit_.get(),    budgets_.get(),  cache_.get(),         schedules_.get()};
     for (const char* name : {"JournalService", "RunStoreService", "WorkflowStoreService", "LeaseService",
                              "ContextService", "MemoryService", "ConversationService", "SessionService", "AuditService",
                              "BudgetService", "CacheService", "ScheduleStoreService"}) {
@@ -117,7 +114,6 @@ class StateManager final : public Module {
                                        {"encrypted", store_->codec.encrypts() ? "true" : "false"}});
     return absl::OkStatus();
   }
-  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
   void Drain(absl::Time deadline) override {
     for (auto& shard : databases_) {
       if (shard->janitor) shard->janitor->Stop();

@@ -48,7 +48,7 @@ class ToolServiceModule final : public Module {
   }
   ~ToolServiceModule() override { Drain(absl::Now()); }
 
-  absl::Status Start(const PeerChannels&) override {
+  absl::Status Start(const Peers&) override {
     tool_rpc_.Offer(serving_.runtime().local_methods);
     execution_rpc_.Offer(serving_.runtime().local_methods);
     RpcServer::Options server;
@@ -56,11 +56,9 @@ class ToolServiceModule final : public Module {
       server.address = absl::StrCat(config_.process().bind_address(), ":", config_.tool_service().grpc_port());
     server.port_flag = "--tool-service.grpc-port";
     server.max_message_bytes = static_cast<int>(config_.process().max_message_bytes());
-    server.services = {&tool_rpc_, &execution_rpc_};
     server.reflected = {"tutti.tool.v1.ToolService", "tutti.tool.v1.ToolExecutionService"};
     return serving_.Serve(std::move(server));
   }
-  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
   void Drain(absl::Time deadline) override { serving_.Drain(deadline); }
 
  private:

@@ -18,7 +18,7 @@ class WorkflowEngine final : public Module {
       : config_(config), standalone_(standalone), serving_(runtime, "workflow-engine") {}
   ~WorkflowEngine() override { Drain(absl::Now()); }
 
-  absl::Status Start(const PeerChannels& peers) override {
+  absl::Status Start(const Peers& peers) override {
     const auto& options = config_.workflow_engine();
     Runtime& runtime = serving_.runtime();
     state_ = std::make_unique<StateClient>(peers.state_manager, runtime.local_methods);
@@ -69,7 +69,6 @@ class WorkflowEngine final : public Module {
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--workflow-engine.grpc-port";
     server.max_message_bytes = static_cast<int>(config_.process().max_message_bytes());
-    server.services = {workflow_rpc_.get(), run_rpc_.get(), schedule_rpc_.get()};
     server.reflected = {"tutti.workflow.v1.WorkflowService", "tutti.workflow.v1.RunService",
                         "tutti.workflow.v1.ScheduleService"};
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
@@ -77,7 +76,6 @@ class WorkflowEngine final : public Module {
     scheduler_->Start();
     return absl::OkStatus();
   }
-  std::shared_ptr<grpc::Channel> InProcess() override { return serving_.server().InProcess(); }
   void Drain(absl::Time deadline) override {
     if (scheduler_) scheduler_->Stop();
     serving_.Drain(deadline);

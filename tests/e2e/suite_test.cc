@@ -345,7 +345,7 @@ TEST_P(SuiteTest, TalksToOpenAiAndAnthropicWithTools) {
 TEST_P(SuiteTest, ACallThatIsDeliveredTwiceActsOnce) {
   if (GetParam().form == Form::kOneProcess) GTEST_SKIP() << "nothing is delivered twice in one process";
   ASSERT_TRUE(suite_->Start());
-  auto engine = grpc::CreateChannel(suite_->engine_address(), grpc::InsecureChannelCredentials());
+  auto engine = grpc::CreateChannel(suite_->address(1), grpc::InsecureChannelCredentials());
   const std::string id = "01j00000000000000000000000", other = "01j00000000000000000000001";
   auto start = [](const std::shared_ptr<grpc::Channel>& to, const std::string& call_id) {
     grpc::ClientContext context;

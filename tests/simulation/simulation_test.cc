@@ -225,8 +225,7 @@ struct Engine {
       : sim(sim),
         incarnation(++sim.next_incarnation),
         agents(sim),
-        journal(ConnectTo("127.0.0.1:1", 1 << 20), sim.local, sim.executor, sim.time, sim.time, sim.tracer, sim.rng,
-                sim.log),
+        journal(RpcPeer(), sim.local, sim.executor, sim.time, sim.time, sim.tracer, sim.rng, sim.log),
         admission(sim.executor, sim.time, {.total = 3}) {}
   Sim& sim;
   const int incarnation;

@@ -30,12 +30,6 @@ tutti::config::v1::Config NewConfig(const std::string& instance) {
   return config;
 }
 
-// Nobody is there: what is not carried by the network fails.
-PeerChannels NoPeers() {
-  static const std::shared_ptr<grpc::Channel> nobody = ConnectTo("127.0.0.1:1", 1 << 20);
-  return {nobody, nobody, nobody, nobody, nobody, nobody};
-}
-
 // A reply that is kept, or, when it is a stream, read as it comes.
 class ReadReply final : public gateway::HttpReply {
  public:
@@ -92,7 +86,6 @@ Suite::Suite(World& world)
     : world_(world),
       network_(world),
       disk_(world),
-      peers_(NoPeers()),
       snapshot_every_(5 + static_cast<int>(world.Pick(60))),
       park_after_(absl::Milliseconds(100) + world.Delay(absl::Seconds(5))),
       skew_(world.Chance(0.3) ? absl::ZeroDuration() : absl::Seconds(4)),

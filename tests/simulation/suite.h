@@ -65,7 +65,7 @@ class Suite {
   World& world_;
   Network network_;
   Disk disk_;
-  PeerChannels peers_;
+  const Peers peers_;  // what is not carried by the network fails
   const int snapshot_every_;
   const absl::Duration park_after_, skew_;
   std::vector<std::unique_ptr<Node>> nodes_;

@@ -100,9 +100,9 @@ SuiteProcess::SuiteProcess(Options options) : options_(std::move(options)), port
 
 SuiteProcess::~SuiteProcess() { Kill9(); }
 
-std::string SuiteProcess::grpc_address() const { return absl::StrCat("127.0.0.1:", ports_[1]); }
+std::string SuiteProcess::address(size_t process) const { return absl::StrCat("127.0.0.1:", ports_[process + 1]); }
+std::string SuiteProcess::grpc_address() const { return address(0); }
 std::string SuiteProcess::http_url() const { return absl::StrCat("http://127.0.0.1:", ports_[0]); }
-std::string SuiteProcess::engine_address() const { return absl::StrCat("127.0.0.1:", ports_[2]); }
 
 std::vector<std::vector<std::string>> SuiteProcess::Commands() const {
   std::vector<std::string> flags = {

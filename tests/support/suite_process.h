@@ -69,8 +69,8 @@ class SuiteProcess {
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
   std::string grpc_address() const;
   std::string http_url() const;
-  // In six processes.
-  std::string engine_address() const;
+  // The gRPC port of one of six processes, numbered as for Replace.
+  std::string address(size_t process) const;
   std::string logs() const;
   std::unique_ptr<tutti::workflow::v1::RunService::Stub> runs() const {
     return tutti::workflow::v1::RunService::NewStub(channel_);

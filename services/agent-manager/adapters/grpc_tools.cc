@@ -15,10 +15,8 @@ Task<absl::StatusOr<std::vector<ToolSpec>>> GrpcAgentTools::Describe(CallContext
     tutti::tool::v1::ListToolsRequest request;
     tutti::tool::v1::ListToolsResponse response;
     request.set_page_size(1000);
-    using Async = tutti::tool::v1::ToolService::StubInterface::async_interface;
-    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, *service_->async(), &Async::ListTools,
-                                                "tutti.tool.v1.ToolService/ListTools", request, response,
-                                                absl::Seconds(5)));
+    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, peer_, "tutti.tool.v1.ToolService/ListTools", request,
+                                                response, absl::Seconds(5)));
     known_.clear();
     for (const auto& tool : response.tools()) {
       known_.push_back({tool.name(), tool.description(), ToJson(tool.parameters_schema())});
@@ -49,10 +47,8 @@ Task<absl::StatusOr<Json>> GrpcAgentTools::Call(CallContext& call, std::string t
   CallContext child = call;
   child.trace = span.context();
   tutti::tool::v1::ExecuteResponse response;
-  using Async = tutti::tool::v1::ToolExecutionService::StubInterface::async_interface;
-  absl::Status status = co_await CallUnary(local_, child, *execution_->async(), &Async::Execute,
-                                           "tutti.tool.v1.ToolExecutionService/Execute", std::move(request), response,
-                                           absl::InfiniteDuration());
+  absl::Status status = co_await CallUnary(local_, child, peer_, "tutti.tool.v1.ToolExecutionService/Execute",
+                                           std::move(request), response, absl::InfiniteDuration());
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   auto result = FromPayload(response.result());

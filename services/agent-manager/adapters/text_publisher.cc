@@ -26,13 +26,9 @@ absl::string_view Head(absl::string_view text, size_t size) {
 
 }  // namespace
 
-TextPublisher::TextPublisher(const std::shared_ptr<grpc::Channel>& state_manager, const LocalMethods& local,
-                             Executor& executor, TimerService& timers, Tracer& tracer)
-    : local_(local),
-      stub_(tutti::state::v1::JournalService::NewStub(state_manager)),
-      executor_(executor),
-      timers_(timers),
-      tracer_(tracer) {}
+TextPublisher::TextPublisher(RpcPeer state_manager, const LocalMethods& local, Executor& executor, TimerService& timers,
+                             Tracer& tracer)
+    : local_(local), peer_(std::move(state_manager)), executor_(executor), timers_(timers), tracer_(tracer) {}
 
 void TextPublisher::Stop() {
   stop_.request_stop();
@@ -96,10 +92,8 @@ Task<void> TextPublisher::Publish(std::shared_ptr<Speech> speech) {
     call.stop = stop_.get_token();
     call.trace = TraceContext{.trace_high = 1, .trace_low = 1, .span = 1, .sampled = false};
     tutti::state::v1::PublishTextResponse response;
-    using Async = tutti::state::v1::JournalService::StubInterface::async_interface;
-    absl::Status status =
-        co_await CallUnary(local_, call, *stub_->async(), &Async::PublishText,
-                           "tutti.state.v1.JournalService/PublishText", std::move(request), response, kTimeout);
+    absl::Status status = co_await CallUnary(local_, call, peer_, "tutti.state.v1.JournalService/PublishText",
+                                             std::move(request), response, kTimeout);
     if (!status.ok()) speech->waiting_.clear();  // what comes later may get through
     if (speech->waiting_.empty() || speech->waiting_.size() == 1) {
       co_await Sleep(timers_, executor_, kPace, speech->ending_.get_token());

@@ -11,15 +11,15 @@
 #include "runtime/rpc/local_methods.h"
 #include "runtime/time/clock.h"
 #include "tutti/agent/v1/agent_service.pb.h"
-#include "tutti/state/v1/journal_service.grpc.pb.h"
+#include "tutti/state/v1/journal_service.pb.h"
 
 namespace tutti::agent_manager {
 
 class TextPublisher {
  public:
   // All methods on `executor`.
-  TextPublisher(const std::shared_ptr<grpc::Channel>& state_manager, const LocalMethods& local, Executor& executor,
-                TimerService& timers, Tracer& tracer);
+  TextPublisher(RpcPeer state_manager, const LocalMethods& local, Executor& executor, TimerService& timers,
+                Tracer& tracer);
   // What one attempt says.
   class Speech : public std::enable_shared_from_this<Speech> {
    public:
@@ -48,7 +48,7 @@ class TextPublisher {
   Task<void> Publish(std::shared_ptr<Speech> speech);
 
   const LocalMethods& local_;
-  std::unique_ptr<tutti::state::v1::JournalService::StubInterface> stub_;
+  const RpcPeer peer_;
   Executor& executor_;
   TimerService& timers_;
   Tracer& tracer_;

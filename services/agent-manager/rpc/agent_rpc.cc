@@ -1,26 +1,10 @@
 #include "absl/strings/str_cat.h"
+#include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/text/page_token.h"
 #include "services/agent-manager/rpc/services.h"
 
 namespace tutti::agent_manager {
-
-grpc::ServerUnaryReactor* AgentRpc::ListAgents(grpc::CallbackServerContext* context,
-                                               const v1::ListAgentsRequest* request, v1::ListAgentsResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.agent.v1.AgentService/ListAgents",
-                    &AgentRpc::HandleList);
-}
-grpc::ServerUnaryReactor* AgentRpc::InvokeAgent(grpc::CallbackServerContext* context,
-                                                const v1::InvokeAgentRequest* request,
-                                                v1::InvokeAgentResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.agent.v1.AgentService/InvokeAgent",
-                    &AgentRpc::HandleInvoke);
-}
-grpc::ServerUnaryReactor* AgentExecutionRpc::Execute(grpc::CallbackServerContext* context,
-                                                     const v1::ExecuteRequest* request, v1::ExecuteResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.agent.v1.AgentExecutionService/Execute",
-                    &AgentExecutionRpc::HandleExecute);
-}
 
 Task<absl::Status> AgentRpc::HandleList(CallContext&, const v1::ListAgentsRequest& request,
                                         v1::ListAgentsResponse& response) {

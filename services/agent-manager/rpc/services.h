@@ -6,21 +6,16 @@
 #include "services/agent-manager/adapters/text_publisher.h"
 #include "services/agent-manager/domain/agent_directory.h"
 #include "services/agent-manager/domain/agent_runner.h"
-#include "tutti/agent/v1/agent_service.grpc.pb.h"
+#include "tutti/agent/v1/agent_service.pb.h"
 
 namespace tutti::agent_manager {
 
 namespace v1 = tutti::agent::v1;
 
-class AgentRpc final : public v1::AgentService::CallbackService {
+class AgentRpc final {
  public:
   AgentRpc(ServerEnv& env, const AgentDirectory& directory, AgentRunner& runner, IdSource& ids)
       : env_(env), directory_(directory), runner_(runner), ids_(ids) {}
-  grpc::ServerUnaryReactor* ListAgents(grpc::CallbackServerContext* context, const v1::ListAgentsRequest* request,
-                                       v1::ListAgentsResponse* response) override;
-  grpc::ServerUnaryReactor* InvokeAgent(grpc::CallbackServerContext* context, const v1::InvokeAgentRequest* request,
-                                        v1::InvokeAgentResponse* response) override;
-  // For callers in this process.
   void Offer(LocalMethods& local) {
     local.Add(env_, "tutti.agent.v1.AgentService/ListAgents", *this, &AgentRpc::HandleList);
     local.Add(env_, "tutti.agent.v1.AgentService/InvokeAgent", *this, &AgentRpc::HandleInvoke);
@@ -37,13 +32,10 @@ class AgentRpc final : public v1::AgentService::CallbackService {
   IdSource& ids_;
 };
 
-class AgentExecutionRpc final : public v1::AgentExecutionService::CallbackService {
+class AgentExecutionRpc final {
  public:
   AgentExecutionRpc(ServerEnv& env, const AgentDirectory& directory, AgentRunner& runner, TextPublisher& publisher)
       : env_(env), directory_(directory), runner_(runner), publisher_(publisher) {}
-  grpc::ServerUnaryReactor* Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
-                                    v1::ExecuteResponse* response) override;
-  // For callers in this process.
   void Offer(LocalMethods& local) {
     local.Add(env_, "tutti.agent.v1.AgentExecutionService/Execute", *this, &AgentExecutionRpc::HandleExecute);
   }

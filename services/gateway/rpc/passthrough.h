@@ -1,7 +1,5 @@
-// gRPC at the gateway: public methods go on to their services as bytes, in both directions, whatever their shape.
+// gRPC at the gateway: public methods go on to their services as bytes.
 #pragma once
-
-#include <grpcpp/generic/async_generic_service.h>
 
 #include <map>
 #include <memory>
@@ -15,26 +13,32 @@
 namespace tutti::gateway {
 
 // One method. The bytes are not looked into.
-class MethodForwarder {
+class MethodForwarder final : public ByteMethod {
  public:
-  MethodForwarder(std::string name, const PublicMethod* method, const LocalMethods& methods, IdSource& ids);
-  Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
-                             BehindWriter<grpc::ByteBuffer>& writer);
-  const std::string& name() const { return name_; }
+  // `method` is null for what is not public.
+  MethodForwarder(ServerEnv& env, const PublicMethod* method, const LocalMethods& methods, IdSource& ids);
+  Task<absl::Status> Serve(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
+                           BehindWriter<grpc::ByteBuffer>& writer) override;
 
  private:
+  Task<absl::Status> Forward(CallContext& call, StreamReader<grpc::ByteBuffer>& reader,
+                             BehindWriter<grpc::ByteBuffer>& writer);
+
+  ServerEnv& env_;
   const std::string name_;
-  const PublicMethod* const method_;  // null: not a public method
-  // One is not null, for unary methods; the other: of this process, of another.
+  const PublicMethod* const method_;
+  // Of a unary method one is not null: of this process, of another.
   const std::shared_ptr<LocalMethods::Raw> local_, carried_;
+  // Of a server stream; null: another process has it.
+  const std::shared_ptr<LocalMethods::RawStream> local_stream_;
   IdSource& ids_;
 };
 
-class Passthrough final : public grpc::CallbackGenericService {
+class Passthrough final : public ByteMethods {
  public:
   Passthrough(ServerEnv& env, const PublicMethods& methods, const LocalMethods& local, IdSource& ids)
-      : env_(env), methods_(methods), local_(local), ids_(ids), unknown_("unknown", nullptr, local, ids) {}
-  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
+      : env_(env), methods_(methods), local_(local), ids_(ids), unknown_(env, nullptr, local, ids) {}
+  ByteMethod* Find(absl::string_view path) override;
 
  private:
   ServerEnv& env_;
@@ -42,8 +46,7 @@ class Passthrough final : public grpc::CallbackGenericService {
   const LocalMethods& local_;
   IdSource& ids_;
   MethodForwarder unknown_;
-  Mutex mutex_;
-  std::map<std::string, std::unique_ptr<MethodForwarder>> forwarders_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, MethodForwarder> forwarders_;
 };
 
 }  // namespace tutti::gateway

@@ -19,39 +19,9 @@
 #include "tutti/workflow/v1/workflow_service.pb.h"
 
 namespace tutti::gateway {
-namespace {
-
-// A server stream by its bytes: gRPC's generic calls are bidirectional ones.
-class OneRequestStream final : public ReadStream<grpc::ByteBuffer> {
- public:
-  OneRequestStream(CallContext& call, grpc::ByteBuffer request)
-      : stream_(call, absl::InfiniteDuration()), request_(std::move(request)) {}
-  ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream() { return stream_; }
-  Task<bool> Read(grpc::ByteBuffer& response) override {
-    if (!std::exchange(asked_, true)) {
-      bool written = co_await stream_.Write(request_);
-      if (written) stream_.WritesDone();
-    }
-    bool ok = co_await stream_.Read(response);
-    co_return ok;
-  }
-  Task<absl::Status> Finish() override {
-    absl::Status status = co_await stream_.Finish();
-    co_return status;
-  }
-  void Cancel() override { stream_.Cancel(); }
-
- private:
-  ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer> stream_;
-  const grpc::ByteBuffer request_;
-  bool asked_ = false;
-};
-
-}  // namespace
-
-PublicMethods::PublicMethods(const PeerChannels& peers) {
+PublicMethods::PublicMethods(const Peers& peers) {
   // By a message of each contract's file, not by name: the linker leaves out what nobody mentions.
-  const std::vector<std::pair<const google::protobuf::FileDescriptor*, std::shared_ptr<grpc::Channel>>> table = {
+  const std::vector<std::pair<const google::protobuf::FileDescriptor*, RpcPeer>> table = {
       {tutti::workflow::v1::CreateWorkflowRequest::descriptor()->file(), peers.workflow_engine},
       {tutti::workflow::v1::StartRunRequest::descriptor()->file(), peers.workflow_engine},
       {tutti::workflow::v1::CreateScheduleRequest::descriptor()->file(), peers.workflow_engine},
@@ -64,7 +34,7 @@ PublicMethods::PublicMethods(const PeerChannels& peers) {
       {tutti::state::v1::SetBudgetRequest::descriptor()->file(), peers.state_manager},
       {tutti::state::v1::ListAuditRecordsRequest::descriptor()->file(), peers.state_manager},
   };
-  for (const auto& [file, channel] : table) {
+  for (const auto& [file, peer] : table) {
     const auto* service = file->service(0);  // the public one stands first in its file
     const std::string& name = service->full_name();
     services_.push_back(name);
@@ -73,7 +43,7 @@ PublicMethods::PublicMethods(const PeerChannels& peers) {
       if (!service->method(i)->options().HasExtension(google::api::http)) continue;
       const auto* method = service->method(i);
       std::string full_name = absl::StrCat("/", name, "/", method->name());
-      methods_.try_emplace(full_name, full_name, channel, !method->client_streaming() && !method->server_streaming());
+      methods_.try_emplace(full_name, full_name, peer, !method->client_streaming() && !method->server_streaming());
     }
   }
 }
@@ -84,14 +54,7 @@ const PublicMethod* PublicMethods::Find(absl::string_view method) const {
 }
 
 std::unique_ptr<ReadStream<grpc::ByteBuffer>> PublicMethod::Open(CallContext& call, grpc::ByteBuffer request) const {
-  auto stream = std::make_unique<OneRequestStream>(call, std::move(request));
-  Prepare(stream->stream());
-  stream->stream().Start();
-  return stream;
-}
-
-void PublicMethod::Prepare(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream) const {
-  stub_.PrepareBidiStreamingCall(stream.context(), name_, {}, &stream);
+  return OpenStream<grpc::ByteBuffer>(call, peer_, name_.substr(1), std::move(request), absl::InfiniteDuration());
 }
 
 }  // namespace tutti::gateway

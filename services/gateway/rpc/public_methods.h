@@ -1,9 +1,6 @@
 // Which services the gateway shows, and where each lives.
 #pragma once
 
-#include <grpcpp/channel.h>
-#include <grpcpp/generic/generic_stub.h>
-
 #include <map>
 #include <memory>
 #include <string>
@@ -18,24 +15,22 @@ namespace tutti::gateway {
 // A method, and the service that has it.
 class PublicMethod {
  public:
-  PublicMethod(std::string name, const std::shared_ptr<grpc::Channel>& channel, bool unary)
-      : name_(std::move(name)), stub_(channel), unary_(unary) {}
+  PublicMethod(std::string name, RpcPeer peer, bool unary)
+      : name_(std::move(name)), peer_(std::move(peer)), unary_(unary) {}
   const std::string& name() const { return name_; }  // "/pkg.Service/Method"
   bool unary() const { return unary_; }
   // A server stream, begun. `call` outlives it.
   std::unique_ptr<ReadStream<grpc::ByteBuffer>> Open(CallContext& call, grpc::ByteBuffer request) const;
-  // Of whatever shape. `stream` has not been started.
-  void Prepare(ClientBidiStream<grpc::ByteBuffer, grpc::ByteBuffer>& stream) const;
 
  private:
   const std::string name_;
-  mutable grpc::GenericStub stub_;
+  const RpcPeer peer_;
   const bool unary_;
 };
 
 class PublicMethods {
  public:
-  explicit PublicMethods(const PeerChannels& peers);
+  explicit PublicMethods(const Peers& peers);
   const std::vector<std::string>& services() const { return services_; }
   // "/pkg.Service/Method"; null when the method is not public.
   const PublicMethod* Find(absl::string_view method) const;

@@ -1,48 +1,28 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "grpc/health/v1/health.grpc.pb.h"
+#include "grpc/health/v1/health.pb.h"
 #include "runtime/async/when_all.h"
 #include "runtime/process/service_main.h"
 #include "runtime/rpc/client_calls.h"
+#include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/text/page_token.h"
 #include "services/monitoring/rpc/services.h"
 
 namespace tutti::monitoring {
 
-grpc::ServerUnaryReactor* MonitoringRpc::GetHealth(grpc::CallbackServerContext* context,
-                                                   const v1::GetHealthRequest* request,
-                                                   v1::GetHealthResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.monitoring.v1.MonitoringService/GetHealth",
-                    &MonitoringRpc::HandleHealth);
-}
-grpc::ServerUnaryReactor* MonitoringRpc::ListUsage(grpc::CallbackServerContext* context,
-                                                   const v1::ListUsageRequest* request,
-                                                   v1::ListUsageResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.monitoring.v1.MonitoringService/ListUsage",
-                    &MonitoringRpc::HandleUsage);
-}
-grpc::ServerUnaryReactor* MonitoringRpc::GetTrace(grpc::CallbackServerContext* context,
-                                                  const v1::GetTraceRequest* request, v1::GetTraceResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.monitoring.v1.MonitoringService/GetTrace",
-                    &MonitoringRpc::HandleTrace);
-}
-
-Task<v1::ServiceHealth> MonitoringRpc::Ask(CallContext& call, std::string name,
-                                           std::shared_ptr<grpc::Channel> channel) {
+Task<v1::ServiceHealth> MonitoringRpc::Ask(CallContext& call, std::string name, RpcPeer peer) {
   v1::ServiceHealth out;
   out.set_name(name);
-  if (!channel) {  // this service itself: it answers
+  if (!peer) {  // in this process, which answers
     out.set_status("SERVING");
     co_return out;
   }
-  auto stub = grpc::health::v1::Health::NewStub(channel);
   grpc::health::v1::HealthCheckRequest request;
   grpc::health::v1::HealthCheckResponse response;
   absl::Time start = env_.clock.Now();
-  using Async = grpc::health::v1::Health::StubInterface::async_interface;
-  absl::Status status = co_await CallUnary(call, *static_cast<Async*>(stub->async()), &Async::Check,
-                                           "grpc.health.v1.Health/Check", request, response, absl::Seconds(1));
+  std::string method = "grpc.health.v1.Health/Check";
+  absl::Status status = co_await CallUnary(call, peer, std::move(method), request, response, absl::Seconds(1));
   absl::Duration latency = env_.clock.Now() - start;
   out.mutable_latency()->set_seconds(absl::ToInt64Seconds(latency));
   out.mutable_latency()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(latency % absl::Seconds(1))));
@@ -84,10 +64,8 @@ Task<absl::Status> MonitoringRpc::HandleUsage(CallContext& call, const v1::ListU
   TUTTI_CO_ASSIGN_OR_RETURN(int page_size, PageSize(request.page_size()));
   list.set_page_size(page_size);
   tutti::state::v1::ListUsageResponse stored;
-  using Async = tutti::state::v1::RunStoreService::StubInterface::async_interface;
-  TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(call, *runs_->async(), &Async::ListUsage,
-                                              "tutti.state.v1.RunStoreService/ListUsage", list, stored,
-                                              absl::Seconds(10)));
+  TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(
+      local_, call, peers_.state_manager, "tutti.state.v1.RunStoreService/ListUsage", list, stored, absl::Seconds(10)));
   for (const auto& row : stored.rows()) {
     auto* out = response.add_rows();
     out->set_key(row.key());

@@ -47,13 +47,6 @@ v1::Span ToSpan(const opentelemetry::proto::trace::v1::Span& in, const std::stri
 
 }  // namespace
 
-grpc::ServerUnaryReactor* TraceRpc::Export(grpc::CallbackServerContext* context,
-                                           const otlp::ExportTraceServiceRequest* request,
-                                           otlp::ExportTraceServiceResponse* response) {
-  return ServeUnary(env_, context, request, response, *this,
-                    "opentelemetry.proto.collector.trace.v1.TraceService/Export", &TraceRpc::HandleExport);
-}
-
 Task<absl::Status> TraceRpc::HandleExport(CallContext& call, const otlp::ExportTraceServiceRequest& request,
                                           otlp::ExportTraceServiceResponse& response) {
   int64_t rejected = 0;
@@ -77,9 +70,8 @@ Task<absl::Status> TraceRpc::HandleExport(CallContext& call, const otlp::ExportT
   if (forward_) {
     // The backend's trouble is not the sender's: what it does not take is lost to it, and kept here.
     otlp::ExportTraceServiceResponse ignored;
-    using Async = otlp::TraceService::StubInterface::async_interface;
-    absl::Status status =
-        co_await CallUnary(call, *forward_->async(), &Async::Export, "otlp.Export", request, ignored, absl::Seconds(5));
+    std::string method = kExport;
+    absl::Status status = co_await CallUnary(call, forward_, std::move(method), request, ignored, absl::Seconds(5));
     (void)status;
   }
   co_return absl::OkStatus();

@@ -17,12 +17,6 @@ namespace {
 constexpr int kPage = 16;
 }
 
-grpc::ServerWriteReactor<v1::WatchContextResponse>* ContextRpc::WatchContext(grpc::CallbackServerContext* context,
-                                                                             const v1::WatchContextRequest* request) {
-  return ServeServerStream<v1::WatchContextRequest, v1::WatchContextResponse>(
-      env_, context, request, *this, "tutti.state.v1.ContextService/WatchContext", &ContextRpc::HandleWatch);
-}
-
 Task<absl::Status> ContextRpc::HandleWatch(CallContext& call, const v1::WatchContextRequest& request,
                                            StreamWriter<v1::WatchContextResponse>& writer) {
   auto wake_up = hub_.Watch(News::Kind::kContext, request.context_id(), *call.executor);

@@ -115,31 +115,6 @@ Task<bool> ReadAppends(StreamReader<v1::AppendRequest>& reader, std::shared_ptr<
 
 }  // namespace
 
-grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* JournalRpc::Append(
-    grpc::CallbackServerContext* context) {
-  return ServeBidi<v1::AppendRequest, v1::AppendResponse>(env_, context, *this, "tutti.state.v1.JournalService/Append",
-                                                          &JournalRpc::HandleAppend);
-}
-
-grpc::ServerWriteReactor<v1::ReadJournalResponse>* JournalRpc::ReadJournal(grpc::CallbackServerContext* context,
-                                                                           const v1::ReadJournalRequest* request) {
-  return ServeServerStream<v1::ReadJournalRequest, v1::ReadJournalResponse>(
-      env_, context, request, *this, "tutti.state.v1.JournalService/ReadJournal", &JournalRpc::HandleRead);
-}
-
-grpc::ServerWriteReactor<v1::WatchJournalResponse>* JournalRpc::WatchJournal(grpc::CallbackServerContext* context,
-                                                                             const v1::WatchJournalRequest* request) {
-  return ServeServerStream<v1::WatchJournalRequest, v1::WatchJournalResponse>(
-      env_, context, request, *this, "tutti.state.v1.JournalService/WatchJournal", &JournalRpc::HandleWatch);
-}
-
-grpc::ServerUnaryReactor* JournalRpc::PublishText(grpc::CallbackServerContext* context,
-                                                  const v1::PublishTextRequest* request,
-                                                  v1::PublishTextResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.state.v1.JournalService/PublishText",
-                    &JournalRpc::HandlePublish);
-}
-
 Task<absl::Status> JournalRpc::HandlePublish(CallContext&, const v1::PublishTextRequest& request,
                                              v1::PublishTextResponse&) {
   const v1::LiveText& text = request.text();

@@ -198,12 +198,6 @@ TUTTI_STORE_ENTRY_(LeaseRpc, LeaseService, ReleaseInstance) {
   co_return Common(answers);
 }
 
-grpc::ServerWriteReactor<v1::WatchInstanceResponse>* LeaseRpc::WatchInstance(grpc::CallbackServerContext* context,
-                                                                             const v1::WatchInstanceRequest* request) {
-  return ServeServerStream<v1::WatchInstanceRequest, v1::WatchInstanceResponse>(
-      env_, context, request, *this, "tutti.state.v1.LeaseService/WatchInstance", &LeaseRpc::HandleWatch);
-}
-
 Task<absl::Status> LeaseRpc::HandleWatch(CallContext& call, const v1::WatchInstanceRequest& request,
                                          StreamWriter<v1::WatchInstanceResponse>& writer) {
   auto news = hub_.WatchInstance(request.instance().name(), *call.executor);

@@ -10,21 +10,11 @@
 namespace tutti::state_manager {
 
 // In a service's class.
-#define TUTTI_STORE_METHOD(Name)                                                                         \
- public:                                                                                                 \
-  grpc::ServerUnaryReactor* Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
-                                 v1::Name##Response* response) override;                                 \
-                                                                                                         \
- private:                                                                                                \
+#define TUTTI_STORE_METHOD(Name) \
   Task<absl::Status> Handle##Name(CallContext& call, const v1::Name##Request& request, v1::Name##Response& response)
 
-#define TUTTI_STORE_ENTRY_(Class, Service, Name)                                                                \
-  grpc::ServerUnaryReactor* Class::Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
-                                        v1::Name##Response* response) {                                         \
-    return ServeUnary(env_, context, request, response, *this, "tutti.state.v1." #Service "/" #Name,            \
-                      &Class::Handle##Name);                                                                    \
-  }                                                                                                             \
-  Task<absl::Status> Class::Handle##Name(CallContext& call, const v1::Name##Request& request,                   \
+#define TUTTI_STORE_ENTRY_(Class, Service, Name)                                              \
+  Task<absl::Status> Class::Handle##Name(CallContext& call, const v1::Name##Request& request, \
                                          v1::Name##Response& response)
 
 // In its Offer.

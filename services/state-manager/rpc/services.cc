@@ -16,6 +16,8 @@ JournalRpc::~JournalRpc() = default;
 
 void JournalRpc::Offer(LocalMethods& local) {
   local_router_ = std::make_shared<AppendRouter>(shards_, journal_, ledger_);
+  local.AddBidi(env_, "tutti.state.v1.JournalService/Append", *this, &JournalRpc::HandleAppend);
+  // For callers in this process a unary method, for what a stream saves is the transport's.
   local.AddTaking(env_, "tutti.state.v1.JournalService/Append", *this, &JournalRpc::HandleLocalAppend);
   local.AddStream(env_, "tutti.state.v1.JournalService/ReadJournal", *this, &JournalRpc::HandleRead);
   local.AddStream(env_, "tutti.state.v1.JournalService/WatchJournal", *this, &JournalRpc::HandleWatch);
@@ -85,6 +87,7 @@ void ContextRpc::Offer(LocalMethods& local) {
   TUTTI_OFFER(ContextRpc, ContextService, ListContextVersions);
   TUTTI_OFFER(ContextRpc, ContextService, SetContextView);
   TUTTI_OFFER(ContextRpc, ContextService, DeleteContext);
+  local.AddStream(env_, "tutti.state.v1.ContextService/WatchContext", *this, &ContextRpc::HandleWatch);
 }
 
 MemoryRpc::MemoryRpc(const RpcDeps& deps, const Memories& memories, RemoteEmbedder* embedder)

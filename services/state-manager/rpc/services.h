@@ -8,18 +8,18 @@
 #include "services/state-manager/rpc/methods.h"
 #include "services/state-manager/store/shards.h"
 #include "services/state-manager/store/state_store.h"
-#include "tutti/state/v1/audit_service.grpc.pb.h"
-#include "tutti/state/v1/budget_service.grpc.pb.h"
-#include "tutti/state/v1/cache_service.grpc.pb.h"
-#include "tutti/state/v1/context_service.grpc.pb.h"
-#include "tutti/state/v1/conversation_service.grpc.pb.h"
-#include "tutti/state/v1/journal_service.grpc.pb.h"
-#include "tutti/state/v1/lease_service.grpc.pb.h"
-#include "tutti/state/v1/memory_service.grpc.pb.h"
-#include "tutti/state/v1/run_store_service.grpc.pb.h"
-#include "tutti/state/v1/schedule_store_service.grpc.pb.h"
-#include "tutti/state/v1/session_service.grpc.pb.h"
-#include "tutti/state/v1/workflow_store_service.grpc.pb.h"
+#include "tutti/state/v1/audit_service.pb.h"
+#include "tutti/state/v1/budget_service.pb.h"
+#include "tutti/state/v1/cache_service.pb.h"
+#include "tutti/state/v1/context_service.pb.h"
+#include "tutti/state/v1/conversation_service.pb.h"
+#include "tutti/state/v1/journal_service.pb.h"
+#include "tutti/state/v1/lease_service.pb.h"
+#include "tutti/state/v1/memory_service.pb.h"
+#include "tutti/state/v1/run_store_service.pb.h"
+#include "tutti/state/v1/schedule_store_service.pb.h"
+#include "tutti/state/v1/session_service.pb.h"
+#include "tutti/state/v1/workflow_store_service.pb.h"
 
 namespace tutti::state_manager {
 
@@ -33,19 +33,10 @@ struct RpcDeps {
   absl::Duration slowest_reader;  // of a watch; a slower one is sent away with its token
 };
 
-class JournalRpc final : public v1::JournalService::CallbackService {
+class JournalRpc final {
  public:
   JournalRpc(const RpcDeps& deps, StateStore& store);
-  ~JournalRpc() override;
-  grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* Append(grpc::CallbackServerContext* context) override;
-  grpc::ServerWriteReactor<v1::ReadJournalResponse>* ReadJournal(grpc::CallbackServerContext* context,
-                                                                 const v1::ReadJournalRequest* request) override;
-  grpc::ServerWriteReactor<v1::WatchJournalResponse>* WatchJournal(grpc::CallbackServerContext* context,
-                                                                   const v1::WatchJournalRequest* request) override;
-  grpc::ServerUnaryReactor* PublishText(grpc::CallbackServerContext* context, const v1::PublishTextRequest* request,
-                                        v1::PublishTextResponse* response) override;
-
-  // For callers in this process: Append as a unary method, for what a stream saves is the transport's.
+  ~JournalRpc();
   void Offer(LocalMethods& local);
 
  private:
@@ -73,10 +64,13 @@ class JournalRpc final : public v1::JournalService::CallbackService {
   std::shared_ptr<AppendRouter> local_router_;
 };
 
-class RunStoreRpc final : public v1::RunStoreService::CallbackService {
+class RunStoreRpc final {
  public:
   RunStoreRpc(const RpcDeps& deps, StateStore& store);
-  ~RunStoreRpc() override;
+  ~RunStoreRpc();
+  void Offer(LocalMethods& local);
+
+ private:
   TUTTI_STORE_METHOD(CreateRun);
   TUTTI_STORE_METHOD(GetRun);
   TUTTI_STORE_METHOD(ListRuns);
@@ -87,12 +81,6 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
   TUTTI_STORE_METHOD(ReopenRun);
   TUTTI_STORE_METHOD(ForkRun);
   TUTTI_STORE_METHOD(ListUsage);
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   // What a caller does to a run, with the record of it.
   template <class Request, class Response>
   Task<absl::Status> Control(CallContext& call, const Request& request, Response& response, absl::string_view action,
@@ -111,41 +99,33 @@ class RunStoreRpc final : public v1::RunStoreService::CallbackService {
   const Outbox& outbox_;
 };
 
-class WorkflowStoreRpc final : public v1::WorkflowStoreService::CallbackService {
+class WorkflowStoreRpc final {
  public:
   WorkflowStoreRpc(const RpcDeps& deps, const Workflows& workflows);
-  ~WorkflowStoreRpc() override;
-  TUTTI_STORE_METHOD(PutWorkflow);
-  TUTTI_STORE_METHOD(GetWorkflow);
-  TUTTI_STORE_METHOD(ListWorkflows);
-
- public:
-  // For callers in this process.
+  ~WorkflowStoreRpc();
   void Offer(LocalMethods& local);
 
  private:
+  TUTTI_STORE_METHOD(PutWorkflow);
+  TUTTI_STORE_METHOD(GetWorkflow);
+  TUTTI_STORE_METHOD(ListWorkflows);
   ServerEnv& env_;
   Access& access_;
   const Workflows& area_;
   const AuditLog& audit_;
 };
 
-class LeaseRpc final : public v1::LeaseService::CallbackService {
+class LeaseRpc final {
  public:
   LeaseRpc(const RpcDeps& deps, StateStore& store);
-  ~LeaseRpc() override;
-  grpc::ServerWriteReactor<v1::WatchInstanceResponse>* WatchInstance(grpc::CallbackServerContext* context,
-                                                                     const v1::WatchInstanceRequest* request) override;
+  ~LeaseRpc();
+  void Offer(LocalMethods& local);
+
+ private:
   TUTTI_STORE_METHOD(RegisterInstance);
   TUTTI_STORE_METHOD(Heartbeat);
   TUTTI_STORE_METHOD(ClaimRuns);
   TUTTI_STORE_METHOD(ReleaseInstance);
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchInstanceRequest& request,
                                  StreamWriter<v1::WatchInstanceResponse>& writer);
   // The same request to every database, side by side: one that is away does not keep the others from their work.
@@ -167,12 +147,13 @@ class LeaseRpc final : public v1::LeaseService::CallbackService {
   absl::Time count_again_ = absl::InfinitePast();
 };
 
-class ContextRpc final : public v1::ContextService::CallbackService {
+class ContextRpc final {
  public:
   ContextRpc(const RpcDeps& deps, const Contexts& contexts);
-  ~ContextRpc() override;
-  grpc::ServerWriteReactor<v1::WatchContextResponse>* WatchContext(grpc::CallbackServerContext* context,
-                                                                   const v1::WatchContextRequest* request) override;
+  ~ContextRpc();
+  void Offer(LocalMethods& local);
+
+ private:
   TUTTI_STORE_METHOD(CreateContext);
   TUTTI_STORE_METHOD(GetContext);
   TUTTI_STORE_METHOD(ListContexts);
@@ -181,12 +162,6 @@ class ContextRpc final : public v1::ContextService::CallbackService {
   TUTTI_STORE_METHOD(ListContextVersions);
   TUTTI_STORE_METHOD(SetContextView);
   TUTTI_STORE_METHOD(DeleteContext);
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   Task<absl::Status> HandleWatch(CallContext& call, const v1::WatchContextRequest& request,
                                  StreamWriter<v1::WatchContextResponse>& writer);
   ServerEnv& env_;
@@ -197,23 +172,20 @@ class ContextRpc final : public v1::ContextService::CallbackService {
   const absl::Duration slowest_reader_;
 };
 
-class MemoryRpc final : public v1::MemoryService::CallbackService {
+class MemoryRpc final {
  public:
   // Without an embedder, the store's own is used.
   MemoryRpc(const RpcDeps& deps, const Memories& memories, RemoteEmbedder* embedder);
-  ~MemoryRpc() override;
+  ~MemoryRpc();
+  void Offer(LocalMethods& local);
+
+ private:
   TUTTI_STORE_METHOD(StoreMemory);
   TUTTI_STORE_METHOD(GetMemory);
   TUTTI_STORE_METHOD(ListMemories);
   TUTTI_STORE_METHOD(SearchMemories);
   TUTTI_STORE_METHOD(DeleteMemory);
   TUTTI_STORE_METHOD(ForgetMemories);
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   ServerEnv& env_;
   Access& access_;
   const Memories& area_;
@@ -221,10 +193,13 @@ class MemoryRpc final : public v1::MemoryService::CallbackService {
   RemoteEmbedder* embedder_;
 };
 
-class ConversationRpc final : public v1::ConversationService::CallbackService {
+class ConversationRpc final {
  public:
   ConversationRpc(const RpcDeps& deps, const Conversations& conversations);
-  ~ConversationRpc() override;
+  ~ConversationRpc();
+  void Offer(LocalMethods& local);
+
+ private:
   TUTTI_STORE_METHOD(CreateConversation);
   TUTTI_STORE_METHOD(GetConversation);
   TUTTI_STORE_METHOD(ListConversations);
@@ -233,98 +208,83 @@ class ConversationRpc final : public v1::ConversationService::CallbackService {
   TUTTI_STORE_METHOD(ListMessages);
   TUTTI_STORE_METHOD(GetWindow);
   TUTTI_STORE_METHOD(SummarizeMessages);
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   ServerEnv& env_;
   Access& access_;
   const Conversations& area_;
   const AuditLog& audit_;
 };
 
-class CacheRpc final : public v1::CacheService::CallbackService {
+class CacheRpc final {
  public:
   CacheRpc(const RpcDeps& deps, const StepCache& cache);
-  ~CacheRpc() override;
-  TUTTI_STORE_METHOD(GetCacheEntry);
-  TUTTI_STORE_METHOD(PutCacheEntry);
-
- public:
-  // For callers in this process.
+  ~CacheRpc();
   void Offer(LocalMethods& local);
 
  private:
+  TUTTI_STORE_METHOD(GetCacheEntry);
+  TUTTI_STORE_METHOD(PutCacheEntry);
   ServerEnv& env_;
   Access& access_;
   const StepCache& area_;
 };
 
-class ScheduleStoreRpc final : public v1::ScheduleStoreService::CallbackService {
+class ScheduleStoreRpc final {
  public:
   ScheduleStoreRpc(const RpcDeps& deps, const Schedules& schedules);
-  ~ScheduleStoreRpc() override;
+  ~ScheduleStoreRpc();
+  void Offer(LocalMethods& local);
+
+ private:
   TUTTI_STORE_METHOD(PutSchedule);
   TUTTI_STORE_METHOD(GetSchedule);
   TUTTI_STORE_METHOD(ListSchedules);
   TUTTI_STORE_METHOD(DeleteSchedule);
   TUTTI_STORE_METHOD(ClaimDueSchedules);
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   ServerEnv& env_;
   Access& access_;
   const Schedules& area_;
   const AuditLog& audit_;
 };
 
-class SessionRpc final : public v1::SessionService::CallbackService {
+class SessionRpc final {
  public:
   SessionRpc(const RpcDeps& deps, const Sessions& sessions);
-  ~SessionRpc() override;
+  ~SessionRpc();
+  void Offer(LocalMethods& local);
+
+ private:
   TUTTI_STORE_METHOD(CreateSession);
   TUTTI_STORE_METHOD(AuthenticateSession);
   TUTTI_STORE_METHOD(ListSessions);
   TUTTI_STORE_METHOD(RevokeSessions);
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   ServerEnv& env_;
   Access& access_;
   const Sessions& area_;
   const AuditLog& audit_;
 };
 
-class AuditRpc final : public v1::AuditService::CallbackService {
+class AuditRpc final {
  public:
   AuditRpc(const RpcDeps& deps, const AuditLog& audit);
-  ~AuditRpc() override;
-  TUTTI_STORE_METHOD(AppendAuditRecord);
-  TUTTI_STORE_METHOD(ListAuditRecords);
-  TUTTI_STORE_METHOD(VerifyAuditLog);
-
- public:
-  // For callers in this process.
+  ~AuditRpc();
   void Offer(LocalMethods& local);
 
  private:
+  TUTTI_STORE_METHOD(AppendAuditRecord);
+  TUTTI_STORE_METHOD(ListAuditRecords);
+  TUTTI_STORE_METHOD(VerifyAuditLog);
   ServerEnv& env_;
   Access& access_;
   const AuditLog& area_;
 };
 
-class BudgetRpc final : public v1::BudgetService::CallbackService {
+class BudgetRpc final {
  public:
   BudgetRpc(const RpcDeps& deps, const Ledger& ledger);
-  ~BudgetRpc() override;
+  ~BudgetRpc();
+  void Offer(LocalMethods& local);
+
+ private:
   TUTTI_STORE_METHOD(SetBudget);
   TUTTI_STORE_METHOD(GetBudget);
   TUTTI_STORE_METHOD(ListBudgets);
@@ -333,12 +293,6 @@ class BudgetRpc final : public v1::BudgetService::CallbackService {
   TUTTI_STORE_METHOD(Settle);
   TUTTI_STORE_METHOD(Release);
   TUTTI_STORE_METHOD(ReportSpending);
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   ServerEnv& env_;
   Access& access_;
   const Ledger& area_;

@@ -4,7 +4,7 @@
 #include "runtime/rpc/local_methods.h"
 #include "runtime/rpc/server_calls.h"
 #include "services/tool-service/domain/catalogue.h"
-#include "tutti/tool/v1/tool_service.grpc.pb.h"
+#include "tutti/tool/v1/tool_service.pb.h"
 
 namespace tutti::tool_service {
 
@@ -24,15 +24,10 @@ class ToolRunner {
   const Clock& clock_;
 };
 
-class ToolRpc final : public v1::ToolService::CallbackService {
+class ToolRpc final {
  public:
   ToolRpc(ServerEnv& env, const Catalogue& catalogue, ToolRunner& runner)
       : env_(env), catalogue_(catalogue), runner_(runner) {}
-  grpc::ServerUnaryReactor* ListTools(grpc::CallbackServerContext* context, const v1::ListToolsRequest* request,
-                                      v1::ListToolsResponse* response) override;
-  grpc::ServerUnaryReactor* CallTool(grpc::CallbackServerContext* context, const v1::CallToolRequest* request,
-                                     v1::CallToolResponse* response) override;
-  // For callers in this process.
   void Offer(LocalMethods& local) {
     local.Add(env_, "tutti.tool.v1.ToolService/ListTools", *this, &ToolRpc::HandleList);
     local.Add(env_, "tutti.tool.v1.ToolService/CallTool", *this, &ToolRpc::HandleCall);
@@ -47,12 +42,9 @@ class ToolRpc final : public v1::ToolService::CallbackService {
   ToolRunner& runner_;
 };
 
-class ToolExecutionRpc final : public v1::ToolExecutionService::CallbackService {
+class ToolExecutionRpc final {
  public:
   ToolExecutionRpc(ServerEnv& env, ToolRunner& runner) : env_(env), runner_(runner) {}
-  grpc::ServerUnaryReactor* Execute(grpc::CallbackServerContext* context, const v1::ExecuteRequest* request,
-                                    v1::ExecuteResponse* response) override;
-  // For callers in this process.
   void Offer(LocalMethods& local) {
     local.Add(env_, "tutti.tool.v1.ToolExecutionService/Execute", *this, &ToolExecutionRpc::HandleExecute);
   }

@@ -1,3 +1,4 @@
+#include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/text/page_token.h"
 #include "services/tool-service/rpc/services.h"
@@ -26,22 +27,6 @@ Task<absl::StatusOr<Json>> ToolRunner::Run(CallContext& call, std::string tool, 
   }
   auto result = co_await done.Wait(*call.executor);
   co_return std::move(result);
-}
-
-grpc::ServerUnaryReactor* ToolRpc::ListTools(grpc::CallbackServerContext* context, const v1::ListToolsRequest* request,
-                                             v1::ListToolsResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.tool.v1.ToolService/ListTools",
-                    &ToolRpc::HandleList);
-}
-grpc::ServerUnaryReactor* ToolRpc::CallTool(grpc::CallbackServerContext* context, const v1::CallToolRequest* request,
-                                            v1::CallToolResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.tool.v1.ToolService/CallTool",
-                    &ToolRpc::HandleCall);
-}
-grpc::ServerUnaryReactor* ToolExecutionRpc::Execute(grpc::CallbackServerContext* context,
-                                                    const v1::ExecuteRequest* request, v1::ExecuteResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.tool.v1.ToolExecutionService/Execute",
-                    &ToolExecutionRpc::HandleExecute);
 }
 
 Task<absl::Status> ToolRpc::HandleList(CallContext&, const v1::ListToolsRequest& request,

@@ -29,10 +29,8 @@ Task<absl::StatusOr<AgentAnswer>> GrpcAgents::Execute(CallContext& call, Attempt
   CallContext child = call;
   child.trace = span.context();
   tutti::agent::v1::ExecuteResponse response;
-  using Async = tutti::agent::v1::AgentExecutionService::StubInterface::async_interface;
-  absl::Status status =
-      co_await CallUnary(local_, child, *execution_->async(), &Async::Execute,
-                         "tutti.agent.v1.AgentExecutionService/Execute", std::move(request), response, kNoOwnTimeout);
+  absl::Status status = co_await CallUnary(local_, child, peer_, "tutti.agent.v1.AgentExecutionService/Execute",
+                                           std::move(request), response, kNoOwnTimeout);
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   AgentAnswer answer;
@@ -47,10 +45,8 @@ Task<absl::StatusOr<std::map<std::string, std::string>>> GrpcAgents::Names(CallC
   request.set_page_size(1000);
   do {
     tutti::agent::v1::ListAgentsResponse response;
-    using Async = tutti::agent::v1::AgentService::StubInterface::async_interface;
-    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, *service_->async(), &Async::ListAgents,
-                                                "tutti.agent.v1.AgentService/ListAgents", request, response,
-                                                kListTimeout));
+    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, peer_, "tutti.agent.v1.AgentService/ListAgents", request,
+                                                response, kListTimeout));
     for (const auto& agent : response.agents()) names[agent.name()] = agent.role();
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
@@ -69,10 +65,8 @@ Task<absl::StatusOr<Json>> GrpcTools::Execute(CallContext& call, Attempt attempt
   CallContext child = call;
   child.trace = span.context();
   tutti::tool::v1::ExecuteResponse response;
-  using Async = tutti::tool::v1::ToolExecutionService::StubInterface::async_interface;
-  absl::Status status =
-      co_await CallUnary(local_, child, *execution_->async(), &Async::Execute,
-                         "tutti.tool.v1.ToolExecutionService/Execute", std::move(request), response, kNoOwnTimeout);
+  absl::Status status = co_await CallUnary(local_, child, peer_, "tutti.tool.v1.ToolExecutionService/Execute",
+                                           std::move(request), response, kNoOwnTimeout);
   span.SetStatus(status);
   TUTTI_CO_RETURN_IF_ERROR(status);
   auto result = FromPayload(response.result());
@@ -85,10 +79,8 @@ Task<absl::StatusOr<std::map<std::string, std::string>>> GrpcTools::Names(CallCo
   request.set_page_size(1000);
   do {
     tutti::tool::v1::ListToolsResponse response;
-    using Async = tutti::tool::v1::ToolService::StubInterface::async_interface;
-    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, *service_->async(), &Async::ListTools,
-                                                "tutti.tool.v1.ToolService/ListTools", request, response,
-                                                kListTimeout));
+    TUTTI_CO_RETURN_IF_ERROR(co_await CallUnary(local_, call, peer_, "tutti.tool.v1.ToolService/ListTools", request,
+                                                response, kListTimeout));
     for (const auto& tool : response.tools()) names[tool.name()] = tool.description();
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());

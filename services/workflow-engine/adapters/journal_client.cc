@@ -28,10 +28,9 @@ bool Passing(const absl::Status& status) {
 
 }  // namespace
 
-JournalClient::JournalClient(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local,
-                             Executor& executor, const Clock& clock, TimerService& timers, Tracer& tracer, Rng& rng,
-                             Logger& log)
-    : stub_(state::JournalService::NewStub(channel)),
+JournalClient::JournalClient(RpcPeer state_manager, const LocalMethods& local, Executor& executor, const Clock& clock,
+                             TimerService& timers, Tracer& tracer, Rng& rng, Logger& log)
+    : peer_(std::move(state_manager)),
       executor_(executor),
       timers_(timers),
       tracer_(tracer),
@@ -143,8 +142,7 @@ Task<void> JournalClient::Loop() {
 // One stream from its start to its end. True when anything was answered on it.
 Task<bool> JournalClient::RunStream(CallContext& call) {
   Stream stream(call, absl::InfiniteDuration());
-  stub_->async()->Append(stream.context(), &stream);
-  stream.Start();
+  stream.Start(peer_, "tutti.state.v1.JournalService/Append");
   sent_up_to_ = 0;  // everything unanswered goes out again
   bool broken = false;
   std::vector<Task<bool>> both;

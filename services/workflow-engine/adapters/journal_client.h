@@ -15,7 +15,7 @@
 #include "runtime/rpc/local_methods.h"
 #include "runtime/telemetry/log.h"
 #include "services/workflow-engine/ports/effects.h"
-#include "tutti/state/v1/journal_service.grpc.pb.h"
+#include "tutti/state/v1/journal_service.pb.h"
 
 namespace tutti::engine {
 
@@ -24,8 +24,8 @@ namespace state = tutti::state::v1;
 // All methods on the executor given.
 class JournalClient {
  public:
-  JournalClient(const std::shared_ptr<grpc::Channel>& channel, const LocalMethods& local, Executor& executor,
-                const Clock& clock, TimerService& timers, Tracer& tracer, Rng& rng, Logger& log);
+  JournalClient(RpcPeer state_manager, const LocalMethods& local, Executor& executor, const Clock& clock,
+                TimerService& timers, Tracer& tracer, Rng& rng, Logger& log);
   ~JournalClient();
 
   void Start();
@@ -55,7 +55,7 @@ class JournalClient {
   using LocalAppend = LocalMethods::Typed<state::AppendRequest, state::AppendResponse>;
   Task<absl::Status> AppendLocally(state::AppendRequest request);
 
-  std::unique_ptr<state::JournalService::StubInterface> stub_;
+  const RpcPeer peer_;
   Executor& executor_;
   TimerService& timers_;
   Tracer& tracer_;

@@ -31,8 +31,7 @@ prometheus::Counter& NewEndCounter(prometheus::Registry& registry, const char* o
 }  // namespace
 
 RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
-                 Evaluator& evaluator, Validate validate, Known known, Refresh refresh,
-                 const std::shared_ptr<grpc::Channel>& state_channel)
+                 Evaluator& evaluator, Validate validate, Known known, Refresh refresh, RpcPeer state_manager)
     : options_(std::move(options)),
       serving_(serving),
       state_(state),
@@ -42,7 +41,7 @@ RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, Ag
       validate_(std::move(validate)),
       known_(std::move(known)),
       refresh_(std::move(refresh)),
-      journal_(state_channel, serving.runtime().local_methods, serving.loop(), serving.runtime().clock,
+      journal_(std::move(state_manager), serving.runtime().local_methods, serving.loop(), serving.runtime().clock,
                serving.runtime().timers, serving.tracer(), serving.runtime().rng, serving.log()),
       admission_(serving.loop(), serving.runtime().timers, options_.admission),
       patterns_(*serving.runtime().metrics),

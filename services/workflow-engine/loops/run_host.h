@@ -40,8 +40,7 @@ class RunHost {
   // Called before runs are claimed and with each heartbeat: brings what Validate knows up to date.
   using Refresh = std::function<Task<absl::Status>(CallContext&)>;
   RunHost(Options options, ServiceServer& serving, StateClient& state, AgentPort& agents, ToolPort& tools,
-          Evaluator& evaluator, Validate validate, Known known, Refresh refresh,
-          const std::shared_ptr<grpc::Channel>& state_channel);
+          Evaluator& evaluator, Validate validate, Known known, Refresh refresh, RpcPeer state_manager);
   ~RunHost();
 
   void Start();

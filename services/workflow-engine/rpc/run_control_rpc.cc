@@ -47,13 +47,8 @@ absl::Status CheckSignal(const v1::WorkflowSpec& spec, const v1::SignalRunReques
 
 }  // namespace
 
-#define TUTTI_RUN_METHOD(Name)                                                                                   \
-  grpc::ServerUnaryReactor* RunRpc::Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
-                                         v1::Name##Response* response) {                                         \
-    return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/" #Name,            \
-                      &RunRpc::Handle##Name);                                                                    \
-  }                                                                                                              \
-  Task<absl::Status> RunRpc::Handle##Name(CallContext& call, const v1::Name##Request& request,                   \
+#define TUTTI_RUN_METHOD(Name)                                                                 \
+  Task<absl::Status> RunRpc::Handle##Name(CallContext& call, const v1::Name##Request& request, \
                                           v1::Name##Response& response)
 
 TUTTI_RUN_METHOD(TerminateRun) {

@@ -35,31 +35,6 @@ absl::Status CheckRequest(const v1::StartRunRequest& request) {
 
 }  // namespace
 
-grpc::ServerUnaryReactor* RunRpc::StartRun(grpc::CallbackServerContext* context, const v1::StartRunRequest* request,
-                                           v1::StartRunResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/StartRun",
-                    &RunRpc::HandleStart);
-}
-grpc::ServerUnaryReactor* RunRpc::GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest* request,
-                                         v1::GetRunResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/GetRun", &RunRpc::HandleGet);
-}
-grpc::ServerUnaryReactor* RunRpc::ListRuns(grpc::CallbackServerContext* context, const v1::ListRunsRequest* request,
-                                           v1::ListRunsResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/ListRuns",
-                    &RunRpc::HandleList);
-}
-grpc::ServerUnaryReactor* RunRpc::CancelRun(grpc::CallbackServerContext* context, const v1::CancelRunRequest* request,
-                                            v1::CancelRunResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.RunService/CancelRun",
-                    &RunRpc::HandleCancel);
-}
-grpc::ServerWriteReactor<v1::WatchRunResponse>* RunRpc::WatchRun(grpc::CallbackServerContext* context,
-                                                                 const v1::WatchRunRequest* request) {
-  return ServeServerStream<v1::WatchRunRequest, v1::WatchRunResponse>(
-      env_, context, request, *this, "tutti.workflow.v1.RunService/WatchRun", &RunRpc::HandleWatch);
-}
-
 absl::Status RunRpc::CheckInput(const v1::WorkflowSpec& spec, const Json& input, state::StoredRun* run) const {
   if (spec.has_input_schema()) TUTTI_RETURN_IF_ERROR(ValidateJson(ToJson(spec.input_schema()), input, "input"));
   ToPayload(input, run->mutable_input());

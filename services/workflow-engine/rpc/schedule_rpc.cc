@@ -62,13 +62,8 @@ void ScheduleRpc::Offer(LocalMethods& local) {
   local.Add(env_, "tutti.workflow.v1.ScheduleService/ListScheduleTimes", *this, &ScheduleRpc::HandleListScheduleTimes);
 }
 
-#define TUTTI_SCHEDULE_METHOD(Name)                                                                                   \
-  grpc::ServerUnaryReactor* ScheduleRpc::Name(grpc::CallbackServerContext* context, const v1::Name##Request* request, \
-                                              v1::Name##Response* response) {                                         \
-    return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.ScheduleService/" #Name,            \
-                      &ScheduleRpc::Handle##Name);                                                                    \
-  }                                                                                                                   \
-  Task<absl::Status> ScheduleRpc::Handle##Name(CallContext& call, const v1::Name##Request& request,                   \
+#define TUTTI_SCHEDULE_METHOD(Name)                                                                 \
+  Task<absl::Status> ScheduleRpc::Handle##Name(CallContext& call, const v1::Name##Request& request, \
                                                v1::Name##Response& response)
 
 TUTTI_SCHEDULE_METHOD(CreateSchedule) {

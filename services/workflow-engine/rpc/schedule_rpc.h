@@ -7,11 +7,11 @@
 #include "runtime/rpc/local_methods.h"
 #include "services/workflow-engine/adapters/schedule_client.h"
 #include "tutti/workflow/v1/run_service.pb.h"
-#include "tutti/workflow/v1/schedule_service.grpc.pb.h"
+#include "tutti/workflow/v1/schedule_service.pb.h"
 
 namespace tutti::engine {
 
-class ScheduleRpc final : public tutti::workflow::v1::ScheduleService::CallbackService {
+class ScheduleRpc final {
  public:
   using StartRun = std::function<Task<absl::StatusOr<state::CreateRunResponse>>(
       CallContext& call, const tutti::workflow::v1::StartRunRequest& request)>;
@@ -19,15 +19,11 @@ class ScheduleRpc final : public tutti::workflow::v1::ScheduleService::CallbackS
   using CheckStart =
       std::function<Task<absl::Status>(CallContext& call, const tutti::workflow::v1::StartRunRequest& request)>;
   ScheduleRpc(ServerEnv& env, ScheduleClient& schedules, StartRun start, CheckStart check);
-  ~ScheduleRpc() override;
+  ~ScheduleRpc();
+  void Offer(LocalMethods& local);
 
+ private:
 #define TUTTI_SCHEDULE_METHOD(Name)                                                                     \
- public:                                                                                                \
-  grpc::ServerUnaryReactor* Name(grpc::CallbackServerContext* context,                                  \
-                                 const tutti::workflow::v1::Name##Request* request,                     \
-                                 tutti::workflow::v1::Name##Response* response) override;               \
-                                                                                                        \
- private:                                                                                               \
   Task<absl::Status> Handle##Name(CallContext& call, const tutti::workflow::v1::Name##Request& request, \
                                   tutti::workflow::v1::Name##Response& response)
 
@@ -41,12 +37,6 @@ class ScheduleRpc final : public tutti::workflow::v1::ScheduleService::CallbackS
   TUTTI_SCHEDULE_METHOD(TriggerSchedule);
   TUTTI_SCHEDULE_METHOD(ListScheduleTimes);
 #undef TUTTI_SCHEDULE_METHOD
-
- public:
-  // For callers in this process.
-  void Offer(LocalMethods& local);
-
- private:
   ServerEnv& env_;
   ScheduleClient& schedules_;
   const StartRun start_;

@@ -8,8 +8,8 @@
 #include "services/workflow-engine/domain/validator.h"
 #include "services/workflow-engine/loops/run_host.h"
 #include "services/workflow-engine/rpc/spec_library.h"
-#include "tutti/workflow/v1/run_service.grpc.pb.h"
-#include "tutti/workflow/v1/workflow_service.grpc.pb.h"
+#include "tutti/workflow/v1/run_service.pb.h"
+#include "tutti/workflow/v1/workflow_service.pb.h"
 
 namespace tutti::engine {
 
@@ -50,23 +50,11 @@ class SpecChecker {
   Evaluator& evaluator_;
 };
 
-class WorkflowRpc final : public v1::WorkflowService::CallbackService {
+class WorkflowRpc final {
  public:
   WorkflowRpc(ServerEnv& env, StateClient& state, SpecChecker& checker);
-  ~WorkflowRpc() override;
-  grpc::ServerUnaryReactor* CreateWorkflow(grpc::CallbackServerContext* context,
-                                           const v1::CreateWorkflowRequest* request,
-                                           v1::CreateWorkflowResponse* response) override;
-  grpc::ServerUnaryReactor* GetWorkflow(grpc::CallbackServerContext* context, const v1::GetWorkflowRequest* request,
-                                        v1::GetWorkflowResponse* response) override;
-  grpc::ServerUnaryReactor* ListWorkflows(grpc::CallbackServerContext* context, const v1::ListWorkflowsRequest* request,
-                                          v1::ListWorkflowsResponse* response) override;
-  grpc::ServerUnaryReactor* PlanWorkflow(grpc::CallbackServerContext* context, const v1::PlanWorkflowRequest* request,
-                                         v1::PlanWorkflowResponse* response) override;
-  grpc::ServerUnaryReactor* DiffWorkflow(grpc::CallbackServerContext* context, const v1::DiffWorkflowRequest* request,
-                                         v1::DiffWorkflowResponse* response) override;
+  ~WorkflowRpc();
 
-  // For callers in this process.
   void Offer(LocalMethods& local);
 
  private:
@@ -85,35 +73,12 @@ class WorkflowRpc final : public v1::WorkflowService::CallbackService {
   SpecChecker& checker_;
 };
 
-class RunRpc final : public v1::RunService::CallbackService {
+class RunRpc final {
  public:
   RunRpc(ServerEnv& env, StateClient& state, SpecChecker& checker, RunHost& host, SpecLibrary& library, IdSource& ids,
          int64_t max_input_bytes);
-  ~RunRpc() override;
-  grpc::ServerUnaryReactor* StartRun(grpc::CallbackServerContext* context, const v1::StartRunRequest* request,
-                                     v1::StartRunResponse* response) override;
-  grpc::ServerUnaryReactor* GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest* request,
-                                   v1::GetRunResponse* response) override;
-  grpc::ServerUnaryReactor* ListRuns(grpc::CallbackServerContext* context, const v1::ListRunsRequest* request,
-                                     v1::ListRunsResponse* response) override;
-  grpc::ServerUnaryReactor* CancelRun(grpc::CallbackServerContext* context, const v1::CancelRunRequest* request,
-                                      v1::CancelRunResponse* response) override;
-  grpc::ServerUnaryReactor* TerminateRun(grpc::CallbackServerContext* context, const v1::TerminateRunRequest* request,
-                                         v1::TerminateRunResponse* response) override;
-  grpc::ServerUnaryReactor* PauseRun(grpc::CallbackServerContext* context, const v1::PauseRunRequest* request,
-                                     v1::PauseRunResponse* response) override;
-  grpc::ServerUnaryReactor* ResumeRun(grpc::CallbackServerContext* context, const v1::ResumeRunRequest* request,
-                                      v1::ResumeRunResponse* response) override;
-  grpc::ServerUnaryReactor* SignalRun(grpc::CallbackServerContext* context, const v1::SignalRunRequest* request,
-                                      v1::SignalRunResponse* response) override;
-  grpc::ServerUnaryReactor* RetryRun(grpc::CallbackServerContext* context, const v1::RetryRunRequest* request,
-                                     v1::RetryRunResponse* response) override;
-  grpc::ServerUnaryReactor* ForkRun(grpc::CallbackServerContext* context, const v1::ForkRunRequest* request,
-                                    v1::ForkRunResponse* response) override;
-  grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(grpc::CallbackServerContext* context,
-                                                           const v1::WatchRunRequest* request) override;
+  ~RunRpc();
 
-  // For callers in this process.
   void Offer(LocalMethods& local);
 
   // As StartRun, without waiting. On the service's loop.

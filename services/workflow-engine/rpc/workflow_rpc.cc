@@ -83,38 +83,6 @@ Task<absl::Status> SpecChecker::Check(CallContext& call, const v1::WorkflowSpec&
   co_return Error(status.code(), ReasonOf(status), status.message()).Violations(std::move(violations));
 }
 
-grpc::ServerUnaryReactor* WorkflowRpc::CreateWorkflow(grpc::CallbackServerContext* context,
-                                                      const v1::CreateWorkflowRequest* request,
-                                                      v1::CreateWorkflowResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/CreateWorkflow",
-                    &WorkflowRpc::HandleCreate);
-}
-grpc::ServerUnaryReactor* WorkflowRpc::GetWorkflow(grpc::CallbackServerContext* context,
-                                                   const v1::GetWorkflowRequest* request,
-                                                   v1::GetWorkflowResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/GetWorkflow",
-                    &WorkflowRpc::HandleGet);
-}
-grpc::ServerUnaryReactor* WorkflowRpc::ListWorkflows(grpc::CallbackServerContext* context,
-                                                     const v1::ListWorkflowsRequest* request,
-                                                     v1::ListWorkflowsResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/ListWorkflows",
-                    &WorkflowRpc::HandleList);
-}
-
-grpc::ServerUnaryReactor* WorkflowRpc::PlanWorkflow(grpc::CallbackServerContext* context,
-                                                    const v1::PlanWorkflowRequest* request,
-                                                    v1::PlanWorkflowResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/PlanWorkflow",
-                    &WorkflowRpc::HandlePlan);
-}
-grpc::ServerUnaryReactor* WorkflowRpc::DiffWorkflow(grpc::CallbackServerContext* context,
-                                                    const v1::DiffWorkflowRequest* request,
-                                                    v1::DiffWorkflowResponse* response) {
-  return ServeUnary(env_, context, request, response, *this, "tutti.workflow.v1.WorkflowService/DiffWorkflow",
-                    &WorkflowRpc::HandleDiff);
-}
-
 Task<absl::Status> WorkflowRpc::HandlePlan(CallContext& call, const v1::PlanWorkflowRequest& request,
                                            v1::PlanWorkflowResponse& response) {
   v1::WorkflowSpec spec = request.spec();

@@ -1,0 +1,46 @@
+#include "runtime/rpc/health.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace tutti {
+
+void Health::Offer(LocalMethods& methods) {
+  methods.Add(env_, "grpc.health.v1.Health/Check", *this, &Health::HandleCheck);
+  methods.AddStream(env_, "grpc.health.v1.Health/Watch", *this, &Health::HandleWatch);
+}
+
+Health::Response::ServingStatus Health::StatusOf(const std::string& service) const {
+  const bool known = service.empty() || std::find(services_.begin(), services_.end(), service) != services_.end();
+  if (!known) return Response::SERVICE_UNKNOWN;
+  return ended_.stop_requested() ? Response::NOT_SERVING : Response::SERVING;
+}
+
+Task<absl::Status> Health::HandleCheck(CallContext&, const Request& request, Response& response) {
+  const auto status = StatusOf(request.service());
+  if (status == Response::SERVICE_UNKNOWN) {
+    co_return absl::NotFoundError(absl::StrCat("there is no service \"", request.service(), "\" here"));
+  }
+  response.set_status(status);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Health::HandleWatch(CallContext& call, const Request& request, StreamWriter<Response>& writer) {
+  Response response;
+  response.set_status(StatusOf(request.service()));
+  if (!co_await writer.Write(response)) co_return absl::CancelledError("the caller has gone");
+  OneShot<bool> changed;
+  {
+    std::stop_callback on_end(ended_.get_token(), [&changed] { changed.Set(true); });
+    std::stop_callback on_stop(call.stop, [&changed] { changed.Set(false); });
+    co_await changed.Wait(*call.executor);
+  }
+  if (call.stop.stop_requested()) co_return absl::CancelledError("the caller has gone");
+  response.set_status(StatusOf(request.service()));
+  const bool written = co_await writer.Write(response);
+  if (!written) co_return absl::CancelledError("the caller has gone");
+  co_return rpc_internal::ShuttingDown();
+}
+
+}  // namespace tutti
