@@ -56,6 +56,10 @@ TEST(LoadConfigTest, SaysWhatAWrongValueShouldBe) {
   EXPECT_THAT(LoadConfig({"--gateway.http-port=many"}, Env({}), {}),
               HasCodeAndText(kInvalid, "must be a whole number"));
   EXPECT_THAT(LoadConfig({"--gateway.http-port"}, Env({}), {}), HasCodeAndText(kInvalid, "needs a value"));
+  EXPECT_THAT(LoadConfig({"--gateway.http-port=99999"}, Env({}), {}),
+              HasCodeAndText(kInvalid, "--gateway.http-port is 99999; a port is 0 to 65535"));
+  EXPECT_THAT(LoadConfig({"--telemetry.metrics-port=-2"}, Env({}), {}), HasCodeAndText(kInvalid, "-1 to 65535"));
+  EXPECT_THAT(LoadConfig({"--telemetry.metrics-port=-1"}, Env({}), {}), IsOk());
   EXPECT_THAT(LoadConfig({"stray"}, Env({}), {}), HasCodeAndText(kInvalid, "unexpected argument"));
 }
 

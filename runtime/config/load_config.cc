@@ -49,6 +49,27 @@ std::string VariableOf(const std::string& path) {
   return absl::StrCat("TUTTI_", absl::AsciiStrToUpper(absl::StrReplaceAll(path, {{".", "_"}})));
 }
 
+// Fields named *_port. Of metrics_port -1 is none.
+absl::Status CheckPorts(const google::protobuf::Message& message, const std::string& prefix) {
+  const auto& type = *message.GetDescriptor();
+  for (int i = 0; i < type.field_count(); ++i) {
+    const auto* field = type.field(i);
+    if (field->is_repeated()) continue;
+    const std::string path = prefix.empty() ? field->name() : absl::StrCat(prefix, ".", field->name());
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      if (field->message_type()->file()->package() != "tutti.config.v1") continue;
+      TUTTI_RETURN_IF_ERROR(CheckPorts(message.GetReflection()->GetMessage(message, field), path));
+    } else if (absl::EndsWith(field->name(), "_port")) {
+      const int port = message.GetReflection()->GetInt32(message, field);
+      const int least = field->name() == "metrics_port" ? -1 : 0;
+      if (port >= least && port <= 65535) continue;
+      return Error(absl::StatusCode::kInvalidArgument, "CONFIG",
+                   absl::StrCat("--", FlagOf(path), " is ", port, "; a port is ", least, " to 65535"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 std::string FromEnv(const Environment& env, const char* name, const char* otherwise) {
   const char* value = env(name);
   return value && *value ? value : otherwise;
@@ -223,6 +244,7 @@ absl::StatusOr<LoadedConfig> LoadConfig(const std::vector<std::string>& args, co
   for (const auto& [path, value] : settings) {
     TUTTI_RETURN_IF_ERROR(Apply(path, value, absl::StrCat("--", FlagOf(path)), &out.config));
   }
+  TUTTI_RETURN_IF_ERROR(CheckPorts(out.config, ""));
   return out;
 }
 

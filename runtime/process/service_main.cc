@@ -1,5 +1,6 @@
 #include "runtime/process/service_main.h"
 
+#include <grpc/support/log.h>
 #include <prometheus/exposer.h>
 #include <prometheus/registry.h>
 #include <signal.h>
@@ -7,6 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "runtime/async/thread.h"
@@ -18,7 +20,16 @@
 
 namespace tutti {
 
+namespace {
+// gRPC's own messages, by the way the rest of a process says things. That a port is taken RpcServer says better.
+void SayForGrpc(gpr_log_func_args* args) {
+  if (absl::EndsWith(args->file, "chttp2_server.cc")) return;
+  std::cerr << "grpc: " << args->message << "\n";
+}
+}  // namespace
+
 void PrepareThreads() {
+  gpr_set_log_function(SayForGrpc);
   signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
