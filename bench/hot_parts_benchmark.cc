@@ -140,7 +140,8 @@ void BM_Expression(benchmark::State& state) {
   engine::Variables variables;
   variables.Set("input", std::make_shared<const Json>(Json{{"list", {1, 2, 3}}, {"deep", {{"er", {{"text", "x"}}}}}}));
   std::string expression = state.range(0) ? "(.input.list | length) >= 3" : ".input.deep.er.text";
-  for (auto _ : state) benchmark::DoNotOptimize(evaluator.Evaluate(expression, variables));
+  engine::Evaluator::Context context;
+  for (auto _ : state) benchmark::DoNotOptimize(SyncWait(evaluator.Evaluate(expression, variables, context)));
 }
 BENCHMARK(BM_Expression)->Arg(0)->Arg(1)->ArgName("jq");
 

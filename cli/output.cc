@@ -1,12 +1,12 @@
 #include "cli/output.h"
 
-#include <google/protobuf/util/json_util.h>
 
 #include <iostream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "runtime/json/proto_json.h"
 #include "runtime/status/error.h"
 
 namespace tutti::cli {
@@ -44,13 +44,7 @@ void PrintMessage(const google::protobuf::Message& message, Format format) {
     std::cout << ToYaml(message);
     return;
   }
-  google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
-  options.preserve_proto_field_names = false;
-  std::string text;
-  (void)google::protobuf::util::MessageToJsonString(message, &text, options);
-  std::cout << text;
-  if (!absl::EndsWith(text, "\n")) std::cout << "\n";
+  std::cout << IndentJson(ProtoToJson(message)) << "\n";
 }
 
 int PrintError(const absl::Status& status, const std::string& file, const SourceMap* lines) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "cli/commands.h"
+#include "runtime/async/sync_wait.h"
 #include "runtime/json/json.h"
 #include "runtime/status/error.h"
 #include "runtime/status/mapping.h"
@@ -105,7 +106,7 @@ std::vector<std::string> Judge(const v1::Expectation& expect, const Rehearsed& d
   } else if (!error.ok()) {
     say(absl::StrCat("failed: ", absl::StatusCodeToString(error.code()), ": ", error.message()));
   }
-  if (expect.has_output() && done.output.ok() && *done.output != ToJson(expect.output())) {
+  if (expect.has_output() && done.output.ok() && !SameJson(*done.output, ToJson(expect.output()))) {
     say(absl::StrCat("output is ", DumpJson(*done.output), ", expected ", DumpJson(ToJson(expect.output()))));
   }
   Json completed = Json::array();
@@ -132,6 +133,7 @@ std::vector<std::string> Judge(const v1::Expectation& expect, const Rehearsed& d
     say(absl::StrCat("took ", absl::FormatDuration(done.took)));
   }
   engine::Evaluator evaluator;
+  const engine::Evaluator::Context context;
   engine::Variables variables;
   auto set = [&](const char* name, Json value) { variables.Set(name, std::make_shared<const Json>(std::move(value))); };
   set("output", done.output.ok() ? *done.output : Json());
@@ -140,7 +142,7 @@ std::vector<std::string> Judge(const v1::Expectation& expect, const Rehearsed& d
   set("steps", completed);
   set("calls", Json(done.calls));
   for (const auto& condition : expect.conditions()) {
-    auto holds = evaluator.EvaluateCondition(condition, variables);
+    auto holds = SyncWait(evaluator.EvaluateCondition(condition, variables, context));
     if (!holds.ok()) {
       say(std::string(holds.status().message()));
     } else if (!*holds) {

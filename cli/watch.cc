@@ -1,6 +1,5 @@
 #include "cli/watch.h"
 
-#include <google/protobuf/util/json_util.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +17,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "runtime/json/proto_json.h"
 #include "runtime/usage/usage_totals.h"
 #include "tutti/workflow/v1/run_service.grpc.pb.h"
 
@@ -132,9 +132,7 @@ class Printer {
   void Print(const RunEvent& event) {
     if (event.event_case() == RunEvent::kText && format_ != Format::kJson) return Say(speeches_.Hear(event.text()));
     if (format_ == Format::kJson) {
-      std::string line;
-      (void)google::protobuf::util::MessageToJsonString(event, &line);
-      std::cout << line << std::endl;
+      std::cout << ProtoToJson(event) << std::endl;
       return;
     }
     for (const auto& usage : event.step().usage()) bill_.Add(usage);

@@ -145,6 +145,7 @@ Config DefaultConfig(const Environment& env) {
   gateway->set_grpc_port(9090);
   gateway->set_max_body_bytes(4 << 20);
   gateway->set_max_connections(4096);
+  gateway->set_max_connections_per_address(512);
   gateway->mutable_request_timeout()->set_seconds(60);
   auto* engine = config.mutable_workflow_engine();
   engine->set_grpc_port(9091);
@@ -153,6 +154,9 @@ Config DefaultConfig(const Environment& env) {
   engine->set_max_concurrent_steps(4096);
   config.mutable_tool_service()->mutable_http()->set_max_response_bytes(4 << 20);
   engine->mutable_park_after()->set_seconds(10);
+  engine->mutable_expression_time()->set_nanos(100'000'000);
+  engine->set_expression_memory_bytes(int64_t{64} << 20);
+  engine->set_max_strikes(3);
   engine->mutable_lease_duration()->set_seconds(3);
   engine->set_max_input_bytes(4 << 20);
   auto* agents = config.mutable_agent_manager();

@@ -8,6 +8,8 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <memory>
 #include <set>
 #include <vector>
@@ -19,6 +21,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "runtime/json/json.h"
+#include "runtime/json/number_text.h"
 #include "runtime/status/error.h"
 #include "runtime/text/nearest_name.h"
 #include "runtime/text/utf8.h"
@@ -57,16 +60,25 @@ std::string KindName(const YAML::Node& node) {
 // A plain scalar by YAML 1.2's core schema; quoted ones are text.
 Json ScalarToJson(const YAML::Node& node) {
   const std::string& text = node.Scalar();
-  if (node.Tag() == "!") return text;
+  if (node.Tag() == "!" || node.Tag() == "tag:yaml.org,2002:str") return text;
   if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL") return nullptr;
   if (text == "true" || text == "True" || text == "TRUE") return true;
   if (text == "false" || text == "False" || text == "FALSE") return false;
   bool numeric = text.find_first_not_of("0123456789+-.eE") == std::string::npos &&
                  text.find_first_of("0123456789") != std::string::npos;
-  int64_t whole;
-  if (numeric && absl::SimpleAtoi(text, &whole)) return whole;
+  // In JSON's grammar the text is kept where it says more than a double does.
+  if (numeric && NumberTextLength(text) == text.size()) return JsonNumber(text);
+  if (text.size() > 2 && text[0] == '0' && (text[1] == 'x' || text[1] == 'o')) {
+    uint64_t whole = 0;
+    auto [end, error] = std::from_chars(text.data() + 2, text.data() + text.size(), whole, text[1] == 'x' ? 16 : 8);
+    if (error == std::errc() && end == text.data() + text.size()) return whole;
+  }
   double number;
-  if (numeric && absl::SimpleAtod(text, &number)) return number;
+  if (numeric && absl::SimpleAtod(text, &number) && std::isfinite(number)) {
+    constexpr double kExact = 9007199254740992.0;
+    if (number == std::floor(number) && std::fabs(number) < kExact) return static_cast<int64_t>(number);
+    return number;
+  }
   return text;
 }
 
@@ -178,6 +190,9 @@ class Decoder {
       for (const auto& entry : node) {
         std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "";
         if (!entry.first.IsScalar()) Fail(entry.first, path, "a key must be text");
+        if (key == "<<" && entry.first.Tag() != "!") {
+          Fail(entry.first, path, "merge keys (<<) are not known in values; write the members out");
+        }
         if (out.contains(key)) Fail(entry.first, absl::StrCat(path, ".", key), "stands here twice");
         out[key] = DecodeJson(entry.second, absl::StrCat(path, ".", key), depth + 1);
       }
@@ -192,9 +207,14 @@ class Decoder {
     if (!node.IsMap()) return Fail(node, path, absl::StrCat("must be a mapping, not ", KindName(node)));
     const FieldDescriptor* key_field = field->message_type()->map_key();
     const FieldDescriptor* value_field = field->message_type()->map_value();
+    std::set<std::string> seen;
     for (const auto& entry : node) {
-      Message* pair = out->GetReflection()->AddMessage(out, field);
       std::string entry_path = absl::StrCat(path, ".", entry.first.IsScalar() ? entry.first.Scalar() : "");
+      if (!seen.insert(entry.first.IsScalar() ? entry.first.Scalar() : "").second) {
+        Fail(entry.first, entry_path, "stands here twice");
+        continue;
+      }
+      Message* pair = out->GetReflection()->AddMessage(out, field);
       DecodeSingle(entry.first, entry_path, depth, key_field, pair);
       DecodeSingle(entry.second, entry_path, depth, value_field, pair);
     }
@@ -255,7 +275,7 @@ class Decoder {
       }
       case FieldDescriptor::CPPTYPE_DOUBLE: {
         double value;
-        if (!absl::SimpleAtod(text, &value)) return wrong();
+        if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) return wrong();
         return repeated ? reflection->AddDouble(out, field, value) : reflection->SetDouble(out, field, value);
       }
       case FieldDescriptor::CPPTYPE_ENUM:
@@ -319,8 +339,11 @@ void MaskSecrets(Message* message) {
       for (int i = 0; field->is_repeated() && i < reflection->FieldSize(*message, field); ++i) {
         reflection->SetRepeatedString(message, field, i, "***");
       }
-    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field->is_repeated()) {
-      MaskSecrets(reflection->MutableMessage(message, field));
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      if (!field->is_repeated()) MaskSecrets(reflection->MutableMessage(message, field));
+      for (int i = 0; field->is_repeated() && i < reflection->FieldSize(*message, field); ++i) {
+        MaskSecrets(reflection->MutableRepeatedMessage(message, field, i));
+      }
     }
   }
 }
@@ -376,6 +399,43 @@ int SourceMap::LineOf(std::string path) const {
   return 0;
 }
 
+namespace {
+
+// Looked at before the library builds a tree by recursion: its nesting is bounded by brackets in one line and by
+// indentation over lines.
+absl::Status CheckBounds(absl::string_view text, absl::string_view file) {
+  constexpr size_t kMaxBytes = size_t{8} << 20;
+  constexpr int kMaxBrackets = 200;
+  constexpr int kMaxMarks = 200;  // `- - - x` and `? ? x` nest without brackets
+  auto fail = [&](size_t line, absl::string_view what) {
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE", absl::StrCat(file, ":", line, ": ", what));
+  };
+  if (text.size() > kMaxBytes) return fail(1, absl::StrCat("larger than ", kMaxBytes, " bytes"));
+  int brackets = 0, marks = 0;
+  size_t line = 1;
+  bool blank = true;  // only marks and spaces in this line so far
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') {
+      ++line;
+      marks = 0;
+      blank = true;
+    } else if (c == '[' || c == '{') {
+      if (++brackets > kMaxBrackets) return fail(line, absl::StrCat("nested deeper than ", kMaxBrackets, " levels"));
+    } else if ((c == ']' || c == '}') && brackets > 0) {
+      --brackets;
+    }
+    if (blank && (c == '-' || c == '?') && i + 1 < text.size() && (text[i + 1] == ' ' || text[i + 1] == '\t')) {
+      if (++marks > kMaxMarks) return fail(line, absl::StrCat("nested deeper than ", kMaxMarks, " levels"));
+    } else if (c != ' ' && c != '\t' && c != '\n') {
+      blank = false;
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status ParseYaml(absl::string_view text, absl::string_view file, Message* out, SourceMap* lines) {
   if (size_t at = FirstInvalidUtf8(text); at != absl::string_view::npos) {
     auto line = std::count(text.begin(), text.begin() + static_cast<int64_t>(at), '\n') + 1;
@@ -384,8 +444,13 @@ absl::Status ParseYaml(absl::string_view text, absl::string_view file, Message* 
   }
   Decoder decoder(file, lines);
   try {
-    YAML::Node root = YAML::Load(std::string(text));
-    decoder.DecodeMessage(root, "", 0, out);
+    if (absl::Status bounded = CheckBounds(text, file); !bounded.ok()) return bounded;
+    std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    if (documents.size() > 1) {
+      return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE",
+                   absl::StrCat(file, ":", documents[1].Mark().line + 1, ": a second document begins here; a file holds one"));
+    }
+    decoder.DecodeMessage(documents.empty() ? YAML::Node() : documents[0], "", 0, out);
   } catch (const YAML::ParserException& e) {
     return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE",
                  absl::StrCat(file, ":", e.mark.line + 1, ":", e.mark.column + 1, ": ", e.msg));

@@ -1,13 +1,20 @@
 #include "runtime/json/json.h"
 
 #include <google/protobuf/struct.pb.h>
-#include <google/protobuf/util/json_util.h>
-#include <simdjson.h>
+#include <google/protobuf/unknown_field_set.h>
 
+#include <algorithm>
+#include <climits>
 #include <cmath>
+#include <limits>
 #include <utility>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/json/json_parser.h"
+#include "runtime/json/number_text.h"
+#include "runtime/json/proto_json.h"
 #include "runtime/status/error.h"
 #include "runtime/text/utf8.h"
 #include "tutti/type/v1/payload.pb.h"
@@ -17,139 +24,139 @@ namespace {
 
 absl::Status BadJson(absl::string_view what) { return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON", what); }
 
+// Field of google.protobuf.Value that holds an exact number's text. Unknown to the message, and kept by all who copy it.
+constexpr int kExactNumberField = 15001;
+
+// In front of a payload's JSON: its numbers keep their text. White space, which no payload of version 0.1 begins with.
+constexpr char kExactMark = ' ';
+
 std::string LibraryDump(const Json& value, int indent) {
   return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
-void AppendString(const std::string& text, std::string& out) {
-  // One look without a branch, which is what most strings need.
-  bool special = false, ascii = true;
-  for (char c : text) {
-    special |= (static_cast<unsigned char>(c) < 0x20) | (c == '"') | (c == '\\');
-    ascii &= static_cast<signed char>(c) >= 0;
-  }
-  if (!ascii && !IsValidUtf8(text)) {
-    out += LibraryDump(text, -1);
-    return;
-  }
-  out.push_back('"');
-  if (!special) {
-    out += text;
-  } else {
-    for (char c : text) {
-      constexpr char kShort[] = "btn?fr";  // from U+0008 on
-      if (c == '"' || c == '\\') {
-        out.push_back('\\');
-        out.push_back(c);
-      } else if (c >= 8 && c <= 13 && c != 11) {
-        out.push_back('\\');
-        out.push_back(kShort[c - 8]);
-      } else if (static_cast<unsigned char>(c) < 0x20) {
-        absl::StrAppend(&out, "\\u", absl::Hex(static_cast<int>(c), absl::kZeroPad4));
-      } else {
-        out.push_back(c);
-      }
-    }
-  }
-  out.push_back('"');
-}
+// As the library's dump(), character by character the same, with exact numbers by their text. Strings go in one piece
+// where nothing in them is to be escaped: payloads are mostly text, and are written three times a step.
+class Writer {
+ public:
+  Writer(int indent, std::string& out) : indent_(indent), out_(out) {}
 
-// As the library's dump() without indentation, character by character the same; strings in one piece where nothing in
-// them is to be escaped. Payloads are mostly text, and are written three times a step.
-void AppendJson(const Json& value, std::string& out) {
-  switch (value.type()) {
-    case Json::value_t::string:
-      return AppendString(value.get_ref<const std::string&>(), out);
-    case Json::value_t::object: {
-      char before = '{';
-      for (const auto& [key, item] : value.get_ref<const Json::object_t&>()) {
-        out.push_back(std::exchange(before, ','));
-        AppendString(key, out);
-        out.push_back(':');
-        AppendJson(item, out);
+  void Write(const Json& value, int depth) {
+    switch (value.type()) {
+      case Json::value_t::string:
+        AppendJsonString(value.get_ref<const std::string&>(), &out_);
+        return;
+      case Json::value_t::object: {
+        const auto& members = value.get_ref<const Json::object_t&>();
+        out_.push_back('{');
+        bool first = true;
+        for (const auto& [key, item] : members) {
+          if (!std::exchange(first, false)) out_.push_back(',');
+          Line(depth + 1);
+          AppendJsonString(key, &out_);
+          out_.push_back(':');
+          if (indent_ >= 0) out_.push_back(' ');
+          Write(item, depth + 1);
+        }
+        if (!first) Line(depth);
+        out_.push_back('}');
+        return;
       }
-      if (before == '{') out.push_back('{');
-      out.push_back('}');
-      return;
-    }
-    case Json::value_t::array: {
-      char before = '[';
-      for (const auto& item : value.get_ref<const Json::array_t&>()) {
-        out.push_back(std::exchange(before, ','));
-        AppendJson(item, out);
+      case Json::value_t::array: {
+        out_.push_back('[');
+        bool first = true;
+        for (const auto& item : value.get_ref<const Json::array_t&>()) {
+          if (!std::exchange(first, false)) out_.push_back(',');
+          Line(depth + 1);
+          Write(item, depth + 1);
+        }
+        if (!first) Line(depth);
+        out_.push_back(']');
+        return;
       }
-      if (before == '[') out.push_back('[');
-      out.push_back(']');
-      return;
+      case Json::value_t::binary: {
+        absl::string_view text = ExactNumberText(value);
+        out_.append(text.data(), text.size());
+        return;
+      }
+      default:
+        out_ += LibraryDump(value, -1);
     }
-    default:
-      out += LibraryDump(value, -1);
   }
-}
 
-// Larger texts get a parser of their own, so that the one a thread keeps stays small.
-constexpr size_t kKeptParser = size_t{64} << 10;
-
-bool FromDocument(simdjson::dom::element element, int levels, Json& out) {
-  switch (element.type()) {
-    case simdjson::dom::element_type::OBJECT: {
-      if (levels == 0) return false;
-      out = Json::object();
-      auto& members = out.get_ref<Json::object_t&>();
-      for (auto [key, value] : simdjson::dom::object(element)) {
-        if (!FromDocument(value, levels - 1, members[std::string(key)])) return false;
-      }
-      return true;
-    }
-    case simdjson::dom::element_type::ARRAY: {
-      if (levels == 0) return false;
-      out = Json::array();
-      auto& items = out.get_ref<Json::array_t&>();
-      for (simdjson::dom::element value : simdjson::dom::array(element)) {
-        if (!FromDocument(value, levels - 1, items.emplace_back())) return false;
-      }
-      return true;
-    }
-    case simdjson::dom::element_type::STRING:
-      out = std::string(std::string_view(element));
-      return true;
-    case simdjson::dom::element_type::INT64: {
-      int64_t number = element;
-      if (number >= 0) {  // as the library tells them apart
-        out = static_cast<uint64_t>(number);
-      } else {
-        out = number;
-      }
-      return true;
-    }
-    case simdjson::dom::element_type::UINT64:
-      out = uint64_t(element);
-      return true;
-    case simdjson::dom::element_type::DOUBLE:
-      out = double(element);
-      return true;
-    case simdjson::dom::element_type::BOOL:
-      out = bool(element);
-      return true;
-    default:
-      out = nullptr;
-      return true;
+ private:
+  void Line(int depth) {
+    if (indent_ < 0) return;
+    out_.push_back('\n');
+    out_.append(static_cast<size_t>(indent_ * depth), ' ');
   }
-}
 
-// What is in order, by the faster parser. False: something is not, and it is for the slower one to say what.
-bool ParseQuickly(absl::string_view text, Json& out) {
-  thread_local simdjson::dom::parser kept;
-  simdjson::dom::parser own;
-  simdjson::dom::element root;
-  auto& parser = text.size() <= kKeptParser ? kept : own;
-  if (parser.parse(text.data(), text.size()).get(root) != simdjson::SUCCESS) return false;
-  return FromDocument(root, kMaxJsonDepth, out);
+  const int indent_;
+  std::string& out_;
+};
+
+// Builds a Json from the parser's events.
+class Builder {
+ public:
+  explicit Builder(bool exact) : exact_(exact) {}
+  bool Null() { return Add(nullptr); }
+  bool Bool(bool value) { return Add(value); }
+  bool Nan() { return false; }
+  bool Number(absl::string_view text) {
+    Json number = JsonNumber(text);
+    return Add(exact_ ? std::move(number) : WithDoubles(std::move(number)));
+  }
+  bool String(std::string&& text) { return Add(std::move(text)); }
+  bool BeginArray() { return Open(Json::array()); }
+  bool BeginObject() { return Open(Json::object()); }
+  bool Key(std::string&& name) {
+    place_ = &open_.back()->get_ref<Json::object_t&>()[std::move(name)];
+    return true;
+  }
+  void EndArray() { open_.pop_back(); }
+  void EndObject() { open_.pop_back(); }
+  Json root() { return std::move(root_); }
+
+ private:
+  Json* Add(Json value) {
+    Json* place = &root_;
+    if (!open_.empty()) {
+      place = open_.back()->is_array() ? &open_.back()->get_ref<Json::array_t&>().emplace_back() : place_;
+    }
+    *place = std::move(value);
+    return place;
+  }
+  bool Open(Json container) {
+    open_.push_back(Add(std::move(container)));
+    return true;
+  }
+
+  const bool exact_;
+  Json root_;
+  std::vector<Json*> open_;
+  Json* place_ = nullptr;  // of the member whose name was read
+};
+
+absl::StatusOr<Json> Parse(absl::string_view text, bool exact, int max_depth) {
+  if (size_t at = FirstInvalidUtf8(text); at != absl::string_view::npos) {
+    return BadJson(absl::StrCat("invalid UTF-8 at byte ", at));
+  }
+  if (absl::StartsWith(text, "\xEF\xBB\xBF")) text.remove_prefix(3);
+  Builder builder(exact);
+  JsonBounds bounds;
+  bounds.max_depth = max_depth;
+  bounds.max_values = kMaxJsonValues;
+  JsonParser<Builder> parser(text, bounds, builder);
+  if (parser.Parse()) return builder.root();
+  const JsonFault& fault = parser.fault();
+  absl::string_view before = text.substr(0, fault.offset);
+  size_t line = 1 + static_cast<size_t>(std::count(before.begin(), before.end(), '\n'));
+  size_t begin = before.rfind('\n');
+  size_t column = CountUtf8(begin == absl::string_view::npos ? before : before.substr(begin + 1)) + 1;
+  return BadJson(absl::StrCat("line ", line, ", column ", column, ": ", fault.what));
 }
 
 }  // namespace
 
-// Checked before the parser runs: it recurses.
 int JsonDepth(absl::string_view text) {
   int depth = 0, deepest = 0;
   bool in_string = false;
@@ -169,26 +176,121 @@ int JsonDepth(absl::string_view text) {
   return deepest;
 }
 
-absl::StatusOr<Json> ParseJson(absl::string_view text) {
-  if (Json value; ParseQuickly(text, value)) return value;
-  if (size_t at = FirstInvalidUtf8(text); at != absl::string_view::npos) {
-    return BadJson(absl::StrCat("invalid UTF-8 at byte ", at));
-  }
-  if (JsonDepth(text) > kMaxJsonDepth) return BadJson(absl::StrCat("nested deeper than ", kMaxJsonDepth, " levels"));
-  try {
-    return Json::parse(text.begin(), text.end());
-  } catch (const Json::exception& e) {
-    std::string message = e.what();
-    if (size_t at = message.find("] "); at != std::string::npos) message = message.substr(at + 2);
-    return BadJson(message);
-  }
-}
+absl::StatusOr<Json> ParseJson(absl::string_view text, int max_depth) { return Parse(text, true, max_depth); }
+absl::StatusOr<Json> ParseJsonWithDoubles(absl::string_view text) { return Parse(text, false, kMaxJsonDepth); }
 
 std::string DumpJson(const Json& value, int indent) {
-  if (indent >= 0) return LibraryDump(value, indent);
   std::string out;
-  AppendJson(value, out);
+  Writer(indent, out).Write(value, 0);
   return out;
+}
+
+void AppendJsonString(absl::string_view text, std::string* out) {
+  // One look without a branch, which is what most strings need.
+  bool special = false, ascii = true;
+  for (char c : text) {
+    special |= (static_cast<unsigned char>(c) < 0x20) | (c == '"') | (c == '\\');
+    ascii &= static_cast<signed char>(c) >= 0;
+  }
+  if (!ascii && !IsValidUtf8(text)) {
+    *out += LibraryDump(std::string(text), -1);
+    return;
+  }
+  out->push_back('"');
+  if (!special) {
+    out->append(text.data(), text.size());
+  } else {
+    for (char c : text) {
+      constexpr char kShort[] = "btn?fr";  // from U+0008 on
+      if (c == '"' || c == '\\') {
+        out->push_back('\\');
+        out->push_back(c);
+      } else if (c >= 8 && c <= 13 && c != 11) {
+        out->push_back('\\');
+        out->push_back(kShort[c - 8]);
+      } else if (static_cast<unsigned char>(c) < 0x20) {
+        absl::StrAppend(out, "\\u", absl::Hex(static_cast<int>(c), absl::kZeroPad4));
+      } else {
+        out->push_back(c);
+      }
+    }
+  }
+  out->push_back('"');
+}
+
+Json JsonNumber(absl::string_view text) {
+  const bool whole = text.find_first_of(".eE") == absl::string_view::npos;
+  if (whole && text.size() <= 20) {
+    uint64_t magnitude = 0;
+    const bool negative = text[0] == '-';
+    absl::string_view digits = text.substr(negative ? 1 : 0);
+    if (absl::SimpleAtoi(digits, &magnitude)) {
+      if (!negative) return magnitude;
+      if (magnitude <= uint64_t{1} << 63) return static_cast<int64_t>(0 - magnitude);
+    }
+  }
+  if (!whole) {
+    // The library's own way of writing the double: what comes out as it came in needs no text.
+    double number = NumberTextToDouble(text);
+    if (std::isfinite(number)) {
+      char buffer[64];
+      char* end = nlohmann::detail::to_chars(buffer, buffer + sizeof buffer, number);
+      if (absl::string_view(buffer, static_cast<size_t>(end - buffer)) == text) return number;
+    }
+  }
+  return Json::binary(std::vector<uint8_t>(text.begin(), text.end()));
+}
+
+absl::string_view ExactNumberText(const Json& value) {
+  const auto& bytes = value.get_binary();
+  return absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+std::optional<double> ToDouble(const Json& value) {
+  if (value.is_number()) return value.get<double>();
+  if (IsExactNumber(value)) return NumberTextToDouble(ExactNumberText(value));
+  return std::nullopt;
+}
+
+bool HasExactNumber(const Json& value) {
+  if (!value.is_structured()) return IsExactNumber(value);
+  for (const auto& item : value) {
+    if (HasExactNumber(item)) return true;
+  }
+  return false;
+}
+
+Json WithDoubles(Json value) {
+  if (IsExactNumber(value)) {
+    double number = *ToDouble(value);
+    constexpr double kLargest = std::numeric_limits<double>::max();
+    return std::isfinite(number) ? number : number > 0 ? kLargest : -kLargest;
+  }
+  if (value.is_structured()) {
+    for (auto& item : value) item = WithDoubles(std::move(item));
+  }
+  return value;
+}
+
+bool SameJson(const Json& a, const Json& b) {
+  if (IsNumber(a) && IsNumber(b)) {
+    if (!IsExactNumber(a) && !IsExactNumber(b)) return a == b;
+    return CompareNumberTexts(DumpJson(a), DumpJson(b)) == 0;
+  }
+  if (a.type() != b.type() || a.size() != b.size()) return false;
+  if (a.is_array()) {
+    for (size_t i = 0; i < a.size(); ++i) {
+      if (!SameJson(a[i], b[i])) return false;
+    }
+    return true;
+  }
+  if (a.is_object()) {
+    for (auto x = a.begin(), y = b.begin(); x != a.end(); ++x, ++y) {
+      if (x.key() != y.key() || !SameJson(*x, *y)) return false;
+    }
+    return true;
+  }
+  return a == b;
 }
 
 Json ToJson(const google::protobuf::Value& value) {
@@ -199,6 +301,19 @@ Json ToJson(const google::protobuf::Value& value) {
       return value.string_value();
     case google::protobuf::Value::kNumberValue: {
       double number = value.number_value();
+      const auto& unknown = value.GetReflection()->GetUnknownFields(value);
+      for (int i = 0; i < unknown.field_count(); ++i) {
+        const auto& field = unknown.field(i);
+        if (field.number() != kExactNumberField || field.type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
+          continue;
+        }
+        // From outside: believed when it is a number, and the one that the double says as well.
+        const std::string& text = field.length_delimited();
+        if (NumberTextLength(text) == text.size() && !text.empty() &&
+            (NumberTextToDouble(text) == number || std::isinf(NumberTextToDouble(text)))) {
+          return JsonNumber(text);
+        }
+      }
       if (number == std::floor(number) && std::fabs(number) < 9007199254740992.0) return static_cast<int64_t>(number);
       return number;
     }
@@ -231,8 +346,17 @@ void ToProto(const Json& json, google::protobuf::Value* out) {
     case Json::value_t::number_integer:
     case Json::value_t::number_unsigned:
     case Json::value_t::number_float:
-      out->set_number_value(json.get<double>());
+    case Json::value_t::binary: {
+      double number = *ToDouble(WithDoubles(json));
+      out->set_number_value(number);
+      // Where the double alone would be read as another number, or as a whole one.
+      const bool whole = number == std::floor(number) && std::fabs(number) < 9007199254740992.0;
+      const bool exact = IsExactNumber(json) || json.is_number_float() == whole;
+      if (exact) {
+        out->GetReflection()->MutableUnknownFields(out)->AddLengthDelimited(kExactNumberField, DumpJson(json));
+      }
       return;
+    }
     case Json::value_t::array:
       out->mutable_list_value();
       for (const auto& item : json) ToProto(item, out->mutable_list_value()->add_values());
@@ -251,22 +375,20 @@ void ToProto(const Json& json, google::protobuf::Struct* out) {
 
 absl::StatusOr<Json> FromPayload(const tutti::type::v1::Payload& payload) {
   if (payload.data().empty()) return Json(nullptr);
-  return ParseJson(payload.data());
+  return payload.data()[0] == kExactMark ? ParseJson(payload.data()) : ParseJsonWithDoubles(payload.data());
 }
 
 void ToPayload(const Json& json, tutti::type::v1::Payload* out) {
   out->set_media_type("application/json");
-  out->set_data(DumpJson(json));
+  std::string& data = *out->mutable_data();
+  data.clear();
+  if (HasExactNumber(json)) data.push_back(kExactMark);
+  Writer(-1, data).Write(json, 0);
 }
 
 Json MessageToJson(const google::protobuf::Message& message, bool with_defaults) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = with_defaults;
-  std::string text;
-  auto status = google::protobuf::util::MessageToJsonString(message, &text, options);
-  if (!status.ok()) return Json::object();
-  return Json::parse(text, nullptr, false);
+  auto json = ParseJson(ProtoToJson(message, {.original_names = true, .defaults = with_defaults}), INT_MAX);
+  return json.ok() ? *std::move(json) : Json::object();
 }
 
 }  // namespace tutti

@@ -1,9 +1,12 @@
 #include "runtime/json/json.h"
 
+#include <google/protobuf/struct.pb.h>
 #include <gtest/gtest.h>
 
 #include "runtime/random/random.h"
 #include "runtime/text/utf8.h"
+
+#include "tutti/type/v1/payload.pb.h"
 
 namespace tutti {
 namespace {
@@ -74,8 +77,6 @@ TEST(Json, IsReadAsTheLibraryReadsIt) {
                                     "1.",
                                     "1e5",
                                     "1E+2",
-                                    "1e400",
-                                    "-1e400",
                                     "1e-400",
                                     "9223372036854775807",
                                     "9223372036854775808",
@@ -100,7 +101,6 @@ TEST(Json, IsReadAsTheLibraryReadsIt) {
                                     "[[]",
                                     "\"\\ud83dx\"",
                                     "NaN",
-                                    std::string("1\0", 2),
                                     "/* no */ 1",
                                     "'a'"};
   for (int depth : {29, 30, 31, 32, 2000}) {
@@ -123,7 +123,7 @@ TEST(Json, IsReadAsTheLibraryReadsIt) {
   }
   for (const auto& text : texts) {
     SCOPED_TRACE(text.substr(0, 200));
-    auto read = ParseJson(text);
+    auto read = ParseJsonWithDoubles(text);
     if (!IsValidUtf8(text) || JsonDepth(text) > kMaxJsonDepth || !Json::accept(text)) {
       EXPECT_FALSE(read.ok());
       continue;
@@ -136,6 +136,30 @@ TEST(Json, IsReadAsTheLibraryReadsIt) {
     }
     EXPECT_EQ(DumpJson(*read), DumpJson(expected));
   }
+}
+
+TEST(Json, NumbersKeepTheirText) {
+  for (const char* text : {"1.10", "1e5", "1E+2", "1e400", "-1e400", "1e-400", "18446744073709551616", "0.1", "3",
+                           "-9223372036854775809", "123456789012345678901234567890", "1.0", "100.250"}) {
+    auto read = ParseJson(text);
+    ASSERT_TRUE(read.ok()) << text;
+    EXPECT_EQ(DumpJson(*read), text);
+    EXPECT_TRUE(IsNumber(*read)) << text;
+    google::protobuf::Value value;
+    ToProto(*read, &value);
+    google::protobuf::Value wired;
+    ASSERT_TRUE(wired.ParseFromString(value.SerializeAsString()));
+    EXPECT_EQ(DumpJson(ToJson(wired)), text);
+    tutti::type::v1::Payload payload;
+    ToPayload(*read, &payload);
+    EXPECT_EQ(DumpJson(*FromPayload(payload)), text);
+  }
+  EXPECT_TRUE(SameJson(*ParseJson("[1.10, 2]"), *ParseJson("[1.1, 2.0]")));
+  EXPECT_FALSE(SameJson(*ParseJson("12345678901234567890123"), *ParseJson("12345678901234567890124")));
+  // Journals of version 0.1 have no mark: their numbers are doubles.
+  tutti::type::v1::Payload old;
+  old.set_data("[1.10,12345678901234567890123]");
+  EXPECT_EQ(DumpJson(*FromPayload(old)), "[1.1,1.2345678901234568e+22]");
 }
 
 TEST(Json, WhatIsWrittenIsReadAgain) {

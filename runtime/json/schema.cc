@@ -60,10 +60,11 @@ absl::Status ValidateJson(const Json& schema, const Json& value, absl::string_vi
   try {
     valijson::Schema parsed;
     valijson::SchemaParser parser;
-    valijson::adapters::NlohmannJsonAdapter schema_adapter(schema);
+    const Json plain_schema = WithDoubles(schema), plain_value = WithDoubles(value);  // the library knows no others
+    valijson::adapters::NlohmannJsonAdapter schema_adapter(plain_schema);
     parser.populateSchema(schema_adapter, parsed);  // without a fetch function: remote $ref is refused
     valijson::Validator validator(valijson::Validator::kStrongTypes);
-    valijson::adapters::NlohmannJsonAdapter target(value);
+    valijson::adapters::NlohmannJsonAdapter target(plain_value);
     valijson::ValidationResults results;
     if (validator.validate(parsed, target, &results)) return absl::OkStatus();
     std::vector<FieldViolation> violations;

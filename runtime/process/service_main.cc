@@ -4,7 +4,9 @@
 #include <prometheus/exposer.h>
 #include <prometheus/registry.h>
 #include <signal.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 
@@ -48,6 +50,20 @@ void WaitForSignal() {
   sigaddset(&signals, SIGINT);
   int received = 0;
   sigwait(&signals, &received);
+}
+
+absl::Duration GraceOf(const tutti::config::v1::Config& config) {
+  const auto& grace = config.process().shutdown_grace();
+  return absl::Seconds(grace.seconds()) + absl::Nanoseconds(grace.nanos());
+}
+
+void EndProcessAfter(absl::Duration limit) {
+  signal(SIGALRM, [](int) {
+    static constexpr char kWords[] = "error: not done after the grace period; ended as it is\n";
+    if (write(STDERR_FILENO, kWords, sizeof kWords - 1) < 0) _exit(3);
+    _exit(3);
+  });
+  alarm(static_cast<unsigned>(std::max<int64_t>(1, absl::ToInt64Seconds(absl::Ceil(limit, absl::Seconds(1))))));
 }
 
 struct MetricsEndpoint::Impl {
@@ -141,6 +157,7 @@ int ServiceMain(int argc, char** argv, const std::string& name, const ModuleFact
   log.Info("ready", {{"version", kVersion}});
   WaitForSignal();
   log.Info("shutting down");
+  EndProcessAfter(GraceOf(config) + kAfterGrace);
   module->Drain(absl::Now() + absl::Seconds(config.process().shutdown_grace().seconds()));
   others.Stop();
   runtime.exporter.FlushAndStop();

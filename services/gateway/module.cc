@@ -25,7 +25,10 @@ class Gateway final : public Module {
     passthrough_ = std::make_unique<Passthrough>(serving_.env(), *methods_, serving_.runtime().local_methods,
                                                  serving_.runtime().ids);
     const auto& wait = options.request_timeout();
-    rest_ = std::make_unique<RestHandler>(serving_, *transcoder_, *methods_,
+    CallerRules rules;
+    rules.allowed_hosts.assign(options.allowed_hosts().begin(), options.allowed_hosts().end());
+    rules.allowed_origins.assign(options.allowed_origins().begin(), options.allowed_origins().end());
+    rest_ = std::make_unique<RestHandler>(serving_, *transcoder_, *methods_, std::move(rules),
                                           absl::Seconds(wait.seconds()) + absl::Nanoseconds(wait.nanos()));
     RpcServer::Options server;
     server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
@@ -38,7 +41,14 @@ class Gateway final : public Module {
                                                      .port = options.http_port(),
                                                      .port_flag = "--gateway.http-port",
                                                      .max_body_bytes = options.max_body_bytes(),
-                                                     .max_connections = options.max_connections()},
+                                                     .max_connections = options.max_connections(),
+                                                     .max_connections_per_address =
+                                                         options.max_connections_per_address(),
+                                                     .on_refused =
+                                                         [this](const std::string& what) {
+                                                           serving_.log().Warning("connections refused",
+                                                                                  {{"reason", what}});
+                                                         }},
                                                     *rest_));
     serving_.log().Info("listening",
                         {{"http", absl::StrCat(http_->port())}, {"grpc", absl::StrCat(serving_.server().port())}});

@@ -97,6 +97,7 @@ int RunStandalone(const std::vector<std::string>& args) {
             {"grpc", absl::StrCat(config.process().bind_address(), ":", config.gateway().grpc_port())}});
   WaitForSignal();
   log.Info("shutting down");
+  EndProcessAfter(GraceOf(config) + kAfterGrace);
   runtime.exporter.FlushAndStop();
   suite->Drain(absl::Now() + absl::Seconds(config.process().shutdown_grace().seconds()));
   suite.reset();

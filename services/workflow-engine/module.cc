@@ -12,10 +12,24 @@
 namespace tutti::engine {
 namespace {
 
+expressions::Limits LimitsOf(const tutti::config::v1::WorkflowEngine& options) {
+  expressions::Limits limits;
+  limits.time = std::clamp(FromProto(options.expression_time()), absl::Milliseconds(10), absl::Seconds(10));
+  limits.memory = static_cast<size_t>(
+      std::clamp<int64_t>(options.expression_memory_bytes(), int64_t{1} << 20, int64_t{1} << 30));
+  return limits;
+}
+
 class WorkflowEngine final : public Module {
  public:
   WorkflowEngine(Runtime& runtime, const tutti::config::v1::Config& config, bool standalone)
-      : config_(config), standalone_(standalone), serving_(runtime, "workflow-engine") {}
+      : config_(config),
+        standalone_(standalone),
+        serving_(runtime, "workflow-engine"),
+        expression_thread_(runtime.listens ? std::make_unique<EventLoop>("expressions") : nullptr),
+        evaluations_(std::make_unique<expressions::EvaluationQueue>(
+            expression_thread_ ? static_cast<Executor&>(*expression_thread_) : serving_.loop())),
+        evaluator_({.limits = LimitsOf(config.workflow_engine()), .queue = evaluations_.get()}) {}
   ~WorkflowEngine() override { Drain(absl::Now()); }
 
   absl::Status Start(const Peers& peers) override {
@@ -33,6 +47,7 @@ class WorkflowEngine final : public Module {
             .max_waiting_runs = options.max_waiting_runs(),
             .lease_duration = std::clamp(FromProto(options.lease_duration()), absl::Seconds(1), absl::Seconds(60)),
             .park_after = std::max(FromProto(options.park_after()), absl::Milliseconds(100)),
+            .max_strikes = options.max_strikes(),
             .admission = {.total = options.max_concurrent_steps(),
                           .per_tenant = options.max_concurrent_steps_per_tenant(),
                           .per_workflow = options.max_concurrent_steps_per_workflow(),
@@ -85,8 +100,11 @@ class WorkflowEngine final : public Module {
  private:
   const tutti::config::v1::Config& config_;
   const bool standalone_;
-  Evaluator evaluator_;
   ServiceServer serving_;
+  // Where expressions go on that take long; none where time is simulated.
+  std::unique_ptr<EventLoop> expression_thread_;
+  std::unique_ptr<expressions::EvaluationQueue> evaluations_;
+  Evaluator evaluator_;
   std::unique_ptr<StateClient> state_;
   std::unique_ptr<GrpcAgents> agents_;
   std::unique_ptr<GrpcTools> tools_;

@@ -76,7 +76,10 @@ gateway::HttpRequest NewRequest(std::string method, std::string path) {
   gateway::HttpRequest request;
   request.method = std::move(method);
   request.target = std::move(path);
-  request.header = [](const char* name) { return std::string(name) == "content-type" ? "application/json" : ""; };
+  request.header = [](const char* name) {
+    const std::string header = name;
+    return header == "content-type" ? "application/json" : header == "host" ? "localhost" : "";
+  };
   return request;
 }
 

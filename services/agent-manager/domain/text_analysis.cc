@@ -78,14 +78,14 @@ std::vector<SourceSentence> SentencesOf(const Json& research) {
   Json passages = Field(research, "passages");
   if (!passages.is_array()) return out;
   for (const auto& passage : passages) {
-    if (passage.is_object() && passage.contains("score") && passage["score"].is_number()) {
-      best = std::max(best, passage["score"].get<double>());
+    if (passage.is_object() && passage.contains("score") && IsNumber(passage["score"])) {
+      best = std::max(best, *ToDouble(passage["score"]));
     }
   }
   std::set<std::string> seen;
   for (const auto& passage : passages) {
-    double score = passage.is_object() && passage.contains("score") && passage["score"].is_number()
-                       ? passage["score"].get<double>()
+    double score = passage.is_object() && passage.contains("score") && IsNumber(passage["score"])
+                       ? *ToDouble(passage["score"])
                        : 0;
     int page = passage.is_object() && passage.contains("page") && passage["page"].is_number_integer()
                    ? passage["page"].get<int>()
@@ -303,7 +303,7 @@ Json WriteTask(const Json& input) {
     std::string marks;
     for (const auto& citation : cited) {
       citations.push_back(citation);
-      std::string source = absl::StrCat(Text(citation, "document"), ", page ", Field(citation, "page").dump());
+      std::string source = absl::StrCat(Text(citation, "document"), ", page ", DumpJson(Field(citation, "page")));
       auto known = std::find(sources.begin(), sources.end(), source);
       size_t number = static_cast<size_t>(known - sources.begin()) + 1;
       if (known == sources.end()) sources.push_back(source);
@@ -340,7 +340,7 @@ Json CritiqueTask(const Json& input) {
   std::set<std::string> places;
   if (cited > 0) {
     for (const auto& citation : citations)
-      places.insert(absl::StrCat(Text(citation, "document"), "/", Field(citation, "page").dump()));
+      places.insert(absl::StrCat(Text(citation, "document"), "/", DumpJson(Field(citation, "page"))));
   }
   auto words = static_cast<double>(std::count(body.begin(), body.end(), ' '));
   struct Criterion {

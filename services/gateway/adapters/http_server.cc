@@ -8,6 +8,8 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
+#include <list>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -26,8 +28,13 @@ namespace http = beast::http;
 using tcp = asio::ip::tcp;
 using beast::error_code;
 
-constexpr auto kIdleTimeout = std::chrono::seconds(75);
+constexpr auto kIdleTimeout = std::chrono::seconds(75);    // until a request begins
+constexpr auto kHeaderTimeout = std::chrono::seconds(10);  // from its first byte to the end of its header
+constexpr auto kBodyTimeout = std::chrono::seconds(60);    // from there to its end
 constexpr auto kWriteTimeout = std::chrono::seconds(30);
+constexpr auto kBusyTimeout = std::chrono::seconds(2);     // for the request of a connection over the limits
+constexpr auto kBetweenRefusals = std::chrono::seconds(10);
+constexpr size_t kReserve = 64;  // connections over the limits that are answered
 constexpr uint32_t kMaxHeaderBytes = 64 << 10;
 
 // AnyInvocable is move-only; asio takes such handlers.
@@ -87,8 +94,18 @@ class Server final : public HttpServer {
   asio::io_context& context() { return context_; }
   bool draining() const { return draining_; }
   std::stop_token stop_token() const { return stop_.get_token(); }
-  void Add(Connection* connection) { connections_.insert(connection); }
-  void Remove(Connection* connection) { connections_.erase(connection); }
+  void Add(Connection* connection, const std::string& address) {
+    connections_.insert(connection);
+    ++by_address_[address];
+  }
+  void Remove(Connection* connection, const std::string& address) {
+    connections_.erase(connection);
+    if (auto it = by_address_.find(address); it != by_address_.end() && --it->second == 0) by_address_.erase(it);
+  }
+  // Why a connection of that address is one too many; empty: it is not.
+  std::string WhyBusy(const std::string& address) const;
+  void AddBusy(Connection* connection) { busy_.push_back(connection); }
+  void RemoveBusy(Connection* connection) { busy_.remove(connection); }
 
  private:
   Task<void> Accept();
@@ -103,14 +120,25 @@ class Server final : public HttpServer {
   bool draining_ = false;
   std::stop_source stop_;
   std::set<Connection*> connections_;
+  std::map<std::string, int> by_address_;
+  std::list<Connection*> busy_;  // of them, over the limits; oldest first
+  std::chrono::steady_clock::time_point last_refusal_;
   std::thread thread_;
   Scope scope_;
 };
 
 class Connection final : public HttpReply {
  public:
-  Connection(Server& server, tcp::socket socket) : server_(server), stream_(std::move(socket)) { server_.Add(this); }
-  ~Connection() override { server_.Remove(this); }
+  // `busy`: why this connection is one too many; empty: it is not.
+  Connection(Server& server, tcp::socket socket, std::string address, std::string busy)
+      : server_(server), stream_(std::move(socket)), address_(std::move(address)), busy_(std::move(busy)) {
+    server_.Add(this, address_);
+    if (!busy_.empty()) server_.AddBusy(this);
+  }
+  ~Connection() override {
+    if (!busy_.empty()) server_.RemoveBusy(this);
+    server_.Remove(this, address_);
+  }
 
   Task<void> Run() {
     error_code ignored;
@@ -122,22 +150,49 @@ class Connection final : public HttpReply {
       http::request_parser<http::string_body> parser;
       parser.header_limit(kMaxHeaderBytes);
       parser.body_limit(static_cast<uint64_t>(server_.options().max_body_bytes));
-      stream_.expires_after(kIdleTimeout);
-      OneShot<error_code> read;
+      error_code error;
       idle_ = true;
-      http::async_read(stream_, buffer_, parser, [&read](error_code error, size_t) { read.Set(error); });
-      error_code error = co_await read.Wait(server_.executor());
+      if (buffer_.size() == 0) error = co_await ReadSome(busy_.empty() ? kIdleTimeout : kBusyTimeout);
+      if (!error) {
+        stream_.expires_after(busy_.empty() ? kHeaderTimeout : kBusyTimeout);
+        OneShot<error_code> read;
+        http::async_read_header(stream_, buffer_, parser, [&read](error_code e, size_t) { read.Set(e); });
+        error = co_await read.Wait(server_.executor());
+      }
       idle_ = false;
+      auto& message = parser.get();
+      if (!error) {
+        if (int status = RefusedFraming(message); status != 0) {
+          keep_alive_ = false;
+          Headers none;
+          co_await Send(status, "application/json", server_.handler().Malformed(framing_), none);
+          break;
+        }
+        if (!parser.is_done()) {
+          if (beast::iequals(message[http::field::expect], "100-continue")) error = co_await Continue(parser);
+          if (!error) {
+            stream_.expires_after(kBodyTimeout);
+            OneShot<error_code> read;
+            http::async_read(stream_, buffer_, parser, [&read](error_code e, size_t) { read.Set(e); });
+            error = co_await read.Wait(server_.executor());
+          }
+        }
+      }
       if (error) {
         co_await Refuse(error);
         break;
       }
-      auto& message = parser.get();
-      keep_alive_ = message.keep_alive();
+      keep_alive_ = message.keep_alive() && busy_.empty();
       head_ = message.method() == http::verb::head;
       HttpRequest request;
       request.method = head_ ? "GET" : std::string(message.method_string());
-      request.target = std::string(message.target());
+      request.target = OriginForm(std::string(message.target()));
+      if (!busy_.empty() && request.target != "/healthz") {
+        Headers headers;
+        headers.emplace_back("Retry-After", "1");
+        co_await Send(503, "application/json", server_.handler().Busy(busy_), headers);
+        break;
+      }
       request.body = std::move(message.body());
       request.remote = remote_;
       request.stop = server_.stop_token();
@@ -226,8 +281,70 @@ class Connection final : public HttpReply {
   }
 
  private:
+  // Waits for the first bytes of a request.
+  Task<error_code> ReadSome(std::chrono::seconds timeout) {
+    stream_.expires_after(timeout);
+    OneShot<std::pair<error_code, size_t>> read;
+    stream_.async_read_some(buffer_.prepare(4096), [&read](error_code e, size_t n) { read.Set({e, n}); });
+    auto [error, count] = co_await read.Wait(server_.executor());
+    if (!error) buffer_.commit(count);
+    co_return error;
+  }
+
+  // The status for a header whose message cannot be told apart from what follows (RFC 9112); 0: all is well.
+  int RefusedFraming(const http::request<http::string_body>& message) {
+    if (message.count(http::field::host) > 1 || (message.version() >= 11 && message.count(http::field::host) == 0)) {
+      framing_ = "an HTTP/1.1 request has one Host header";
+      return 400;
+    }
+    if (message.count(http::field::transfer_encoding) == 0) return 0;
+    if (message.count(http::field::content_length) > 0) {
+      framing_ = "Transfer-Encoding and Content-Length cannot stand together";
+      return 400;
+    }
+    if (message.count(http::field::transfer_encoding) > 1 ||
+        !beast::iequals(message[http::field::transfer_encoding], "chunked")) {
+      framing_ = "only the transfer coding chunked is known";
+      return 501;
+    }
+    return 0;
+  }
+
+  // `http://host/path` as `/path`.
+  static std::string OriginForm(std::string target) {
+    for (const char* scheme : {"http://", "https://"}) {
+      const size_t length = std::char_traits<char>::length(scheme);
+      if (target.compare(0, length, scheme) != 0) continue;
+      size_t slash = target.find('/', length);
+      return slash == std::string::npos ? "/" : target.substr(slash);
+    }
+    return target;
+  }
+
+  // Tells a client that waits for it to send the body, unless that is too large anyway.
+  Task<error_code> Continue(const http::request_parser<http::string_body>& parser) {
+    auto length = parser.content_length();
+    if (length && *length > static_cast<uint64_t>(server_.options().max_body_bytes)) {
+      co_return error_code(http::error::body_limit);
+    }
+    static constexpr char kContinue[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    stream_.expires_after(kWriteTimeout);
+    OneShot<error_code> written;
+    asio::async_write(stream_, asio::buffer(kContinue, sizeof kContinue - 1),
+                      [&written](error_code e, size_t) { written.Set(e); });
+    error_code error = co_await written.Wait(server_.executor());
+    co_return error;
+  }
+
   Task<void> Refuse(error_code error) {
     keep_alive_ = false;
+    if (error == http::error::header_limit) {
+      Headers none;
+      co_await Send(431, "application/json",
+                    server_.handler().Malformed(absl::StrCat("its header has more than ", kMaxHeaderBytes, " bytes")),
+                    none);
+      co_return;
+    }
     if (error == http::error::body_limit) {
       Headers none;
       co_await Send(413, "application/json", server_.handler().TooLarge(server_.options().max_body_bytes), none);
@@ -255,12 +372,26 @@ class Connection final : public HttpReply {
   bool chunked_ = false;
   bool broken_ = false;
   std::string remote_;
+  const std::string address_, busy_;
+  std::string framing_;
   bool idle_ = false;
 };
 
-Task<void> RunConnection(Server& server, tcp::socket socket) {
-  Connection connection(server, std::move(socket));
+Task<void> RunConnection(Server& server, tcp::socket socket, std::string address, std::string busy) {
+  Connection connection(server, std::move(socket), std::move(address), std::move(busy));
   co_await connection.Run();
+}
+
+std::string Server::WhyBusy(const std::string& address) const {
+  if (connections_.size() - busy_.size() >= static_cast<size_t>(options_.max_connections)) {
+    return absl::StrCat("there are ", options_.max_connections, " connections, the most there may be");
+  }
+  auto it = by_address_.find(address);
+  if (it != by_address_.end() && it->second >= options_.max_connections_per_address) {
+    return absl::StrCat(address, " has ", options_.max_connections_per_address,
+                        " connections, the most one address may have");
+  }
+  return "";
 }
 
 Task<void> Server::Accept() {
@@ -278,8 +409,20 @@ Task<void> Server::Accept() {
       co_await waited.Wait(executor_);
       continue;
     }
-    if (static_cast<int>(connections_.size()) >= options_.max_connections) continue;  // closed by the socket's end
-    if (!scope_.Spawn(executor_, RunConnection(*this, std::move(socket)))) co_return;
+    error_code ignored;
+    auto peer = socket.remote_endpoint(ignored);
+    std::string address = ignored ? "" : peer.address().to_string();
+    std::string busy = WhyBusy(address);
+    if (!busy.empty()) {
+      const auto now = std::chrono::steady_clock::now();
+      if (options_.on_refused && now - last_refusal_ >= kBetweenRefusals) {
+        last_refusal_ = now;
+        options_.on_refused(busy);
+      }
+      // The newest has its place: it may be a health check, and one that keeps silent has had its time.
+      if (busy_.size() >= kReserve) busy_.front()->CloseNow();
+    }
+    if (!scope_.Spawn(executor_, RunConnection(*this, std::move(socket), std::move(address), std::move(busy)))) co_return;
   }
 }
 

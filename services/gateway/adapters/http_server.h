@@ -44,6 +44,8 @@ class HttpHandler {
   // The answer's body for a body over the limit, and for what is no HTTP.
   virtual std::string TooLarge(int64_t limit) = 0;
   virtual std::string Malformed(const std::string& what) = 0;
+  // The answer's body when there are too many connections.
+  virtual std::string Busy(const std::string& what) = 0;
 };
 
 class HttpServer {
@@ -54,6 +56,11 @@ class HttpServer {
     std::string port_flag;
     int64_t max_body_bytes = 4 << 20;
     int max_connections = 4096;
+    // Of one address. Beyond this and the limit above a few more connections are served one request each: `/healthz`
+    // is answered, anything else with 503.
+    int max_connections_per_address = 512;
+    // Told why connections are refused, at most every ten seconds. May be null.
+    std::function<void(const std::string&)> on_refused;
   };
   // UNAVAILABLE with the port and the flag when the port is taken.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, HttpHandler& handler);

@@ -1,9 +1,8 @@
 #include "services/gateway/domain/transcoder.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <map>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -12,11 +11,11 @@
 #include "google/rpc/status.pb.h"
 #include "runtime/config/yaml_proto.h"
 #include "runtime/json/json.h"
+#include "runtime/json/proto_json.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/text/utf8.h"
-#include "services/gateway/domain/json_error.h"
 #include "tutti/options/v1/options.pb.h"
 
 namespace tutti::gateway {
@@ -57,20 +56,33 @@ absl::Status Invalid(absl::string_view field, absl::string_view what) {
       .Violation(field, what);
 }
 
+// The media type without its parameters, in lower case.
+std::string MediaType(absl::string_view content_type) {
+  return absl::AsciiStrToLower(absl::StripAsciiWhitespace(content_type.substr(0, content_type.find(';'))));
+}
+
 absl::Status ParseBody(const RestRequest& rest, Message* into) {
   if (rest.body.empty()) return absl::OkStatus();
-  if (absl::StrContains(rest.content_type, "yaml")) return ParseYaml(rest.body, "body", into);
+  const std::string type = MediaType(rest.content_type);
+  if (type == "application/yaml" || type == "application/x-yaml" || type == "text/yaml") {
+    return ParseYaml(rest.body, "body", into);
+  }
+  if (type == "application/x-protobuf" || type == "application/protobuf") {
+    if (into->ParseFromString(rest.body)) return absl::OkStatus();
+    return Invalid("body", absl::StrCat("is no ", into->GetDescriptor()->full_name()));
+  }
+  // A page of another site can make a browser send the types of forms, and none at all, without asking first.
+  if (type != "application/json" && !absl::EndsWith(type, "+json")) {
+    return Error(absl::StatusCode::kInvalidArgument, "UNSUPPORTED_MEDIA_TYPE",
+                 absl::StrCat("a request with a body needs the header Content-Type: application/json (or "
+                              "application/yaml, application/x-protobuf), not ",
+                              type.empty() ? "none" : absl::StrCat("\"", Utf8Prefix(type, 100), "\"")))
+        .Violation("content-type", "must be application/json, application/yaml or application/x-protobuf");
+  }
   if (size_t at = FirstInvalidUtf8(rest.body); at != absl::string_view::npos) {
     return Invalid("body", absl::StrCat("invalid UTF-8 at byte ", at));
   }
-  auto status = google::protobuf::util::JsonStringToMessage(rest.body, into);
-  if (status.ok() && JsonDepth(rest.body) > kMaxJsonDepth) {
-    // Deep, and perhaps deeper than the service could read back from the wire.
-    std::unique_ptr<Message> copy(into->New());
-    if (!copy->ParseFromString(into->SerializeAsString())) return Invalid("body", "is nested too deeply");
-  }
-  if (status.ok()) return absl::OkStatus();
-  return ExplainJsonError(*into, absl::string_view(status.message().data(), status.message().size()));
+  return JsonToProto(rest.body, into);
 }
 
 absl::StatusOr<std::map<std::string, std::vector<std::string>>> ParseQuery(absl::string_view query) {
@@ -131,6 +143,7 @@ absl::Status Transcoder::AddMethod(const google::protobuf::MethodDescriptor* met
 
 absl::StatusOr<Transcoder::Call> Transcoder::ToCall(const RestRequest& rest) const {
   std::pair<std::string, std::string> target = absl::StrSplit(rest.target, absl::MaxSplits('?', 1));
+  if (target.first.size() > 1 && target.first.back() == '/') target.first.pop_back();
   PathMatch match;
   std::vector<std::string> allowed;
   switch (matcher_.Match(rest.method, target.first, &match, &allowed)) {
@@ -188,10 +201,7 @@ absl::StatusOr<std::string> Transcoder::ToJsonText(const Route& route, const Mes
     shown =
         &response.GetReflection()->GetMessage(response, response.GetDescriptor()->FindFieldByName(route.response_body));
   }
-  std::string out;
-  auto status = google::protobuf::util::MessageToJsonString(*shown, &out);
-  if (!status.ok()) return absl::DataLossError(std::string(status.message().data(), status.message().size()));
-  return out;
+  return ProtoToJson(*shown, {.empty_lists = true});
 }
 
 std::string Transcoder::EventId(const Route& route, const Message& response) {
@@ -204,11 +214,8 @@ std::string Transcoder::EventId(const Route& route, const Message& response) {
 std::string ErrorJson(const absl::Status& status, int http_status) {
   google::rpc::Status rpc = ToRpcStatus(status);
   Json error = {{"code", http_status}, {"status", absl::StatusCodeToString(status.code())}, {"message", rpc.message()}};
-  std::string text;
-  if (google::protobuf::util::MessageToJsonString(rpc, &text).ok()) {
-    Json whole = Json::parse(text, nullptr, false);
-    if (whole.is_object() && whole.contains("details")) error["details"] = whole["details"];
-  }
+  auto whole = ParseJson(ProtoToJson(rpc), kMaxMessageJsonDepth);
+  if (whole.ok() && whole->contains("details")) error["details"] = (*whole)["details"];
   return DumpJson({{"error", error}});
 }
 

@@ -56,6 +56,7 @@ absl::Duration ParseGrpcTimeout(const std::string& text) {
 int HttpStatusFor(const absl::Status& status) {
   std::string reason = ReasonOf(status);
   if (reason == "METHOD_NOT_ALLOWED") return 405;
+  if (reason == "UNSUPPORTED_MEDIA_TYPE") return 415;
   // gRPC's own words for a message over the server's limit.
   bool too_large = absl::StrContains(status.message(), "message larger than max");
   if (reason == "INPUT_TOO_LARGE" || too_large) return 413;
@@ -64,11 +65,7 @@ int HttpStatusFor(const absl::Status& status) {
 
 HttpReply::Headers ErrorHeaders(const absl::Status& status) {
   HttpReply::Headers headers;
-  if (ReasonOf(status) == "METHOD_NOT_ALLOWED") {
-    std::string message(status.message());  // "/path knows GET, POST, not DELETE"
-    size_t begin = message.find(" knows ") + 7, end = message.rfind(", not ");
-    if (end != std::string::npos && begin < end) headers.emplace_back("Allow", message.substr(begin, end - begin));
-  }
+  if (ReasonOf(status) == "METHOD_NOT_ALLOWED") headers.emplace_back("Allow", MetadataOf(status, "allow"));
   absl::Duration retry = RetryDelayOf(status);
   bool busy = status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kResourceExhausted;
   if (HttpStatusFor(status) != 413 && (retry > absl::ZeroDuration() || busy)) {
@@ -138,6 +135,10 @@ std::string RestHandler::TooLarge(int64_t limit) {
             absl::StrCat("the request's body is larger than ", limit, " bytes; the limit is --gateway.max-body-bytes"))
           .Metadata("limit", absl::StrCat(limit));
   return ErrorJson(status, 413);
+}
+
+std::string RestHandler::Busy(const std::string& what) {
+  return ErrorJson(Error(absl::StatusCode::kUnavailable, "TOO_MANY_CONNECTIONS", what).RetryAfter(absl::Seconds(1)), 503);
 }
 
 std::string RestHandler::Malformed(const std::string& what) {
@@ -221,7 +222,9 @@ Task<void> RestHandler::Handle(const HttpRequest& request, HttpReply& reply) {
   }
   RestRequest rest{request.method, request.target, request.header("content-type"), request.header("last-event-id"),
                    request.body};
-  auto target = transcoder_.ToCall(rest);
+  absl::Status allowed = CheckCaller(rules_, request.header("host"), request.header("origin"));
+  absl::StatusOr<Transcoder::Call> target =
+      allowed.ok() ? transcoder_.ToCall(rest) : absl::StatusOr<Transcoder::Call>(allowed);
   absl::Status status = target.status();
   std::string name = target.ok() ? absl::StrCat(request.method, " ", target->route->grpc_method) : request.method;
   Span span =

@@ -4,6 +4,7 @@
 
 #include "runtime/process/service_server.h"
 #include "services/gateway/adapters/http_server.h"
+#include "services/gateway/domain/caller_check.h"
 #include "services/gateway/domain/transcoder.h"
 #include "services/gateway/rpc/public_methods.h"
 
@@ -11,14 +12,19 @@ namespace tutti::gateway {
 
 class RestHandler final : public HttpHandler {
  public:
-  RestHandler(ServiceServer& serving, const Transcoder& transcoder, const PublicMethods& methods,
+  RestHandler(ServiceServer& serving, const Transcoder& transcoder, const PublicMethods& methods, CallerRules rules,
               absl::Duration timeout)
-      : serving_(serving), transcoder_(transcoder), methods_(methods), timeout_(timeout) {}
+      : serving_(serving),
+        transcoder_(transcoder),
+        methods_(methods),
+        rules_(std::move(rules)),
+        timeout_(timeout) {}
   void RunOn(Executor& executor) override { executor_ = &executor; }
 
   Task<void> Handle(const HttpRequest& request, HttpReply& reply) override;
   std::string TooLarge(int64_t limit) override;
   std::string Malformed(const std::string& what) override;
+  std::string Busy(const std::string& what) override;
 
  private:
   Task<absl::Status> Unary(CallContext& call, const Transcoder::Call& target, HttpReply& reply);
@@ -26,6 +32,7 @@ class RestHandler final : public HttpHandler {
   ServiceServer& serving_;
   const Transcoder& transcoder_;
   const PublicMethods& methods_;
+  const CallerRules rules_;
   const absl::Duration timeout_;
   Executor* executor_ = nullptr;
 };

@@ -48,8 +48,8 @@ class OpenAiEmbedder final : public RemoteEmbedder {
     if (!numbers.is_array() || numbers.empty()) return odd;
     std::vector<float> out;
     for (const auto& number : numbers) {
-      if (!number.is_number()) return odd;
-      out.push_back(number.get<float>());
+      if (!IsNumber(number)) return odd;
+      out.push_back(static_cast<float>(*ToDouble(number)));
     }
     return out;
   }

@@ -65,7 +65,7 @@ EntryKey KeyOf(const JournalEntry& entry) {
     case JournalEntry::kStepWaiting:
       return {"step_waiting", entry.step_waiting().path(), entry.step_waiting().kind(), entry.step_waiting().signal()};
     case JournalEntry::kSignalReceived:  // found again by its request id
-      return {"signal_received", "", "", entry.signal_received().request_id()};
+      return {"signal_received", "", entry.signal_received().name(), entry.signal_received().request_id()};
     case JournalEntry::kPauseRequested:
       return {"pause_requested"};
     case JournalEntry::kResumeRequested:

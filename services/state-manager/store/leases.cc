@@ -235,15 +235,33 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
   for (const auto& run : response.runs()) taken.push_back(run.run_id());
   if (taken.empty()) return absl::OkStatus();
   Statement take = tx.Prepare(
-      "UPDATE runs SET owner = $1, owner_incarnation = $2, lease_epoch = lease_epoch + 1, last_writer_seq = 0 WHERE "
-      "run_id = ANY($3)");
-  take.BindAll(instance.name(), instance.incarnation());
-  return take.BindList(taken).Run();
+      "UPDATE runs SET owner = $1, owner_incarnation = $2, lease_epoch = lease_epoch + 1, last_writer_seq = 0, strikes "
+      "= CASE WHEN owner = '' OR EXISTS (SELECT 1 FROM instances WHERE expire_time > $3 AND "
+      "substr(instances.incarnation, 1, 26) = substr(runs.owner_incarnation, 1, 26)) OR EXISTS (SELECT 1 FROM journal "
+      "WHERE journal.run_id = runs.run_id AND seq > claimed_seq AND kind NOT IN ('run_started', 'step_started', "
+      "'signal_received')) THEN 0 ELSE strikes + 1 END, claimed_seq = last_seq WHERE run_id = ANY($4)");
+  take.BindAll(instance.name(), instance.incarnation(), now);
+  TUTTI_RETURN_IF_ERROR(take.BindList(taken).Run());
+  Statement rows = tx.Prepare("SELECT run_id, strikes FROM runs WHERE strikes > 0 AND run_id = ANY($1)");
+  rows.BindList(taken);
+  std::map<std::string, int64_t> strikes;
+  while (rows.Step()) strikes[rows.Text(0)] = rows.Int(1);
+  TUTTI_RETURN_IF_ERROR(rows.status());
+  for (auto& run : *response.mutable_runs()) {
+    auto it = strikes.find(run.run_id());
+    run.set_strikes(it == strikes.end() ? 0 : static_cast<int32_t>(it->second));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Leases::ReleaseInstance(Transaction& tx, const v1::ReleaseInstanceRequest& request,
                                      v1::ReleaseInstanceResponse&) const {
   tx.Announce({News::Kind::kClaimable, "", ""});
+  // Given back in good order: whoever takes these runs up next does not count a death of their engine.
+  TUTTI_RETURN_IF_ERROR(tx.Prepare("UPDATE runs SET owner = '', owner_incarnation = '' WHERE " TUTTI_TO_WORK_ON
+                                   " AND owner = $1 AND owner_incarnation = $2")
+                            .BindAll(request.instance().name(), request.instance().incarnation())
+                            .Run());
   return tx.Prepare("DELETE FROM instances WHERE name = $1 AND incarnation = $2")
       .BindAll(request.instance().name(), request.instance().incarnation())
       .Run();

@@ -17,6 +17,7 @@ namespace {
 
 // Of one run, over its whole life: a loop that is signalled for ever belongs into a new run now and then.
 constexpr int64_t kMostSignals = 10000;
+constexpr int64_t kMostSignalsOfName = 1000;
 constexpr size_t kMostForkedEntries = 10000;
 constexpr size_t kMostForkedBytes = size_t{64} << 20;
 
@@ -158,10 +159,18 @@ absl::Status RunControl::SignalRun(Transaction& tx, const v1::SignalRunRequest& 
   const bool child = IsChildEnd(request.signal().name());  // a child's end: as many as there are
   if (row.inbox > 0 && !child) {
     Statement count = tx.Prepare(
-        "SELECT count(*) FROM journal WHERE run_id = $1 AND kind = 'signal_received' AND NOT (target LIKE 'child/%')");
-    count.Bind(request.run_id());
-    bool full = count.Step() && count.Int(0) >= kMostSignals;
+        "SELECT count(*), count(CASE WHEN step_kind = $2 THEN 1 END) FROM journal WHERE run_id = $1 AND kind = "
+        "'signal_received' AND NOT (target LIKE 'child/%')");
+    count.BindAll(request.run_id(), request.signal().name());
+    const bool counted = count.Step();
+    const bool full = counted && count.Int(0) >= kMostSignals;
+    const bool full_of_name = counted && count.Int(1) >= kMostSignalsOfName;
     TUTTI_RETURN_IF_ERROR(count.status());
+    if (full_of_name) {
+      return Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_SIGNALS",
+                   absl::StrCat("run ", request.run_id(), " has had ", kMostSignalsOfName, " signals named ",
+                                request.signal().name(), ", the most a run may have of one name"));
+    }
     if (full) {
       return Error(
           absl::StatusCode::kResourceExhausted, "TOO_MANY_SIGNALS",

@@ -17,7 +17,8 @@ namespace {
 #define TUTTI_RUN_COLUMNS                                                                                              \
   "run_id, tenant, workflow, workflow_version, pattern, status, spec, input, output, error, create_time, start_time, " \
   "end_time, labels, progress_percent, traceparent, cancel_requested, request_id, lease_epoch, calls, input_tokens, "  \
-  "output_tokens, cost_nano_units, waiting, wake_time, paused, priority, parent_run_id, forked_from, inbox, last_seq"
+  "output_tokens, cost_nano_units, waiting, wake_time, paused, priority, parent_run_id, forked_from, inbox, last_seq, "  \
+  "strikes"
 
 constexpr int64_t kMostEntriesRemoved = 5000;
 
@@ -87,6 +88,7 @@ absl::StatusOr<v1::StoredRun> Runs::FromRow(Transaction& tx, const Statement& ro
   run.set_forked_from(row.Text(28));
   run.set_inbox(row.Int(29));
   run.set_last_seq(row.Int(30));
+  run.set_strikes(static_cast<int32_t>(row.Int(31)));
   return run;
 }
 

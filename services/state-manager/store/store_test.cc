@@ -234,6 +234,70 @@ TEST_P(StoreTest, AClaimBringsBackWhatAnEarlierAnswerLost) {
   EXPECT_THAT(Append("r2", 1, 3), HasCode(absl::StatusCode::kAborted)) << "the old epoch is over";
 }
 
+TEST_P(StoreTest, DeathsOfARunsEngineWithoutProgressAreCounted) {
+  auto started = [this](int64_t epoch, int64_t writer_seq) {
+    v1::AppendRequest request;
+    request.set_run_id("r");
+    request.set_lease_epoch(epoch);
+    request.set_writer_seq(writer_seq);
+    request.add_entries()->mutable_run_started()->set_lease_epoch(epoch);
+    auto* step = request.add_entries()->mutable_step_started();
+    step->set_path("a");
+    step->set_attempt(1);
+    return Append(request);
+  };
+  // Each engine takes the run up, begins its step, and is heard of no more.
+  auto take_up = [&](const std::string& incarnation) {
+    auto engine = Register("e" + incarnation, incarnation);
+    auto claimed = Claim(engine);
+    EXPECT_THAT(claimed, IsOk());
+    EXPECT_EQ(claimed->runs_size(), 1);
+    int strikes = claimed->runs_size() == 1 ? claimed->runs(0).strikes() : -1;
+    EXPECT_THAT(started(claimed->runs(0).lease_epoch(), 1), IsOk());
+    return strikes;
+  };
+  auto first = Register("e0", "0");
+  ASSERT_THAT(Create("r", &first), IsOk());
+  ASSERT_THAT(started(1, 1), IsOk());
+  time_.Advance(absl::Seconds(6));
+  EXPECT_EQ(take_up("1"), 1);
+  time_.Advance(absl::Seconds(6));
+  EXPECT_EQ(take_up("2"), 2);
+  // One that makes progress before it dies is no death of the run's making.
+  ASSERT_THAT(Append("r", 3, 3), IsOk());
+  time_.Advance(absl::Seconds(6));
+  EXPECT_EQ(take_up("3"), 0);
+  time_.Advance(absl::Seconds(6));
+  EXPECT_EQ(take_up("4"), 1);
+  // One that gives its runs back in good order is none either.
+  v1::ReleaseInstanceRequest release;
+  release.mutable_instance()->set_name("e4");
+  release.mutable_instance()->set_incarnation("4");
+  ASSERT_THAT(Write(store_->leases, &Leases::ReleaseInstance, release), IsOk());
+  EXPECT_EQ(take_up("5"), 0);
+  // Nor is one whose lease expired while its process lived: it comes back under a new name.
+  time_.Advance(absl::Seconds(6));
+  const std::string process = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+  EXPECT_EQ(take_up(process + ".1"), 1);
+  time_.Advance(absl::Seconds(6));
+  EXPECT_EQ(take_up(process + ".2"), 0);
+}
+
+TEST_P(StoreTest, SignalsOfOneNameLeaveRoomForOthers) {
+  ASSERT_THAT(Create("r"), IsOk());
+  auto signal = [this](const std::string& name, int number) {
+    v1::SignalRunRequest request;
+    request.set_run_id("r");
+    request.mutable_signal()->set_name(name);
+    request.mutable_signal()->set_request_id(absl::StrCat(name, number));
+    return Write(store_->control, &RunControl::SignalRun, request).status();
+  };
+  for (int i = 0; i < 1000; ++i) ASSERT_THAT(signal("noise", i), IsOk());
+  EXPECT_EQ(ReasonOf(signal("noise", 1000)), "TOO_MANY_SIGNALS");
+  EXPECT_THAT(signal("noise", 5), IsOk()) << "one that was sent before";
+  EXPECT_THAT(signal("decision", 1), IsOk());
+}
+
 TEST_P(StoreTest, ARepeatedCreateOfTheSameRunIsTheFirstOne) {
   auto engine = Register("e", "1");
   ASSERT_TRUE(Create("r1", &engine)->created());

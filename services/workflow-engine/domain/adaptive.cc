@@ -1,7 +1,6 @@
 // Steps that an agent proposes.
-#include <google/protobuf/util/json_util.h>
-
 #include "absl/strings/str_cat.h"
+#include "runtime/json/proto_json.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "services/workflow-engine/domain/interpreter.h"
@@ -38,7 +37,7 @@ Task<Interpreter::Result> Interpreter::RunAdaptive(const tutti::workflow::v1::Ad
                                                    const Variables& variables, Bounds bounds) {
   Json request = {{"steps", Json::array()}};
   if (step.has_task()) {
-    TUTTI_CO_ASSIGN_OR_RETURN(request["task"], deps_.evaluator.Expand(ToJson(step.task()), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(request["task"], co_await Expand(ToJson(step.task()), variables));
   } else {
     request["task"] = *variables.Find("input");
   }
@@ -57,8 +56,7 @@ Task<Interpreter::Result> Interpreter::RunAdaptive(const tutti::workflow::v1::Ad
   if (good.ok()) {
     Json steps = {{"name", "proposed"},
                   {"steps", (*proposal)->is_object() ? (*proposal)->value("steps", Json()) : Json()}};
-    auto parsed = google::protobuf::util::JsonStringToMessage(DumpJson(steps), &proposed);
-    good = parsed.ok() ? absl::OkStatus() : absl::InvalidArgumentError(parsed.message().as_string());
+    good = JsonValueToProto(steps, &proposed);
   }
   *proposed.mutable_agents() = spec_.agents();
   if (good.ok()) good = CheckKinds(proposed, step.max_steps() == 0 ? kDefaultSteps : step.max_steps());

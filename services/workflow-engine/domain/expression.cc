@@ -1,16 +1,85 @@
 #include "services/workflow-engine/domain/expression.h"
 
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "runtime/async/executor.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
+#include "runtime/text/utf8.h"
 
 namespace tutti::engine {
 namespace {
+
+using expressions::Machine;
+using expressions::Value;
+
+constexpr int64_t kSlice = 10'000;               // steps between pauses
+constexpr size_t kMaxExpanded = size_t{64} << 20;  // bytes of one string with its expressions
+constexpr uint32_t kMaxResultDepth = 100;
+constexpr double kWrittenWhole = 1e17;  // whole numbers below are written without an exponent
+
+absl::Status Wrong(const std::string& expression, absl::string_view what, const char* reason = "BAD_EXPRESSION") {
+  std::string shown = expression.size() <= 200 ? expression : absl::StrCat(Utf8Prefix(expression, 200), " …");
+  return Error(absl::StatusCode::kInvalidArgument, reason, absl::StrCat("expression ${ ", shown, " }: ", what));
+}
+
+// False: nested too deep to be a step's result.
+bool FromValue(const Value& value, uint32_t depth, Json* out) {
+  switch (value.kind()) {
+    case expressions::Kind::kNull:
+      *out = nullptr;
+      return true;
+    case expressions::Kind::kFalse:
+    case expressions::Kind::kTrue:
+      *out = value.truthy();
+      return true;
+    case expressions::Kind::kNumber: {
+      if (!value.literal().empty()) {
+        *out = JsonNumber(expressions::View(value.literal()));
+        return true;
+      }
+      double number = value.number();
+      if (std::isnan(number)) {
+        *out = nullptr;
+      } else if (number == std::floor(number) && std::fabs(number) < kWrittenWhole && !std::signbit(number)) {
+        *out = static_cast<uint64_t>(number);
+      } else if (number == std::floor(number) && std::fabs(number) < kWrittenWhole && number != 0) {
+        *out = static_cast<int64_t>(number);
+      } else {
+        constexpr double kLargest = std::numeric_limits<double>::max();
+        *out = std::clamp(number, -kLargest, kLargest);
+      }
+      return true;
+    }
+    case expressions::Kind::kString:
+      *out = std::string(value.text());
+      return true;
+    case expressions::Kind::kArray:
+      if (depth == 0) return false;
+      *out = Json::array();
+      for (size_t i = 0; i < value.size(); ++i) {
+        if (!FromValue(value.At(i), depth - 1, &out->get_ref<Json::array_t&>().emplace_back())) return false;
+      }
+      return true;
+    case expressions::Kind::kObject: {
+      if (depth == 0) return false;
+      *out = Json::object();
+      Value object = value.Opened();
+      for (size_t i = 0; i < object.size(); ++i) {
+        Json& place = out->get_ref<Json::object_t&>()[std::string(object.KeyAt(i))];
+        if (!FromValue(object.At(i), depth - 1, &place)) return false;
+      }
+      return true;
+    }
+  }
+  return true;
+}
 
 bool IsNameStart(char c) { return isalpha(static_cast<unsigned char>(c)) || c == '_'; }
 bool IsNameChar(char c) { return isalnum(static_cast<unsigned char>(c)) || c == '_'; }
@@ -127,30 +196,16 @@ Variables Variables::Flatten() const {
   return out;
 }
 
-Json Variables::ToObject(const std::string& program) const {
-  // A lone `.` (identity), `..`, `keys` and the like see everything; otherwise only what is named is copied.
-  std::set<std::string> words;
-  bool whole = false;
-  for (size_t i = 0; i < program.size();) {
-    if (IsNameStart(program[i])) {
-      size_t end = i;
-      while (end < program.size() && IsNameChar(program[end])) ++end;
-      words.insert(program.substr(i, end - i));
-      i = end;
-      continue;
-    }
-    if (program[i] == '.' && (i + 1 == program.size() || !IsNameStart(program[i + 1]))) whole = true;
-    ++i;
-  }
-  for (const char* name :
-       {"keys", "to_entries", "paths", "getpath", "has", "map_values", "with_entries", "del", "path"}) {
-    whole |= words.count(name) > 0;
-  }
+Json Variables::ToObject() const {
   Json out = Json::object();
+  for (const auto& [name, value] : Seen()) out[name] = *value;
+  return out;
+}
+
+std::map<std::string, JsonRef> Variables::Seen() const {
+  std::map<std::string, JsonRef> out;
   for (const Variables* scope = this; scope; scope = scope->parent_) {
-    for (const auto& [name, value] : scope->own_) {
-      if ((whole || words.count(name) > 0) && !out.contains(name)) out[name] = *value;
-    }
+    for (const auto& [name, value] : scope->own_) out.try_emplace(name, value);
   }
   return out;
 }
@@ -169,7 +224,7 @@ absl::Status Evaluator::CheckExpression(const std::string& expression) {
     return Error(absl::StatusCode::kInvalidArgument, "BAD_EXPRESSION", "an expression must not be empty");
   }
   if (ParsePath(expression)) return absl::OkStatus();
-  return jq_.Check(expression);
+  return Compile(expression).status();
 }
 
 absl::Status Evaluator::CheckTemplate(const Json& value) {
@@ -184,51 +239,138 @@ absl::Status Evaluator::CheckTemplate(const Json& value) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Json> Evaluator::Evaluate(const std::string& expression, const Variables& variables) {
-  if (auto path = ParsePath(expression)) return Walk(expression, *path, variables);
-  return jq_.Run(expression, variables.ToObject(expression));
+absl::StatusOr<Evaluator::ProgramRef> Evaluator::Compile(const std::string& text) {
+  if (auto it = programs_.find(text); it != programs_.end()) {
+    recent_.splice(recent_.begin(), recent_, it->second.recent);
+    return it->second.program;
+  }
+  auto program = expressions::Compile(text);
+  if (!program.ok()) return Wrong(text, program.status().message());
+  if (programs_.size() >= kMaxPrograms) {
+    programs_.erase(recent_.back());
+    recent_.pop_back();
+  }
+  recent_.push_front(text);
+  programs_[text] = {*program, recent_.begin()};
+  return *program;
 }
 
-absl::StatusOr<bool> Evaluator::EvaluateCondition(absl::string_view expression, const Variables& variables) {
-  TUTTI_ASSIGN_OR_RETURN(Json value, Evaluate(ExpressionBody(expression), variables));
-  return !(value.is_null() || (value.is_boolean() && !value.get<bool>()));
+Task<absl::StatusOr<Json>> Evaluator::Run(std::string text, const Variables& variables, const Context& context) {
+  TUTTI_CO_ASSIGN_OR_RETURN(ProgramRef program, Compile(text));
+  // The machine borrows from these; they outlive it.
+  const std::map<std::string, JsonRef> seen = variables.Seen();
+  Machine machine(program, options_.limits, context.now);
+  Value input = Value::Object(&machine.heap());
+  for (const auto& [name, value] : seen) {
+    if (program->whole || program->names.count(name) > 0) {
+      input.SetMember(&machine.heap(), std::string_view(name), Value::Borrow(value.get(), &machine.heap()));
+    }
+  }
+  machine.SetInput(std::move(input));
+  absl::StatusOr<Json> out = Json(nullptr);
+  bool moved = false;
+  for (bool first = true;; first = false) {
+    const Machine::State state = machine.Run(kSlice, /*patient=*/!first);
+    if (state == Machine::State::kYield) {
+      if (context.stopped && context.stopped()) {
+        out = absl::CancelledError("the run was asked to stop");
+        break;
+      }
+      if (options_.queue) {
+        moved = true;
+        co_await options_.queue->NextTurn(context.tenant);
+      }
+      continue;
+    }
+    if (state == Machine::State::kResult && !FromValue(machine.result(), kMaxResultDepth, &*out)) {
+      out = Wrong(text, absl::StrCat("the result is nested deeper than ", kMaxResultDepth, " levels"),
+                  "EXPRESSION_TOO_LARGE");
+    } else if (state == Machine::State::kFailed) {
+      out = Wrong(text, machine.error());
+    } else if (state == Machine::State::kTooLong) {
+      out = Wrong(text,
+                  absl::StrCat("not done after ", absl::FormatDuration(options_.limits.time),
+                               " of processor time, the most that an expression may take"),
+                  "EXPRESSION_TOO_LONG");
+    } else if (state == Machine::State::kTooLarge) {
+      out = Wrong(text,
+                  absl::StrCat("needs more than ", options_.limits.memory >> 20,
+                               " MiB, the most that an expression may take, or nests too deep"),
+                  "EXPRESSION_TOO_LARGE");
+    }
+    break;
+  }
+  if (moved) co_await ResumeOn(*context.executor);
+  co_return out;
 }
 
-absl::StatusOr<Json> Evaluator::ExpandString(const std::string& text, const Variables& variables) {
-  if (text.find("${") == std::string::npos) return Json(text);
-  if (EndOfExpression(text, text.find("${") + 2) == std::string::npos) return Unclosed(text);
+Task<absl::StatusOr<Json>> Evaluator::Evaluate(std::string expression, const Variables& variables,
+                                               const Context& context) {
+  if (auto path = ParsePath(expression)) co_return Walk(expression, *path, variables);
+  auto out = co_await Run(std::move(expression), variables, context);
+  co_return out;
+}
+
+Task<absl::StatusOr<bool>> Evaluator::EvaluateCondition(std::string expression, const Variables& variables,
+                                                        const Context& context) {
+  TUTTI_CO_ASSIGN_OR_RETURN(Json value, co_await Evaluate(ExpressionBody(expression), variables, context));
+  co_return !(value.is_null() || (value.is_boolean() && !value.get<bool>()));
+}
+
+Task<absl::StatusOr<Json>> Evaluator::ExpandString(std::string text, const Variables& variables,
+                                                   const Context& context) {
+  if (EndOfExpression(text, text.find("${") + 2) == std::string::npos) co_return Unclosed(text);
   std::string body = ExpressionBody(text);
-  if (body != absl::StripAsciiWhitespace(text)) return Evaluate(body, variables);
-  std::string out;
-  absl::Status status = Split(
-      text, [&](const std::string& piece) { out += piece; },
-      [&](const std::string& expression) -> absl::Status {
-        TUTTI_ASSIGN_OR_RETURN(Json value, Evaluate(expression, variables));
-        out += value.is_string() ? value.get<std::string>() : DumpJson(value);
+  if (body != absl::StripAsciiWhitespace(text)) {
+    auto value = co_await Evaluate(std::move(body), variables, context);
+    co_return value;
+  }
+  struct Piece {
+    std::string text;
+    bool expression;
+  };
+  std::vector<Piece> pieces;
+  TUTTI_CO_RETURN_IF_ERROR(Split(
+      text, [&](const std::string& piece) { pieces.push_back({piece, false}); },
+      [&](const std::string& expression) {
+        pieces.push_back({expression, true});
         return absl::OkStatus();
-      });
-  TUTTI_RETURN_IF_ERROR(status);
-  return Json(std::move(out));
+      }));
+  std::string out;
+  for (Piece& piece : pieces) {
+    if (!piece.expression) {
+      out += piece.text;
+      continue;
+    }
+    TUTTI_CO_ASSIGN_OR_RETURN(Json value, co_await Evaluate(piece.text, variables, context));
+    out += value.is_string() ? value.get_ref<const std::string&>() : DumpJson(value);
+    if (out.size() > kMaxExpanded) {
+      co_return Wrong(piece.text, absl::StrCat("makes a text of more than ", kMaxExpanded >> 20, " MiB"),
+                      "EXPRESSION_TOO_LARGE");
+    }
+  }
+  co_return Json(std::move(out));
 }
 
-absl::StatusOr<Json> Evaluator::Expand(const Json& value, const Variables& variables) {
-  if (value.is_string()) return ExpandString(value.get_ref<const std::string&>(), variables);
-  if (value.is_array()) {
-    Json out = Json::array();
-    for (const auto& item : value) {
-      TUTTI_ASSIGN_OR_RETURN(Json expanded, Expand(item, variables));
-      out.push_back(std::move(expanded));
-    }
-    return out;
+namespace {
+
+void FindTemplates(Json& value, std::vector<Json*>* out) {
+  if (value.is_string()) {
+    if (value.get_ref<const std::string&>().find("${") != std::string::npos) out->push_back(&value);
+  } else if (value.is_structured()) {
+    for (auto& item : value) FindTemplates(item, out);
   }
-  if (value.is_object()) {
-    Json out = Json::object();
-    for (const auto& [key, item] : value.items()) {
-      TUTTI_ASSIGN_OR_RETURN(out[key], Expand(item, variables));
-    }
-    return out;
+}
+
+}  // namespace
+
+Task<absl::StatusOr<Json>> Evaluator::Expand(Json value, const Variables& variables, const Context& context) {
+  std::vector<Json*> templates;
+  FindTemplates(value, &templates);
+  for (Json* place : templates) {
+    TUTTI_CO_ASSIGN_OR_RETURN(*place, co_await ExpandString(place->get<std::string>(), variables, context));
   }
-  return value;
+  co_return std::move(value);
 }
 
 }  // namespace tutti::engine

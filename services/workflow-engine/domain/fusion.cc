@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -14,24 +15,22 @@ namespace {
 
 using tutti::workflow::v1::Fusion;
 
-absl::StatusOr<Json> Evaluate(const std::string& expression, const JsonRef& output, const Variables& variables,
-                              Evaluator& evaluator) {
+Task<absl::StatusOr<Json>> EvaluateFor(std::string expression, JsonRef output, const Variables& variables,
+                                       Evaluator& evaluator, const Evaluator::Context& context) {
   Variables inner(&variables);
-  inner.Set("output", output);
-  return evaluator.Evaluate(ExpressionBody(expression), inner);
-}
-
-absl::StatusOr<Json> ValueOf(const Fusion& fusion, const FusionInput& input, const Variables& variables,
-                             Evaluator& evaluator) {
-  if (fusion.value().empty()) return *input.output;
-  return Evaluate(fusion.value(), input.output, variables, evaluator);
+  inner.Set("output", std::move(output));
+  auto value = co_await evaluator.Evaluate(ExpressionBody(expression), inner, context);
+  co_return value;
 }
 
 // Without a number: the lowest there is.
-double ScoreOfInput(const Fusion& fusion, const FusionInput& input, const Variables& variables, Evaluator& evaluator) {
-  auto score = Evaluate(fusion.score().empty() ? ".output.score" : fusion.score(), input.output, variables, evaluator);
-  if (!score.ok() || !score->is_number() || !std::isfinite(score->get<double>())) return -INFINITY;
-  return score->get<double>();
+Task<double> ScoreOfInput(const Fusion& fusion, const FusionInput& input, const Variables& variables,
+                          Evaluator& evaluator, const Evaluator::Context& context) {
+  std::string expression = fusion.score();
+  if (expression.empty()) expression = ".output.score";
+  auto score = co_await EvaluateFor(std::move(expression), input.output, variables, evaluator, context);
+  std::optional<double> number = score.ok() ? ToDouble(*score) : std::nullopt;
+  co_return number && std::isfinite(*number) ? *number : -INFINITY;
 }
 
 void DeepMerge(Json& into, const Json& from) {
@@ -73,18 +72,24 @@ struct Candidate {
 };
 
 // By value; the order of JSON objects' keys does not matter.
-absl::StatusOr<std::vector<Candidate>> CountVotes(const Fusion& fusion, const std::vector<FusionInput>& inputs,
-                                                  bool weighted, const Variables& variables, Evaluator& evaluator) {
+Task<absl::StatusOr<std::vector<Candidate>>> CountVotes(const Fusion& fusion, const std::vector<FusionInput>& inputs,
+                                                        bool weighted, const Variables& variables,
+                                                        Evaluator& evaluator, const Evaluator::Context& context) {
   std::vector<Candidate> out;
   std::map<std::string, size_t> known;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    TUTTI_ASSIGN_OR_RETURN(Json value, ValueOf(fusion, inputs[i], variables, evaluator));
-    auto [it, fresh] = known.try_emplace(value.dump(), out.size());
+    Json value = *inputs[i].output;
+    if (!fusion.value().empty()) {
+      TUTTI_CO_ASSIGN_OR_RETURN(value,
+                                co_await EvaluateFor(fusion.value(), inputs[i].output, variables, evaluator, context));
+    }
+    auto [it, fresh] = known.try_emplace(DumpJson(value), out.size());
     if (fresh) out.push_back({value, 0, -INFINITY, i});
     Candidate& candidate = out[it->second];
     auto weight = fusion.weights().find(inputs[i].branch);
     candidate.votes += weighted && weight != fusion.weights().end() ? weight->second : 1;
-    candidate.best_score = std::max(candidate.best_score, ScoreOfInput(fusion, inputs[i], variables, evaluator));
+    double score = co_await ScoreOfInput(fusion, inputs[i], variables, evaluator, context);
+    candidate.best_score = std::max(candidate.best_score, score);
   }
   // Most votes; then the best score; then who was named first.
   std::stable_sort(out.begin(), out.end(), [](const Candidate& a, const Candidate& b) {
@@ -92,7 +97,7 @@ absl::StatusOr<std::vector<Candidate>> CountVotes(const Fusion& fusion, const st
     if (a.best_score != b.best_score) return a.best_score > b.best_score;
     return a.first < b.first;
   });
-  return out;
+  co_return std::move(out);
 }
 
 double QuorumOf(const Fusion& fusion, size_t branches) {
@@ -107,48 +112,55 @@ bool IsFusionMethod(const std::string& method) {
   return kMethods.count(method) > 0;
 }
 
-absl::StatusOr<bool> IsDecided(const Fusion& fusion, const std::vector<FusionInput>& inputs, size_t branches,
-                               const Variables& variables, Evaluator& evaluator) {
-  if (inputs.empty()) return false;
-  if (fusion.method() == "first_success") return true;
-  if (fusion.method() != "quorum") return inputs.size() == branches;
-  TUTTI_ASSIGN_OR_RETURN(auto votes, CountVotes(fusion, inputs, /*weighted=*/false, variables, evaluator));
-  return votes[0].votes >= QuorumOf(fusion, branches);
+Task<absl::StatusOr<bool>> IsDecided(const Fusion& fusion, const std::vector<FusionInput>& inputs, size_t branches,
+                                     const Variables& variables, Evaluator& evaluator,
+                                     const Evaluator::Context& context) {
+  if (inputs.empty()) co_return false;
+  if (fusion.method() == "first_success") co_return true;
+  if (fusion.method() != "quorum") co_return inputs.size() == branches;
+  TUTTI_CO_ASSIGN_OR_RETURN(auto votes, co_await CountVotes(fusion, inputs, /*weighted=*/false, variables, evaluator, context));
+  co_return votes[0].votes >= QuorumOf(fusion, branches);
 }
 
-absl::StatusOr<Json> Fuse(const Fusion& fusion, const std::vector<FusionInput>& inputs, size_t branches,
-                          const Variables& variables, Evaluator& evaluator) {
+Task<absl::StatusOr<Json>> Fuse(const Fusion& fusion, const std::vector<FusionInput>& inputs, size_t branches,
+                                const Variables& variables, Evaluator& evaluator, const Evaluator::Context& context) {
   if (inputs.empty()) {
-    return Error(absl::StatusCode::kFailedPrecondition, "NOTHING_TO_FUSE", "no branch has ended well");
+    co_return Error(absl::StatusCode::kFailedPrecondition, "NOTHING_TO_FUSE", "no branch has ended well");
   }
   const std::string& method = fusion.method();
-  if (method == "concat") return Concat(inputs);
-  if (method == "first_success") return *inputs[0].output;
+  if (method == "concat") co_return Concat(inputs);
+  if (method == "first_success") co_return *inputs[0].output;
   if (method == "deep_merge") {
     Json out = Json::object();
     for (const auto& input : inputs) {
       if (!input.output->is_object()) {
-        return Error(
+        co_return Error(
             absl::StatusCode::kFailedPrecondition, "CANNOT_MERGE",
             absl::StrCat("deep_merge needs objects, branch ", input.branch, " gave ", input.output->type_name()));
       }
       DeepMerge(out, *input.output);
     }
-    return out;
+    co_return out;
   }
   if (method == "best_by_score") {
-    auto best = std::max_element(inputs.begin(), inputs.end(), [&](const auto& a, const auto& b) {
-      return ScoreOfInput(fusion, a, variables, evaluator) < ScoreOfInput(fusion, b, variables, evaluator);
-    });
-    return *best->output;
+    size_t best = 0;
+    double highest = -INFINITY;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      double score = co_await ScoreOfInput(fusion, inputs[i], variables, evaluator, context);
+      if (score > highest) {
+        highest = score;
+        best = i;
+      }
+    }
+    co_return *inputs[best].output;
   }
-  TUTTI_ASSIGN_OR_RETURN(auto votes, CountVotes(fusion, inputs, method == "weighted_vote", variables, evaluator));
+  TUTTI_CO_ASSIGN_OR_RETURN(auto votes, co_await CountVotes(fusion, inputs, method == "weighted_vote", variables, evaluator, context));
   if (method == "quorum" && votes[0].votes < QuorumOf(fusion, branches)) {
-    return Error(absl::StatusCode::kAborted, "NO_QUORUM",
+    co_return Error(absl::StatusCode::kAborted, "NO_QUORUM",
                  absl::StrCat("no value has the ", QuorumOf(fusion, branches), " votes it needs; the most is ",
                               votes[0].votes, " of ", branches, " branches"));
   }
-  return votes[0].value;
+  co_return votes[0].value;
 }
 
 }  // namespace tutti::engine

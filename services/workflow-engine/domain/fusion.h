@@ -20,11 +20,13 @@ struct FusionInput {
 
 // `inputs` are the branches that ended well, in the spec's order; `branches` is how many there were.
 // FAILED_PRECONDITION: nothing to fuse, or what cannot be put together. ABORTED: no quorum.
-absl::StatusOr<Json> Fuse(const tutti::workflow::v1::Fusion& fusion, const std::vector<FusionInput>& inputs,
-                          size_t branches, const Variables& variables, Evaluator& evaluator);
+Task<absl::StatusOr<Json>> Fuse(const tutti::workflow::v1::Fusion& fusion, const std::vector<FusionInput>& inputs,
+                                size_t branches, const Variables& variables, Evaluator& evaluator,
+                                const Evaluator::Context& context);
 
 // Whether what is there decides: for first_success one, for a quorum enough that agree. For others only all do.
-absl::StatusOr<bool> IsDecided(const tutti::workflow::v1::Fusion& fusion, const std::vector<FusionInput>& inputs,
-                               size_t branches, const Variables& variables, Evaluator& evaluator);
+Task<absl::StatusOr<bool>> IsDecided(const tutti::workflow::v1::Fusion& fusion, const std::vector<FusionInput>& inputs,
+                                     size_t branches, const Variables& variables, Evaluator& evaluator,
+                                     const Evaluator::Context& context);
 
 }  // namespace tutti::engine

@@ -22,8 +22,8 @@ std::string GateTarget(const tutti::workflow::v1::Gate& gate) {
 
 absl::StatusOr<double> ScoreOf(const Json& answer, const std::string& path,
                                const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Criterion>& rubric) {
-  if (answer.is_object() && answer.contains("score") && answer["score"].is_number()) {
-    double score = answer["score"].get<double>();
+  if (answer.is_object() && answer.contains("score") && IsNumber(answer["score"])) {
+    double score = *ToDouble(answer["score"]);
     if (std::isfinite(score)) return std::clamp(score, 0.0, 1.0);
   }
   if (answer.is_object() && answer.contains("scores") && answer["scores"].is_object() && !rubric.empty()) {
@@ -32,8 +32,8 @@ absl::StatusOr<double> ScoreOf(const Json& answer, const std::string& path,
       double weight = criterion.weight() == 0 ? 1 : criterion.weight();
       auto given = answer["scores"].find(criterion.name());
       weights += weight;  // a criterion without a score has failed
-      if (given == answer["scores"].end() || !given->is_number()) continue;
-      double score = given->get<double>();
+      if (given == answer["scores"].end() || !IsNumber(*given)) continue;
+      double score = *ToDouble(*given);
       if (std::isfinite(score)) sum += weight * std::clamp(score, 0.0, 1.0);
     }
     return sum / weights;
@@ -79,7 +79,7 @@ Task<absl::StatusOr<Json>> Interpreter::AskGate(const tutti::workflow::v1::Gate&
   using tutti::workflow::v1::Gate;
   switch (gate.check_case()) {
     case Gate::kExpression: {
-      TUTTI_CO_ASSIGN_OR_RETURN(bool passed, deps_.evaluator.EvaluateCondition(gate.expression(), variables));
+      TUTTI_CO_ASSIGN_OR_RETURN(bool passed, co_await EvaluateCondition(gate.expression(), variables));
       std::string feedback = passed ? "" : absl::StrCat("this does not hold: ", gate.expression());
       co_return Json{{"passed", passed}, {"score", passed ? 1 : 0}, {"feedback", feedback}};
     }

@@ -45,6 +45,10 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
   progress_percent_ = std::max(progress_percent_, entry.progress_percent());
   last_seq_ = std::max(last_seq_, entry.seq());
   switch (entry.entry_case()) {
+    case JournalEntry::kRunStarted:
+      if (!started_) expression_version_ = entry.run_started().expression_version();
+      started_ = true;
+      break;
     case JournalEntry::kStepStarted: {
       const auto& started = entry.step_started();
       StepHistory& step = steps_[started.path()];
@@ -237,6 +241,12 @@ const StepHistory* History::Find(const std::string& path) const {
 const LoopHistory* History::FindLoop(const std::string& path) const {
   auto it = loops_.find(path);
   return it == loops_.end() ? nullptr : &it->second;
+}
+
+bool History::KnowsBelow(const std::string& path) const {
+  const std::string prefix = absl::StrCat(path, "/");
+  auto it = steps_.lower_bound(prefix);
+  return it != steps_.end() && absl::StartsWith(it->first, prefix);
 }
 
 }  // namespace tutti::engine

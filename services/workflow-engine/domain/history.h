@@ -58,6 +58,8 @@ class History {
   absl::Status Add(const tutti::state::v1::JournalEntry& entry);
   // Null when the journal does not know the step.
   const StepHistory* Find(const std::string& path) const;
+  // Whether the journal knows a step below that path.
+  bool KnowsBelow(const std::string& path) const;
   // Null when the loop has no checkpoint.
   const LoopHistory* FindLoop(const std::string& path) const;
   // What the step of that path, and what is inside it, has consumed; without compensations, which have no budget.
@@ -79,6 +81,8 @@ class History {
     auto it = forgiven_gates_.find(path);
     return it == forgiven_gates_.end() ? 0 : it->second;
   }
+  // Of the run's first start; the current one before it has begun.
+  int expression_version() const { return expression_version_; }
   // A compensation has begun.
   bool compensated() const { return compensated_; }
 
@@ -94,6 +98,8 @@ class History {
   std::map<std::string, LoopHistory> loops_;
   std::vector<Signal> signals_;
   std::map<std::string, std::string> kinds_;  // of steps that failed for good, by path
+  int expression_version_ = kExpressionVersion;
+  bool started_ = false;
   int64_t inbox_ = 0;
   int64_t last_seq_ = 0;
   int progress_percent_ = 0;

@@ -74,6 +74,13 @@ Interpreter::Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::
   bounds_.stop = stop_.get_token();
   bounds_.trace = subject_.trace;
   bounds_.priority = subject_.priority;
+  evaluation_.tenant = subject_.tenant;
+  evaluation_.executor = &deps_.executor;
+  // The same each time the run is walked: an expression steers it the same way again.
+  evaluation_.now = std::min(subject_.start_time, deps_.clock.Now());
+  evaluation_.stopped = [this] {
+    return halt_.stop_requested() || (cancel_.stop_requested() && !undoing_.load(std::memory_order_relaxed));
+  };
   const absl::Time start = std::max(std::min(subject_.start_time, deps_.clock.Now()), history_.reopen_time());
   if (spec.has_timeout()) bounds_.deadline = start + FromProto(spec.timeout());
   // Also without bounds: it knows what the run consumes, with those that it starts.
@@ -84,12 +91,20 @@ Interpreter::Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::
   }
 }
 
+absl::Status Interpreter::ExpressionChanged(const std::string& path, const std::string& other) const {
+  if (expression_version() != 0 || !history_.KnowsBelow(other)) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition, "EXPRESSION_CHANGED",
+               absl::StrCat("step ", path, " was begun by version 0.1 and went by ", other,
+                            "; its expression now leads another way (docs/expressions.md); fork the run from there"))
+      .Metadata("step", path);
+}
+
 // The run's output: what its steps say, or a handler of the run's failure.
 Task<absl::StatusOr<Json>> Interpreter::RunAll() {
   Variables variables(&root_);
   TUTTI_CO_ASSIGN_OR_RETURN(JsonRef last, co_await RunBlock(spec_.steps(), "", variables, bounds_));
   if (!spec_.has_output()) co_return Json(*last);
-  auto output = deps_.evaluator.Expand(ToJson(spec_.output()), variables);
+  auto output = co_await Expand(ToJson(spec_.output()), variables);
   co_return output;
 }
 
@@ -108,10 +123,12 @@ Task<absl::StatusOr<Json>> Interpreter::Walk() {
   auto result = co_await RunAll();
   if (result.ok()) co_return result;
   if (halt_.stop_requested() || EndsWalk(result.status())) co_return result;
+  if (ReasonOf(result.status()) == "EXPRESSION_CHANGED") co_return result;  // set aside as it is
   bool cancelled = cancel_.stop_requested();
   Bounds after = bounds_;
   after.stop = halt_;
   after.deadline = absl::InfiniteFuture();
+  undoing_ = true;
   TUTTI_CO_RETURN_IF_ERROR(co_await Compensate("", after));
   if (cancelled) co_return absl::CancelledError("the run was asked to stop");
   if (spec_.on_error().empty()) co_return result;

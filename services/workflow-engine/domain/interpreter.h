@@ -5,6 +5,7 @@
 // children, leaving memory), patterns.cc, loops.cc, supervisor.cc, adaptive.cc, compensation.cc.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <list>
@@ -50,6 +51,8 @@ struct InterpreterDeps {
   PatternObserver* observer = nullptr;
   // A run that only waits for longer than this leaves memory: Run ends with RUN_PARKED. Infinite: never.
   absl::Duration park_after = absl::InfiniteDuration();
+  // Whether the engine still owns the run, by its own clock: asked right before something leaves. Null: always.
+  std::function<bool()> owns;
 };
 
 // The run that is walked.
@@ -81,6 +84,8 @@ class Interpreter {
   // How far the journal is known here, for who reads what came after.
   int64_t delivered_seq() const { return delivered_seq_; }
   int64_t inbox() const { return inbox_; }
+  // In which the run's expressions are read: that of its first start.
+  int expression_version() const { return history_.expression_version(); }
   // What the run has consumed, with those that it has started; without compensations and handlers of its failure.
   const Spent& spent() const { return bounds_.budget->spent(); }
   int progress_percent() const { return std::max(progress_.percent(), history_.progress_percent()); }
@@ -115,6 +120,18 @@ class Interpreter {
   Task<absl::StatusOr<Json>> Walk();
   Task<absl::StatusOr<Json>> RunAll();
   absl::Status Interrupted(const Bounds& bounds) const;
+  // Of a run of version 0.1: an expression means something else now, and would lead the run another way than before.
+  absl::Status ExpressionChanged(const std::string& path, const std::string& other) const;
+  // Expressions, for this run.
+  Task<absl::StatusOr<Json>> Evaluate(std::string expression, const Variables& variables) {
+    return deps_.evaluator.Evaluate(std::move(expression), variables, evaluation_);
+  }
+  Task<absl::StatusOr<bool>> EvaluateCondition(std::string expression, const Variables& variables) {
+    return deps_.evaluator.EvaluateCondition(std::move(expression), variables, evaluation_);
+  }
+  Task<absl::StatusOr<Json>> Expand(Json value, const Variables& variables) {
+    return deps_.evaluator.Expand(std::move(value), variables, evaluation_);
+  }
 
   // step.cc
   Task<Result> RunStep(const Step& step, std::string path, const Variables& variables, Bounds bounds);
@@ -130,9 +147,9 @@ class Interpreter {
                      std::string path, absl::Status error, const Variables& variables, Bounds bounds);
   Task<absl::Status> RecordFailure(const Step& step, std::string path, int attempt, absl::Status error,
                                    absl::Time retry_time);
-  absl::Status CheckConditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,
-                               const char* what, const Variables& variables) const;
-  absl::StatusOr<std::string> CacheKey(const Step& step, const Variables& variables);
+  Task<absl::Status> CheckConditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,
+                                     const char* what, const Variables& variables);
+  Task<absl::StatusOr<std::string>> CacheKey(const Step& step, const Variables& variables);
   // The step of that path does not wait for its child any more: the child is asked to stop. What it has consumed, as
   // far as that is known.
   Task<tutti::type::v1::UsageTotals> GiveUpChild(std::string path, std::string child, Bounds bounds);
@@ -156,8 +173,8 @@ class Interpreter {
   Task<Result> CallTool(std::string tool, Json parameters, std::string path, std::string key, Bounds bounds);
   Task<Result> RunHttp(const tutti::workflow::v1::HttpStep& step, std::string path, std::string key,
                        const Variables& variables, Bounds bounds);
-  Result RunEmit(const tutti::workflow::v1::EmitStep& step, const std::string& path, const Variables& variables);
-  Result RunFail(const tutti::workflow::v1::FailStep& step, const Variables& variables);
+  Task<Result> RunEmit(const tutti::workflow::v1::EmitStep& step, std::string path, const Variables& variables);
+  Task<Result> RunFail(const tutti::workflow::v1::FailStep& step, const Variables& variables);
 
   // waits.cc
   enum class Woken { kTime, kNews, kStop, kParked };
@@ -297,6 +314,8 @@ class Interpreter {
   const std::stop_token halt_, cancel_;
   std::stop_source stop_;  // either of both
   std::stop_callback<std::function<void()>> on_halt_, on_cancel_;
+  std::atomic<bool> undoing_ = false;  // a cancel has been obeyed, and what undoes the run goes on
+  Evaluator::Context evaluation_;
   Progress progress_;
   Variables root_;
   Bounds bounds_;

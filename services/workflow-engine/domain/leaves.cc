@@ -48,6 +48,11 @@ Task<absl::StatusOr<Admission::Permit>> Interpreter::Enter(std::string target, c
     TUTTI_CO_RETURN_IF_ERROR(bounds.budget->Check());
     bounds.budget->Call();
   }
+  // An engine that was frozen may wake up when its runs are another's, with this call next in its queue.
+  if (permit.ok() && deps_.owns && !deps_.owns()) {
+    co_return WalkEnd(Error(absl::StatusCode::kAborted, "LEASE_LOST",
+                            "the lease has ended by this engine's clock; the run goes on elsewhere"));
+  }
   co_return permit;
 }
 
@@ -56,7 +61,7 @@ Task<Interpreter::Result> Interpreter::RunAgent(const tutti::workflow::v1::Agent
                                                 Usage& usage) {
   Json input;
   if (step.has_input()) {
-    TUTTI_CO_ASSIGN_OR_RETURN(input, deps_.evaluator.Expand(ToJson(step.input()), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(input, co_await Expand(ToJson(step.input()), variables));
   } else {
     input = *variables.Find("input");
   }
@@ -95,7 +100,7 @@ Task<Interpreter::Result> Interpreter::CallTool(std::string tool, Json parameter
 
 Task<Interpreter::Result> Interpreter::RunTool(const tutti::workflow::v1::ToolStep& step, std::string path,
                                                std::string key, const Variables& variables, Bounds bounds) {
-  TUTTI_CO_ASSIGN_OR_RETURN(Json parameters, deps_.evaluator.Expand(ToJson(step.parameters()), variables));
+  TUTTI_CO_ASSIGN_OR_RETURN(Json parameters, co_await Expand(ToJson(step.parameters()), variables));
   auto result = co_await CallTool(step.tool(), std::move(parameters), std::move(path), std::move(key), bounds);
   co_return result;
 }
@@ -103,16 +108,16 @@ Task<Interpreter::Result> Interpreter::RunTool(const tutti::workflow::v1::ToolSt
 Task<Interpreter::Result> Interpreter::RunHttp(const tutti::workflow::v1::HttpStep& step, std::string path,
                                                std::string key, const Variables& variables, Bounds bounds) {
   Json parameters = {{"method", step.method().empty() ? "GET" : step.method()}};
-  TUTTI_CO_ASSIGN_OR_RETURN(Json url, deps_.evaluator.Expand(Json(step.url()), variables));
+  TUTTI_CO_ASSIGN_OR_RETURN(Json url, co_await Expand(Json(step.url()), variables));
   parameters["url"] = ToText(url);
   Json headers = Json::object();
   for (const auto& [name, value] : step.headers()) {
-    TUTTI_CO_ASSIGN_OR_RETURN(Json expanded, deps_.evaluator.Expand(Json(value), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(Json expanded, co_await Expand(Json(value), variables));
     headers[name] = ToText(expanded);
   }
   parameters["headers"] = std::move(headers);
   if (step.has_body()) {
-    TUTTI_CO_ASSIGN_OR_RETURN(parameters["body"], deps_.evaluator.Expand(ToJson(step.body()), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(parameters["body"], co_await Expand(ToJson(step.body()), variables));
   }
   if (!step.auth_secret().empty())
     parameters["auth"] = {{"secret", step.auth_secret()}, {"header", step.auth_header()}};
@@ -124,28 +129,28 @@ Task<Interpreter::Result> Interpreter::RunHttp(const tutti::workflow::v1::HttpSt
   if (step.response().empty()) co_return output;
   Variables mapped(&variables);
   mapped.Set("output", output);
-  TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Evaluate(ExpressionBody(step.response()), mapped));
+  TUTTI_CO_ASSIGN_OR_RETURN(Json value, co_await Evaluate(ExpressionBody(step.response()), mapped));
   co_return Ref(std::move(value));
 }
 
-Interpreter::Result Interpreter::RunEmit(const tutti::workflow::v1::EmitStep& step, const std::string& path,
-                                         const Variables& variables) {
-  TUTTI_ASSIGN_OR_RETURN(Json data, deps_.evaluator.Expand(ToJson(step.data()), variables));
-  TUTTI_ASSIGN_OR_RETURN(Json subject, deps_.evaluator.Expand(Json(step.subject()), variables));
+Task<Interpreter::Result> Interpreter::RunEmit(const tutti::workflow::v1::EmitStep& step, std::string path,
+                                               const Variables& variables) {
+  TUTTI_CO_ASSIGN_OR_RETURN(Json data, co_await Expand(ToJson(step.data()), variables));
+  TUTTI_CO_ASSIGN_OR_RETURN(Json subject, co_await Expand(Json(step.subject()), variables));
   auto entry = NewEntry();
   auto* emitted = entry.mutable_event_emitted();
   emitted->set_path(path);
   emitted->set_type(step.type());
   emitted->set_subject(ToText(subject));
-  TUTTI_RETURN_IF_ERROR(CheckResult(data, emitted->mutable_data()));
+  TUTTI_CO_RETURN_IF_ERROR(CheckResult(data, emitted->mutable_data()));
   deps_.effects.journal.Post(std::move(entry));  // committed with the step's end: once
-  return Ref(std::move(data));
+  co_return Ref(std::move(data));
 }
 
-Interpreter::Result Interpreter::RunFail(const tutti::workflow::v1::FailStep& step, const Variables& variables) {
-  TUTTI_ASSIGN_OR_RETURN(Json message, deps_.evaluator.Expand(Json(step.message()), variables));
+Task<Interpreter::Result> Interpreter::RunFail(const tutti::workflow::v1::FailStep& step, const Variables& variables) {
+  TUTTI_CO_ASSIGN_OR_RETURN(Json message, co_await Expand(Json(step.message()), variables));
   absl::StatusCode code = step.code().empty() ? absl::StatusCode::kFailedPrecondition : CodeFromName(step.code());
-  return absl::Status(Error(code, step.reason().empty() ? "WORKFLOW_FAILED" : step.reason(), ToText(message)));
+  co_return absl::Status(Error(code, step.reason().empty() ? "WORKFLOW_FAILED" : step.reason(), ToText(message)));
 }
 
 }  // namespace tutti::engine

@@ -79,7 +79,7 @@ Task<bool> Interpreter::RunItems(Items& all) {
 Task<Interpreter::Result> Interpreter::RunForEach(const tutti::workflow::v1::ForEachStep& step, std::string path,
                                                   const Variables& variables, Bounds bounds) {
   // The items follow from recorded results: a replay sees the same.
-  TUTTI_CO_ASSIGN_OR_RETURN(Json list, deps_.evaluator.Evaluate(ExpressionBody(step.items()), variables));
+  TUTTI_CO_ASSIGN_OR_RETURN(Json list, co_await Evaluate(ExpressionBody(step.items()), variables));
   if (!list.is_array() || list.size() > kMaxItems) {
     co_return Error(absl::StatusCode::kInvalidArgument, "BAD_ITEMS",
                     absl::StrCat("step ", path, ": items must be a list of at most ", kMaxItems, ", it is ",
@@ -120,7 +120,7 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
     Variables inner(&variables);
     inner.Set("iteration", Ref(iteration));
     inner.Set("last", last);
-    TUTTI_CO_ASSIGN_OR_RETURN(bool goes_on, deps_.evaluator.EvaluateCondition(step.condition(), inner));
+    TUTTI_CO_ASSIGN_OR_RETURN(bool goes_on, co_await EvaluateCondition(step.condition(), inner));
     if (!goes_on) co_return last;
     if (iteration >= most) {
       co_return Error(absl::StatusCode::kOutOfRange, "TOO_MANY_ITERATIONS",

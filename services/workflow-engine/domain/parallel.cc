@@ -176,8 +176,8 @@ Task<bool> Interpreter::RunBranches(Branches& all) {
     }
     if (!all.first_counts() || all.decided) continue;
     auto inputs = all.inputs();
-    auto decided = IsDecided(all.step.fusion(), inputs, static_cast<size_t>(all.step.branches_size()), all.variables,
-                             deps_.evaluator);
+    auto decided = co_await IsDecided(all.step.fusion(), inputs, static_cast<size_t>(all.step.branches_size()),
+                                      all.variables, deps_.evaluator, evaluation_);
     if (!decided.ok() || !*decided || all.decided) continue;
     all.decided = Ref(all.ended_ids());
     std::function<Task<Result>()> say = [&all]() -> Task<Result> { co_return all.decided; };
@@ -254,8 +254,8 @@ Task<Interpreter::Result> Interpreter::Fuse(const tutti::workflow::v1::ParallelS
   auto inputs = all.inputs();
   if (step.fusion().method() != "agent") {
     TUTTI_CO_ASSIGN_OR_RETURN(
-        Json fused, tutti::engine::Fuse(step.fusion(), inputs, static_cast<size_t>(step.branches_size()), variables,
-                                        deps_.evaluator));
+        Json fused, co_await tutti::engine::Fuse(step.fusion(), inputs, static_cast<size_t>(step.branches_size()),
+                                                 variables, deps_.evaluator, evaluation_));
     co_return Ref(std::move(fused));
   }
   Json outputs = Json::object();

@@ -37,9 +37,16 @@ Task<Interpreter::Result> Interpreter::RunSwitch(const tutti::workflow::v1::Swit
   // The expressions see only recorded results, so the same way is taken again after a crash.
   Variables inner(&variables);
   for (int i = 0; i < step.cases_size(); ++i) {
-    auto holds = deps_.evaluator.EvaluateCondition(step.cases(i).when(), variables);
+    auto holds = co_await EvaluateCondition(step.cases(i).when(), variables);
     if (!holds.ok()) co_return Prefix(holds.status(), absl::StrCat("step ", path, ": case ", i, ": "));
-    if (!*holds) continue;
+    if (!*holds) {
+      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/case-", i)));
+      continue;
+    }
+    for (int k = i + 1; k < step.cases_size(); ++k) {
+      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/case-", k)));
+    }
+    TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/default")));
     auto result = co_await RunBlock(step.cases(i).steps(), absl::StrCat(path, "/case-", i), inner, bounds);
     co_return result;
   }

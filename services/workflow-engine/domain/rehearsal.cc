@@ -218,7 +218,8 @@ class Stage final : public AgentPort,
     Variables variables;
     variables.Set("input", Ref(std::move(input)));
     variables.Set("call", Ref(number));
-    auto output = evaluator_.Expand(*answer.output, variables);
+    Evaluator::Context context;
+    auto output = co_await evaluator_.Expand(*answer.output, variables, context);
     co_return output;
   }
 

@@ -64,21 +64,22 @@ tutti::state::v1::JournalEntry Interpreter::NewEntry() const {
   return entry;
 }
 
-absl::Status Interpreter::CheckConditions(
+Task<absl::Status> Interpreter::CheckConditions(
     const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions, const char* what,
-    const Variables& variables) const {
+    const Variables& variables) {
   for (const auto& condition : conditions) {
-    TUTTI_ASSIGN_OR_RETURN(bool holds, deps_.evaluator.EvaluateCondition(condition.expression(), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(bool holds, co_await EvaluateCondition(condition.expression(), variables));
     if (holds) continue;
     std::string said = condition.message();
     if (said.empty()) {
       said = absl::StrCat("this does not hold: ", condition.expression());
-    } else if (auto text = deps_.evaluator.Expand(Json(said), variables); text.ok()) {
-      said = text->is_string() ? text->get<std::string>() : DumpJson(*text);
+    } else {
+      auto text = co_await Expand(Json(said), variables);
+      if (text.ok()) said = text->is_string() ? text->get<std::string>() : DumpJson(*text);
     }
-    return Error(absl::StatusCode::kFailedPrecondition, what, said);
+    co_return Error(absl::StatusCode::kFailedPrecondition, what, said);
   }
-  return absl::OkStatus();
+  co_return absl::OkStatus();
 }
 
 Task<Interpreter::Result> Interpreter::RunStep(const Step& step, std::string path, const Variables& variables,
@@ -89,9 +90,10 @@ Task<Interpreter::Result> Interpreter::RunStep(const Step& step, std::string pat
     co_return known->result;
   }
   if (!step.when().empty() && !known && Interrupted(bounds).ok() && !bounds.replay_only) {
-    auto holds = deps_.evaluator.EvaluateCondition(step.when(), variables);
+    auto holds = co_await EvaluateCondition(step.when(), variables);
     if (!holds.ok()) co_return Prefix(holds.status(), absl::StrCat("step ", path, ": when: "));
     if (!*holds) {
+      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, path));
       progress_.Complete(step);
       auto entry = NewEntry();
       auto* completed = entry.mutable_step_completed();
@@ -293,20 +295,20 @@ Task<Interpreter::Result> Interpreter::Rewalk(const Step& step, std::string path
   co_return result;
 }
 
-absl::StatusOr<std::string> Interpreter::CacheKey(const Step& step, const Variables& variables) {
+Task<absl::StatusOr<std::string>> Interpreter::CacheKey(const Step& step, const Variables& variables) {
   Json given;
   if (!step.cache().key().empty()) {
-    TUTTI_ASSIGN_OR_RETURN(given, deps_.evaluator.Expand(Json(step.cache().key()), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(given, co_await Expand(Json(step.cache().key()), variables));
   } else if (step.has_agent() && step.agent().has_input()) {
-    TUTTI_ASSIGN_OR_RETURN(given, deps_.evaluator.Expand(ToJson(step.agent().input()), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(given, co_await Expand(ToJson(step.agent().input()), variables));
   } else if (step.has_tool()) {
-    TUTTI_ASSIGN_OR_RETURN(given, deps_.evaluator.Expand(ToJson(step.tool().parameters()), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(given, co_await Expand(ToJson(step.tool().parameters()), variables));
   } else {
-    given = variables.ToObject(".");
+    given = variables.ToObject();
     given.erase("run");
   }
   // The definition belongs to the key: another version of the step asks something else.
-  return absl::StrCat(spec_.name(), "/", step.id(), "/", HexDigest(DumpJson(MessageToJson(step))), "/",
+  co_return absl::StrCat(spec_.name(), "/", step.id(), "/", HexDigest(DumpJson(MessageToJson(step))), "/",
                       HexDigest(DumpJson(given)));
 }
 
@@ -314,7 +316,7 @@ absl::StatusOr<std::string> Interpreter::CacheKey(const Step& step, const Variab
 Task<void> Interpreter::PutIntoCache(const Step& step, const Variables& variables, JsonRef output, Bounds bounds) {
   Variables first(&variables);
   if (step.has_gate()) first.Set("feedback", Ref(nullptr));
-  auto key = CacheKey(step, first);
+  auto key = co_await CacheKey(step, first);
   if (!key.ok()) co_return;
   CallContext call = NewCall(bounds);
   absl::Duration ttl = step.cache().has_ttl() ? FromProto(step.cache().ttl()) : kDefaultCacheTtl;
@@ -343,7 +345,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
     }
     bounds.deadline = std::min(bounds.deadline, start + FromProto(step.timeout()));
   }
-  TUTTI_CO_RETURN_IF_ERROR(CheckConditions(step.preconditions(), "PRECONDITION_FAILED", variables));
+  TUTTI_CO_RETURN_IF_ERROR(co_await CheckConditions(step.preconditions(), "PRECONDITION_FAILED", variables));
   entry.mutable_step_started()->set_path(path);
   entry.mutable_step_started()->set_kind(KindOf(step));
   entry.mutable_step_started()->set_attempt(attempt);
@@ -358,7 +360,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   // What its gate has sent back is not asked for again.
   const Json* feedback = step.has_gate() ? variables.Find("feedback") : nullptr;
   if (step.has_cache() && (!feedback || feedback->is_null())) {
-    TUTTI_CO_ASSIGN_OR_RETURN(cache_key, CacheKey(step, variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(cache_key, co_await CacheKey(step, variables));
     CallContext call = NewCall(bounds);
     auto found = co_await deps_.effects.cache.Get(call, cache_key);
     if (found.ok() && found->has_value()) {  // a cache that cannot be reached is an empty one
@@ -378,7 +380,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   if (!step.postconditions().empty()) {
     Variables judged(&variables);
     judged.Set("output", *result);
-    absl::Status holds = CheckConditions(step.postconditions(), "POSTCONDITION_FAILED", judged);
+    absl::Status holds = co_await CheckConditions(step.postconditions(), "POSTCONDITION_FAILED", judged);
     if (!holds.ok()) co_return Prefix(holds, absl::StrCat("step ", path, ": "));
   }
   if (RecordsResult(step)) {
@@ -432,13 +434,15 @@ Task<Interpreter::Result> Interpreter::RunKind(const Step& step, std::string pat
   const std::string used_path = step.has_agent() || step.has_sub_workflow() ? path : "";
   switch (step.kind_case()) {
     case Step::kTransform: {
-      TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Expand(ToJson(step.transform().value()), variables));
+      TUTTI_CO_ASSIGN_OR_RETURN(Json value, co_await Expand(ToJson(step.transform().value()), variables));
       co_return Ref(std::move(value));
     }
     case Step::kEmit:
-      co_return RunEmit(step.emit(), path, variables);
+      task = RunEmit(step.emit(), path, variables);
+      break;
     case Step::kFail:
-      co_return RunFail(step.fail(), variables);
+      task = RunFail(step.fail(), variables);
+      break;
     case Step::kAgent:
       task = RunAgent(step.agent(), std::move(path), std::move(key), variables, bounds, usage);
       break;

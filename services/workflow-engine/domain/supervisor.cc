@@ -277,7 +277,7 @@ Task<Interpreter::Result> Interpreter::RunSupervisor(const tutti::workflow::v1::
   Team team(step, permits);
   team.bounds = bounds;
   if (step.has_task()) {
-    TUTTI_CO_ASSIGN_OR_RETURN(team.task, deps_.evaluator.Expand(ToJson(step.task()), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(team.task, co_await Expand(ToJson(step.task()), variables));
   } else {
     team.task = *variables.Find("input");
   }

@@ -196,7 +196,7 @@ Task<Interpreter::Result> Interpreter::RunSleep(const tutti::workflow::v1::Sleep
     until = known->wake_time;
   } else {
     if (!step.until().empty()) {
-      TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Evaluate(ExpressionBody(step.until()), variables));
+      TUTTI_CO_ASSIGN_OR_RETURN(Json value, co_await Evaluate(ExpressionBody(step.until()), variables));
       std::string text = value.is_string() ? value.get<std::string>() : DumpJson(value), error;
       if (!absl::ParseTime(absl::RFC3339_full, text, &until, &error)) {
         co_return Error(
@@ -248,10 +248,10 @@ Task<Interpreter::Result> Interpreter::RunWaitForSignal(const tutti::workflow::v
     if (until < absl::InfiniteFuture()) ToProto(until, waiting->mutable_wake_time());
     if (step.has_schema()) ToPayload(ToJson(step.schema()), waiting->mutable_schema());
     if (step.has_approval()) {
-      TUTTI_CO_ASSIGN_OR_RETURN(Json title, deps_.evaluator.Expand(Json(step.approval().title()), variables));
+      TUTTI_CO_ASSIGN_OR_RETURN(Json title, co_await Expand(Json(step.approval().title()), variables));
       waiting->set_title(title.is_string() ? title.get<std::string>() : DumpJson(title));
       if (step.approval().has_form()) {
-        TUTTI_CO_ASSIGN_OR_RETURN(Json form, deps_.evaluator.Expand(ToJson(step.approval().form()), variables));
+        TUTTI_CO_ASSIGN_OR_RETURN(Json form, co_await Expand(ToJson(step.approval().form()), variables));
         TUTTI_CO_RETURN_IF_ERROR(CheckResult(form, waiting->mutable_form()));
       }
       *waiting->mutable_approvers() = step.approval().approvers();
@@ -285,7 +285,7 @@ Task<absl::StatusOr<std::string>> Interpreter::StartChild(const tutti::workflow:
   if (known && !known->child_run_id.empty()) co_return known->child_run_id;
   ChildPort::Start start{step.workflow(), step.version(), Json(), bounds.priority, {}};
   if (step.has_input()) {
-    TUTTI_CO_ASSIGN_OR_RETURN(start.input, deps_.evaluator.Expand(ToJson(step.input()), variables));
+    TUTTI_CO_ASSIGN_OR_RETURN(start.input, co_await Expand(ToJson(step.input()), variables));
   } else {
     start.input = *variables.Find("input");
   }
@@ -378,7 +378,7 @@ Task<Interpreter::Result> Interpreter::AwaitChild(const tutti::workflow::v1::Sub
       if (step.output().empty()) co_return output;
       Variables mapped(&variables);
       mapped.Set("output", output);
-      TUTTI_CO_ASSIGN_OR_RETURN(Json value, deps_.evaluator.Evaluate(ExpressionBody(step.output()), mapped));
+      TUTTI_CO_ASSIGN_OR_RETURN(Json value, co_await Evaluate(ExpressionBody(step.output()), mapped));
       co_return Ref(std::move(value));
     }
     if (looked.ok() && awaited_children_[child]) continue;  // told while it was looked at: the answer may be older

@@ -54,10 +54,15 @@ RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, Ag
                              "Calls of agents and tools that wait for their turn.")),
       succeeded_(NewEndCounter(*serving.runtime().metrics, "succeeded")),
       failed_(NewEndCounter(*serving.runtime().metrics, "failed")),
-      cancelled_(NewEndCounter(*serving.runtime().metrics, "cancelled")) {
+      cancelled_(NewEndCounter(*serving.runtime().metrics, "cancelled")),
+      poisoned_(NewEndCounter(*serving.runtime().metrics, "poisoned")),
+      process_(serving.runtime().ids.NewUlid()) {
   instance_.set_name(options_.instance);
-  instance_.set_incarnation(serving.runtime().ids.NewUlid());
+  instance_.set_incarnation(NewIncarnation());
 }
+
+// The store tells by its first 26 characters whether the process still lives that has lost a lease.
+std::string RunHost::NewIncarnation() { return absl::StrCat(process_, ".", ++incarnations_); }
 
 RunHost::~RunHost() { Drain(); }
 
@@ -118,9 +123,11 @@ Task<void> RunHost::LeaseLoop() {
       request.mutable_lease_duration()->set_seconds(absl::ToInt64Seconds(options_.lease_duration));
       request.mutable_lease_duration()->set_nanos(
           static_cast<int32_t>(absl::ToInt64Nanoseconds(options_.lease_duration % absl::Seconds(1))));
+      const absl::Time asked = serving_.runtime().clock.Now();
       auto answer = co_await state_.RegisterInstance(call, request);
       registered_ = answer.ok();
       if (registered_) {
+        lease_end_ = asked + options_.lease_duration;
         admission_.Share(answer->rank().engines(), answer->rank().rank());
         serving_.log().Info("engine registered", {{"instance", instance_.name()}});
         claim_wanted_.TryPush(true);
@@ -130,8 +137,10 @@ Task<void> RunHost::LeaseLoop() {
       *request.mutable_instance() = instance_;
       call.deadline =
           serving_.runtime().clock.Now() + options_.lease_duration / 2;  // a hung one must not outlive the lease
+      const absl::Time asked = serving_.runtime().clock.Now();
       auto answer = co_await state_.Heartbeat(call, request);
       if (answer.ok()) {
+        lease_end_ = asked + options_.lease_duration;
         admission_.Share(answer->rank().engines(), answer->rank().rank());
         claimable_.Assign(
             static_cast<size_t>(answer->claimable_runs()),
@@ -152,7 +161,7 @@ Task<void> RunHost::LeaseLoop() {
         serving_.log().Warning("lease expired; dropping all runs", {{"instance", instance_.name()}});
         registered_ = false;
         DropAll();
-        instance_.set_incarnation(serving_.runtime().ids.NewUlid());
+        instance_.set_incarnation(NewIncarnation());
         continue;
       }
     }

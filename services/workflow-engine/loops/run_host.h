@@ -32,6 +32,7 @@ class RunHost {
     int max_waiting_runs = 100000;
     absl::Duration lease_duration = absl::Seconds(3);
     absl::Duration park_after = absl::Seconds(10);
+    int max_strikes = 3;
     Admission::Limits admission;
   };
   using Validate = std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)>;
@@ -80,6 +81,9 @@ class RunHost {
                   std::shared_ptr<Active> active);
   Task<absl::Status> WorkOn(const state::StoredRun& run, std::shared_ptr<const state::ReadJournalResponse> known,
                             Active& active);
+  // Ends a run that has killed its engines, as failed with POISONED.
+  Task<absl::Status> SetAside(const state::StoredRun& run);
+  std::string NewIncarnation();
   Task<absl::StatusOr<History>> LoadHistory(CallContext& call, const std::string& run_id);
   // Brings a run that is walked what others wrote to its journal.
   void LookIntoInbox(const std::string& run_id);
@@ -112,7 +116,11 @@ class RunHost {
   prometheus::Gauge& waiting_gauge_;
   prometheus::Gauge& queued_gauge_;
   // Runs that ended here. Their series are looked up once, not with each run.
-  prometheus::Counter &succeeded_, &failed_, &cancelled_;
+  prometheus::Counter &succeeded_, &failed_, &cancelled_, &poisoned_;
+  std::string process_;         // new at every start, the same for all incarnations of this process
+  int64_t incarnations_ = 0;
+  // When this engine's leases end by its own clock; what would leave after it does not.
+  absl::Time lease_end_ = absl::InfinitePast();
   Scope scope_;
 };
 

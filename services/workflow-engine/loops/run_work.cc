@@ -148,9 +148,37 @@ Task<void> RunHost::AnnounceEnd(std::string run_id, std::string parent_run_id) {
   }
 }
 
+Task<absl::Status> RunHost::SetAside(const state::StoredRun& run) {
+  RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
+  state::JournalEntry entry;
+  ToProto(serving_.runtime().clock.Now(), entry.mutable_time());
+  entry.set_progress_percent(run.progress_percent());
+  absl::Status why =
+      Error(absl::StatusCode::kFailedPrecondition, "POISONED",
+            absl::StrCat("set aside: ", run.strikes(),
+                         " engines in a row died while they worked on this run, without progress; see their logs, then "
+                         "retry the run"))
+          .Metadata("strikes", absl::StrCat(run.strikes()));
+  entry.mutable_run_finished()->set_outcome(state::OUTCOME_FAILED);
+  *entry.mutable_run_finished()->mutable_error() = ToRpcStatus(why);
+  TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(entry)));
+  poisoned_.Increment();
+  failed_.Increment();
+  serving_.log().Error("run set aside", {{"run_id", run.run_id()},
+                                         {"workflow", run.workflow()},
+                                         {"tenant", run.tenant()},
+                                         {"strikes", absl::StrCat(run.strikes())}});
+  co_await AnnounceEnd(run.run_id(), run.parent_run_id());
+  co_return absl::OkStatus();
+}
+
 // OK when the run has ended or was rightly left; an error when it could not be worked on.
 Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<const state::ReadJournalResponse> known,
                                    Active& active) {
+  if (known && options_.max_strikes > 0 && run.strikes() >= options_.max_strikes) {
+    absl::Status aside = co_await SetAside(run);
+    co_return aside;
+  }
   RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
   tutti::workflow::v1::WorkflowSpec spec;
   auto input = FromPayload(run.input());
@@ -174,6 +202,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
     absl::Status written = co_await journal.Commit(std::move(unreadable));
     co_return written;
   }
+  const bool taken_up = known != nullptr;
   known.reset();
   if (history.cancel_requested()) active.cancel.request_stop();
 
@@ -197,7 +226,8 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
                        known_,
                        specialists_,
                        &patterns_,
-                       options_.park_after};
+                       options_.park_after,
+                       [this] { return serving_.runtime().clock.Now() <= lease_end_; }};
   RunSubject subject;
   subject.run_id = run.run_id();
   subject.tenant = run.tenant();
@@ -218,7 +248,13 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   state::JournalEntry started = now();
   started.mutable_run_started()->set_instance(instance_.name());
   started.mutable_run_started()->set_lease_epoch(run.lease_epoch());
-  journal.Post(std::move(started));
+  started.mutable_run_started()->set_expression_version(interpreter.expression_version());
+  // Of a run that is taken up again it is known before anything is done that may end this engine as well.
+  if (taken_up) {
+    TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(started)));
+  } else {
+    journal.Post(std::move(started));
+  }
   auto output = co_await interpreter.Run();
   active.interpreter = nullptr;
   span.SetStatus(output.status());

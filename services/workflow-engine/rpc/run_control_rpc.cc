@@ -25,9 +25,12 @@ absl::Status CheckReason(const std::string& reason) {
 absl::Status CheckSignal(const v1::WorkflowSpec& spec, const v1::SignalRunRequest& request) {
   Json payload = ToJson(request.payload());
   bool waited_for = false;
+  std::set<std::string> names;
   absl::Status refusal;
   VisitSteps(spec, [&](const v1::Step& step) {
-    if (!step.has_wait_for_signal() || step.wait_for_signal().signal() != request.signal()) return;
+    if (!step.has_wait_for_signal()) return;
+    names.insert(step.wait_for_signal().signal());
+    if (step.wait_for_signal().signal() != request.signal()) return;
     if (waited_for && refusal.ok()) return;
     waited_for = true;
     refusal = absl::OkStatus();
@@ -42,6 +45,12 @@ absl::Status CheckSignal(const v1::WorkflowSpec& spec, const v1::SignalRunReques
       refusal = ValidateJson(ToJson(wait.schema()), payload, "payload");
     }
   });
+  // Steps that an adaptive step proposes may wait for any signal.
+  if (!waited_for && !HoldsField(spec, "adaptive")) {
+    return Error(absl::StatusCode::kFailedPrecondition, "UNKNOWN_SIGNAL",
+                 absl::StrCat("no step of workflow ", spec.name(), " waits for signal \"", request.signal(), "\"",
+                              names.empty() ? "" : absl::StrCat("; steps wait for: ", absl::StrJoin(names, ", "))));
+  }
   return refusal;
 }
 

@@ -1,0 +1,636 @@
+#include "runtime/json/proto_json.h"
+
+#include <google/protobuf/any.pb.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/duration.pb.h>
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/timestamp.pb.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "runtime/json/number_text.h"
+#include "runtime/status/error.h"
+#include "runtime/status/macros.h"
+#include "runtime/text/nearest_name.h"
+#include "runtime/text/utf8.h"
+
+namespace tutti {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::EnumDescriptor;
+using google::protobuf::EnumValueDescriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+constexpr int64_t kLastSecond = 253402300799;   // of year 9999
+constexpr int64_t kFirstSecond = -62135596800;  // of year 1
+constexpr int64_t kLongestDuration = 315576000000;
+
+bool IsWrapper(const Descriptor& type) {
+  return type.file()->name() == "google/protobuf/wrappers.proto";
+}
+
+int DepthOf(const Json& json) {
+  int deepest = 0;
+  if (!json.is_structured()) return 0;
+  for (const auto& item : json) deepest = std::max(deepest, DepthOf(item));
+  return deepest + 1;
+}
+
+std::string Shown(const Json& json) {
+  std::string text = DumpJson(json);
+  return std::string(Utf8Prefix(text, 60)) + (text.size() > 60 ? " …" : "");
+}
+
+// A whole number from a JSON number or a string of digits.
+template <class Int>
+bool ToInteger(const Json& json, Int* out) {
+  if (json.is_string()) return absl::SimpleAtoi(json.get_ref<const std::string&>(), out);
+  if (json.is_number_unsigned()) {
+    uint64_t value = json.get<uint64_t>();
+    *out = static_cast<Int>(value);
+    return value <= static_cast<uint64_t>(std::numeric_limits<Int>::max());
+  }
+  if (json.is_number_integer()) {
+    int64_t value = json.get<int64_t>();
+    *out = static_cast<Int>(value);
+    return std::is_signed_v<Int> ? value >= static_cast<int64_t>(std::numeric_limits<Int>::min()) : value >= 0;
+  }
+  if (auto number = ToDouble(json)) {  // `1.0` and `1e3` are whole numbers too
+    constexpr double kEnd = 18446744073709551616.0;
+    if (*number != std::floor(*number) || std::fabs(*number) >= kEnd) return false;
+    double least = static_cast<double>(std::numeric_limits<Int>::min());
+    double beyond = std::ldexp(1, std::numeric_limits<Int>::digits);
+    if (*number < least || *number >= beyond) return false;
+    *out = static_cast<Int>(*number);
+    return true;
+  }
+  return false;
+}
+
+class Reader {
+ public:
+  absl::Status ReadMessage(const Json& json, const std::string& place, Message* out) {
+    const Descriptor& type = *out->GetDescriptor();
+    const std::string& name = type.full_name();
+    if (name == "google.protobuf.Value" || name == "google.protobuf.Struct" || name == "google.protobuf.ListValue") {
+      return ReadValue(json, place, out);
+    }
+    if (name == "google.protobuf.Timestamp") return ReadTimestamp(json, place, out);
+    if (name == "google.protobuf.Duration") return ReadDuration(json, place, out);
+    if (name == "google.protobuf.FieldMask") return ReadFieldMask(json, place, out);
+    if (name == "google.protobuf.Any") return Fail(place, "is of a type that JSON cannot set");
+    if (IsWrapper(type)) return ReadScalar(json, place, type.field(0), out, false);
+    if (!json.is_object()) return Fail(place, absl::StrCat("must be an object, not ", Shown(json)));
+    for (const auto& [key, value] : json.items()) {
+      const FieldDescriptor* field = type.FindFieldByCamelcaseName(key);
+      if (!field) field = type.FindFieldByName(key);
+      if (!field) return UnknownField(type, place, key);
+      TUTTI_RETURN_IF_ERROR(ReadField(value, absl::StrCat(place, place.empty() ? "" : ".", key), field, out));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static absl::Status Fail(const std::string& place, absl::string_view what) {
+    const std::string field = place.empty() ? "body" : place;
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON",
+                 absl::StrCat("the body is not what the method takes: (", field, ") ", what))
+        .Violation(field, what);
+  }
+
+  static absl::Status UnknownField(const Descriptor& type, const std::string& place, const std::string& key) {
+    std::vector<std::string> names;
+    for (int i = 0; i < type.field_count(); ++i) names.push_back(type.field(i)->json_name());
+    const std::string what =
+        absl::StrCat(Utf8Prefix(key, 100), ": Cannot find field", DidYouMeanOf(std::string(Utf8Prefix(key, 100)), names));
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON",
+                 absl::StrCat("the body is not what the method takes: ",
+                              place.empty() ? "" : absl::StrCat("(", place, ") "), what))
+        .Violation(place.empty() ? "body" : place, what);
+  }
+
+  absl::Status ReadField(const Json& json, const std::string& place, const FieldDescriptor* field, Message* out) {
+    const Reflection& reflection = *out->GetReflection();
+    const bool takes_null = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE &&
+                            field->message_type()->full_name() == "google.protobuf.Value";
+    if (json.is_null() && !(takes_null && !field->is_repeated())) return absl::OkStatus();
+    if (const auto* oneof = field->real_containing_oneof()) {
+      if (const FieldDescriptor* other = reflection.GetOneofFieldDescriptor(*out, oneof); other && other != field) {
+        return Fail(place, absl::StrCat("cannot stand beside ", other->json_name(), ": only one of them"));
+      }
+    }
+    if (field->is_map()) return ReadMap(json, place, field, out);
+    if (field->is_repeated()) {
+      if (!json.is_array()) return Fail(place, absl::StrCat("must be a list, not ", Shown(json)));
+      int index = 0;
+      for (const auto& item : json) {
+        std::string item_place = absl::StrCat(place, "[", index++, "]");
+        if (item.is_null() && !takes_null) return Fail(item_place, "must not be null");
+        if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+          TUTTI_RETURN_IF_ERROR(ReadMessage(item, item_place, reflection.AddMessage(out, field)));
+        } else {
+          TUTTI_RETURN_IF_ERROR(ReadScalar(item, item_place, field, out, true));
+        }
+      }
+      return absl::OkStatus();
+    }
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      return ReadMessage(json, place, reflection.MutableMessage(out, field));
+    }
+    return ReadScalar(json, place, field, out, false);
+  }
+
+  absl::Status ReadMap(const Json& json, const std::string& place, const FieldDescriptor* field, Message* out) {
+    if (!json.is_object()) return Fail(place, absl::StrCat("must be an object, not ", Shown(json)));
+    const FieldDescriptor* key_field = field->message_type()->map_key();
+    const FieldDescriptor* value_field = field->message_type()->map_value();
+    for (const auto& [key, value] : json.items()) {
+      Message* entry = out->GetReflection()->AddMessage(out, field);
+      std::string entry_place = absl::StrCat(place, ".", Utf8Prefix(key, 100));
+      Json name = key;
+      if (key_field->cpp_type() == FieldDescriptor::CPPTYPE_BOOL) name = key == "true";
+      TUTTI_RETURN_IF_ERROR(ReadScalar(name, entry_place, key_field, entry, false));
+      if (value.is_null() && !(value_field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE &&
+                               value_field->message_type()->full_name() == "google.protobuf.Value")) {
+        return Fail(entry_place, "must not be null");
+      }
+      TUTTI_RETURN_IF_ERROR(ReadField(value, entry_place, value_field, entry));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadScalar(const Json& json, const std::string& place, const FieldDescriptor* field, Message* out,
+                          bool add) {
+    const Reflection& reflection = *out->GetReflection();
+    auto wrong = [&](absl::string_view what) {
+      return Fail(place, absl::StrCat("must be ", what, ", not ", Shown(json)));
+    };
+    switch (field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_STRING: {
+        if (!json.is_string()) return wrong(field->type() == FieldDescriptor::TYPE_BYTES ? "base64" : "text");
+        std::string text = json.get<std::string>();
+        if (field->type() == FieldDescriptor::TYPE_BYTES) {
+          std::string bytes;
+          if (!absl::Base64Unescape(text, &bytes) && !absl::WebSafeBase64Unescape(text, &bytes)) return wrong("base64");
+          text = std::move(bytes);
+        }
+        add ? reflection.AddString(out, field, std::move(text)) : reflection.SetString(out, field, std::move(text));
+        return absl::OkStatus();
+      }
+      case FieldDescriptor::CPPTYPE_BOOL:
+        if (!json.is_boolean()) return wrong("true or false");
+        add ? reflection.AddBool(out, field, json.get<bool>()) : reflection.SetBool(out, field, json.get<bool>());
+        return absl::OkStatus();
+      case FieldDescriptor::CPPTYPE_INT32: {
+        int32_t value = 0;
+        if (!ToInteger(json, &value)) return wrong("a whole number of 32 bits");
+        add ? reflection.AddInt32(out, field, value) : reflection.SetInt32(out, field, value);
+        return absl::OkStatus();
+      }
+      case FieldDescriptor::CPPTYPE_INT64: {
+        int64_t value = 0;
+        if (!ToInteger(json, &value)) return wrong("a whole number of 64 bits");
+        add ? reflection.AddInt64(out, field, value) : reflection.SetInt64(out, field, value);
+        return absl::OkStatus();
+      }
+      case FieldDescriptor::CPPTYPE_UINT32: {
+        uint32_t value = 0;
+        if (!ToInteger(json, &value)) return wrong("a whole number of 32 bits, not negative");
+        add ? reflection.AddUInt32(out, field, value) : reflection.SetUInt32(out, field, value);
+        return absl::OkStatus();
+      }
+      case FieldDescriptor::CPPTYPE_UINT64: {
+        uint64_t value = 0;
+        if (!ToInteger(json, &value)) return wrong("a whole number of 64 bits, not negative");
+        add ? reflection.AddUInt64(out, field, value) : reflection.SetUInt64(out, field, value);
+        return absl::OkStatus();
+      }
+      case FieldDescriptor::CPPTYPE_FLOAT:
+      case FieldDescriptor::CPPTYPE_DOUBLE: {
+        std::optional<double> number = ToDouble(json);
+        if (json.is_string()) {
+          const std::string& text = json.get_ref<const std::string&>();
+          if (text == "NaN") {
+            number = NAN;
+          } else if (text == "Infinity" || text == "-Infinity") {
+            number = text[0] == '-' ? -INFINITY : INFINITY;
+          } else if (!text.empty() && NumberTextLength(text) == text.size()) {
+            number = NumberTextToDouble(text);
+          }
+        }
+        if (!number) return wrong("a number");
+        if (!json.is_string() && !std::isfinite(*number)) return wrong("a number that a double can hold");
+        if (field->cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
+          add ? reflection.AddDouble(out, field, *number) : reflection.SetDouble(out, field, *number);
+        } else {
+          auto narrow = static_cast<float>(*number);
+          add ? reflection.AddFloat(out, field, narrow) : reflection.SetFloat(out, field, narrow);
+        }
+        return absl::OkStatus();
+      }
+      case FieldDescriptor::CPPTYPE_ENUM: {
+        const EnumDescriptor& type = *field->enum_type();
+        const EnumValueDescriptor* value = nullptr;
+        int32_t number = 0;
+        if (json.is_string()) {
+          value = type.FindValueByName(json.get_ref<const std::string&>());
+        } else if (ToInteger(json, &number)) {
+          value = type.FindValueByNumber(number);
+        }
+        if (!value) {
+          std::vector<std::string> names;
+          for (int i = 0; i < type.value_count(); ++i) {
+            if (type.value(i)->number() != 0) names.push_back(type.value(i)->name());
+          }
+          return Fail(place, absl::StrCat("has no value ", Shown(json), "; known: ", absl::StrJoin(names, ", ")));
+        }
+        add ? reflection.AddEnum(out, field, value) : reflection.SetEnum(out, field, value);
+        return absl::OkStatus();
+      }
+      default:
+        return Fail(place, "is of a type that JSON cannot set");
+    }
+  }
+
+  absl::Status ReadValue(const Json& json, const std::string& place, Message* out) {
+    if (DepthOf(json) > kMaxJsonDepth) return Fail(place, absl::StrCat("is nested deeper than ", kMaxJsonDepth, " levels"));
+    if (auto* value = dynamic_cast<google::protobuf::Value*>(out)) {
+      ToProto(json, value);
+      return absl::OkStatus();
+    }
+    if (auto* object = dynamic_cast<google::protobuf::Struct*>(out)) {
+      if (!json.is_object()) return Fail(place, absl::StrCat("must be an object, not ", Shown(json)));
+      ToProto(json, object);
+      return absl::OkStatus();
+    }
+    if (auto* list = dynamic_cast<google::protobuf::ListValue*>(out)) {
+      if (!json.is_array()) return Fail(place, absl::StrCat("must be a list, not ", Shown(json)));
+      for (const auto& item : json) ToProto(item, list->add_values());
+      return absl::OkStatus();
+    }
+    return Fail(place, "is of a type that JSON cannot set");
+  }
+
+  absl::Status ReadTimestamp(const Json& json, const std::string& place, Message* out) {
+    absl::Time time;
+    std::string error;
+    bool fits = json.is_string() && absl::ParseTime(absl::RFC3339_full, json.get_ref<const std::string&>(), &time, &error);
+    if (fits) {
+      int64_t seconds = absl::ToUnixSeconds(time);
+      fits = seconds >= kFirstSecond && seconds <= kLastSecond;
+    }
+    if (!fits) return Fail(place, absl::StrCat("must be a time such as 2026-01-31T12:00:00Z, not ", Shown(json)));
+    auto& stamp = static_cast<google::protobuf::Timestamp&>(*out);
+    stamp.set_seconds(absl::ToUnixSeconds(time));
+    stamp.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(stamp.seconds()))));
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadDuration(const Json& json, const std::string& place, Message* out) {
+    absl::Duration duration;
+    bool fits = json.is_string() && absl::EndsWith(json.get_ref<const std::string&>(), "s") &&
+                absl::ParseDuration(json.get_ref<const std::string&>(), &duration) &&
+                absl::AbsDuration(duration) <= absl::Seconds(kLongestDuration);
+    if (!fits) return Fail(place, absl::StrCat("must be a duration such as \"1.5s\", not ", Shown(json)));
+    auto& span = static_cast<google::protobuf::Duration&>(*out);
+    span.set_seconds(absl::ToInt64Seconds(duration));
+    span.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration % absl::Seconds(1))));
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadFieldMask(const Json& json, const std::string& place, Message* out) {
+    if (!json.is_string()) return Fail(place, absl::StrCat("must be field names with commas between, not ", Shown(json)));
+    const FieldDescriptor* paths = out->GetDescriptor()->FindFieldByName("paths");
+    for (absl::string_view path : absl::StrSplit(json.get_ref<const std::string&>(), ',', absl::SkipEmpty())) {
+      std::string name;
+      for (char c : path) {
+        if (absl::ascii_isupper(static_cast<unsigned char>(c))) name += '_';
+        name += absl::ascii_tolower(static_cast<unsigned char>(c));
+      }
+      out->GetReflection()->AddString(out, paths, name);
+    }
+    return absl::OkStatus();
+  }
+};
+
+class Writer {
+ public:
+  explicit Writer(const ProtoJsonOptions& options) : options_(options) {}
+
+  void WriteMessage(const Message& message, int depth) {
+    const Descriptor& type = *message.GetDescriptor();
+    const std::string& name = type.full_name();
+    if (name == "google.protobuf.Value" || name == "google.protobuf.Struct" || name == "google.protobuf.ListValue") {
+      return WriteValue(message);
+    }
+    if (name == "google.protobuf.Timestamp") {
+      const auto& stamp = static_cast<const google::protobuf::Timestamp&>(message);
+      const absl::Time time = absl::FromUnixSeconds(stamp.seconds());
+      out_ += '"';
+      out_ += absl::FormatTime("%E4Y-%m-%dT%H:%M:%S", time, absl::UTCTimeZone());
+      Fraction(stamp.nanos());
+      out_ += "Z\"";
+      return;
+    }
+    if (name == "google.protobuf.Duration") {
+      const auto& span = static_cast<const google::protobuf::Duration&>(message);
+      out_ += '"';
+      if (span.seconds() < 0 || span.nanos() < 0) out_ += '-';
+      absl::StrAppend(&out_, std::abs(span.seconds()));
+      Fraction(std::abs(span.nanos()));
+      out_ += "s\"";
+      return;
+    }
+    if (name == "google.protobuf.FieldMask") return WriteFieldMask(message);
+    if (name == "google.protobuf.Any") return WriteAny(static_cast<const google::protobuf::Any&>(message), depth);
+    if (IsWrapper(type)) return WriteScalar(message, type.field(0), -1);
+    out_ += '{';
+    bool first = true;
+    WriteFields(message, depth, &first);
+    out_ += '}';
+  }
+  std::string& out() { return out_; }
+
+ private:
+  // Nanoseconds as three, six or nine digits.
+  void Fraction(int nanos) {
+    if (nanos == 0) return;
+    if (nanos % 1000000 == 0) {
+      absl::StrAppendFormat(&out_, ".%03d", nanos / 1000000);
+    } else if (nanos % 1000 == 0) {
+      absl::StrAppendFormat(&out_, ".%06d", nanos / 1000);
+    } else {
+      absl::StrAppendFormat(&out_, ".%09d", nanos);
+    }
+  }
+
+  void WriteFields(const Message& message, int depth, bool* first) {
+    const Reflection& reflection = *message.GetReflection();
+    std::vector<const FieldDescriptor*> fields;
+    if (options_.defaults || (options_.empty_lists && depth == 0)) {
+      for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+        const FieldDescriptor* field = message.GetDescriptor()->field(i);
+        bool set = field->is_repeated() ? reflection.FieldSize(message, field) > 0 : reflection.HasField(message, field);
+        bool list = field->is_repeated() && (options_.defaults || !field->is_map());
+        bool scalar = options_.defaults && !field->has_presence();
+        if (set || list || scalar) fields.push_back(field);
+      }
+    } else {
+      reflection.ListFields(message, &fields);
+    }
+    for (const FieldDescriptor* field : fields) {
+      if (!std::exchange(*first, false)) out_ += ',';
+      AppendJsonString(options_.original_names ? field->name() : field->json_name(), &out_);
+      out_ += ':';
+      WriteField(message, field, depth);
+    }
+  }
+
+  void WriteField(const Message& message, const FieldDescriptor* field, int depth) {
+    const Reflection& reflection = *message.GetReflection();
+    if (!field->is_repeated()) {
+      if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+        return WriteMessage(reflection.GetMessage(message, field), depth + 1);
+      }
+      return WriteScalar(message, field, -1);
+    }
+    const int size = reflection.FieldSize(message, field);
+    if (field->is_map()) {
+      // In the order of the keys: a message's map has none that stays.
+      std::map<std::string, const Message*> entries;
+      const FieldDescriptor* key = field->message_type()->map_key();
+      for (int i = 0; i < size; ++i) {
+        const Message& entry = reflection.GetRepeatedMessage(message, field, i);
+        Writer name(options_);
+        name.WriteScalar(entry, key, -1);
+        entries[std::move(name.out_)] = &entry;
+      }
+      out_ += '{';
+      bool first = true;
+      for (const auto& [name, entry] : entries) {
+        if (!std::exchange(first, false)) out_ += ',';
+        absl::StrAppend(&out_, name[0] == '"' ? name : absl::StrCat("\"", name, "\""), ":");
+        WriteField(*entry, field->message_type()->map_value(), depth);
+      }
+      out_ += '}';
+      return;
+    }
+    out_ += '[';
+    for (int i = 0; i < size; ++i) {
+      if (i > 0) out_ += ',';
+      if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+        WriteMessage(reflection.GetRepeatedMessage(message, field, i), depth + 1);
+      } else {
+        WriteScalar(message, field, i);
+      }
+    }
+    out_ += ']';
+  }
+
+  void WriteDouble(double number) {
+    if (std::isnan(number)) {
+      out_ += "\"NaN\"";
+    } else if (std::isinf(number)) {
+      out_ += number < 0 ? "\"-Infinity\"" : "\"Infinity\"";
+    } else if (number == std::floor(number) && std::fabs(number) < 9007199254740992.0) {
+      absl::StrAppend(&out_, static_cast<int64_t>(number));
+    } else {
+      out_ += DumpJson(Json(number));
+    }
+  }
+
+  // `index` below 0: of a field that is not repeated.
+  void WriteScalar(const Message& message, const FieldDescriptor* field, int index) {
+    const Reflection& r = *message.GetReflection();
+    const bool one = index < 0;
+    switch (field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_STRING: {
+        std::string text = one ? r.GetString(message, field) : r.GetRepeatedString(message, field, index);
+        if (field->type() == FieldDescriptor::TYPE_BYTES) text = absl::Base64Escape(text);
+        return AppendJsonString(text, &out_);
+      }
+      case FieldDescriptor::CPPTYPE_BOOL:
+        out_ += (one ? r.GetBool(message, field) : r.GetRepeatedBool(message, field, index)) ? "true" : "false";
+        return;
+      case FieldDescriptor::CPPTYPE_INT32:
+        absl::StrAppend(&out_, one ? r.GetInt32(message, field) : r.GetRepeatedInt32(message, field, index));
+        return;
+      case FieldDescriptor::CPPTYPE_UINT32:
+        absl::StrAppend(&out_, one ? r.GetUInt32(message, field) : r.GetRepeatedUInt32(message, field, index));
+        return;
+      case FieldDescriptor::CPPTYPE_INT64:
+        absl::StrAppend(&out_, "\"", one ? r.GetInt64(message, field) : r.GetRepeatedInt64(message, field, index), "\"");
+        return;
+      case FieldDescriptor::CPPTYPE_UINT64:
+        absl::StrAppend(&out_, "\"", one ? r.GetUInt64(message, field) : r.GetRepeatedUInt64(message, field, index),
+                        "\"");
+        return;
+      case FieldDescriptor::CPPTYPE_FLOAT: {
+        float number = one ? r.GetFloat(message, field) : r.GetRepeatedFloat(message, field, index);
+        if (!std::isfinite(number)) return WriteDouble(number);
+        absl::StrAppend(&out_, number);
+        return;
+      }
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        return WriteDouble(one ? r.GetDouble(message, field) : r.GetRepeatedDouble(message, field, index));
+      case FieldDescriptor::CPPTYPE_ENUM: {
+        int number = one ? r.GetEnumValue(message, field) : r.GetRepeatedEnumValue(message, field, index);
+        if (field->enum_type()->full_name() == "google.protobuf.NullValue") {
+          out_ += "null";
+        } else if (const auto* value = field->enum_type()->FindValueByNumber(number)) {
+          AppendJsonString(value->name(), &out_);
+        } else {
+          absl::StrAppend(&out_, number);
+        }
+        return;
+      }
+      default:
+        out_ += "null";
+    }
+  }
+
+  void WriteValue(const Message& message) {
+    if (const auto* value = dynamic_cast<const google::protobuf::Value*>(&message)) {
+      out_ += DumpJson(ToJson(*value));
+    } else if (const auto* object = dynamic_cast<const google::protobuf::Struct*>(&message)) {
+      out_ += DumpJson(ToJson(*object));
+    } else {
+      google::protobuf::Value list;
+      *list.mutable_list_value() = static_cast<const google::protobuf::ListValue&>(message);
+      out_ += DumpJson(ToJson(list));
+    }
+  }
+
+  void WriteFieldMask(const Message& message) {
+    const FieldDescriptor* paths = message.GetDescriptor()->FindFieldByName("paths");
+    std::string text;
+    for (int i = 0; i < message.GetReflection()->FieldSize(message, paths); ++i) {
+      if (i > 0) text += ',';
+      bool raise = false;
+      for (char c : message.GetReflection()->GetRepeatedString(message, paths, i)) {
+        if (c == '_') {
+          raise = true;
+          continue;
+        }
+        text += raise ? absl::ascii_toupper(static_cast<unsigned char>(c)) : c;
+        raise = false;
+      }
+    }
+    AppendJsonString(text, &out_);
+  }
+
+  void WriteAny(const google::protobuf::Any& any, int depth) {
+    const std::string& url = any.type_url();
+    const auto* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(
+        url.substr(url.rfind('/') + 1));
+    out_ += "{\"@type\":";
+    AppendJsonString(url, &out_);
+    if (type) {
+      std::unique_ptr<Message> inner(
+          google::protobuf::MessageFactory::generated_factory()->GetPrototype(type)->New());
+      if (inner->ParseFromString(any.value())) {
+        if (type->file()->package() == "google.protobuf" && type->full_name() != "google.protobuf.Empty") {
+          out_ += ",\"value\":";
+          WriteMessage(*inner, depth + 1);
+        } else {
+          bool first = false;
+          WriteFields(*inner, depth + 1, &first);
+        }
+      }
+    }
+    out_ += '}';
+  }
+
+  const ProtoJsonOptions options_;
+  std::string out_;
+};
+
+}  // namespace
+
+absl::Status JsonValueToProto(const Json& json, Message* out) { return Reader().ReadMessage(json, "", out); }
+
+absl::Status JsonToProto(absl::string_view text, Message* out) {
+  auto json = ParseJson(text, kMaxMessageJsonDepth);
+  if (!json.ok()) {
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON",
+                 absl::StrCat("the body is not what the method takes: ", json.status().message()))
+        .Violation("body", json.status().message());
+  }
+  return JsonValueToProto(*json, out);
+}
+
+std::string ProtoToJson(const Message& message, const ProtoJsonOptions& options) {
+  Writer writer(options);
+  writer.WriteMessage(message, 0);
+  return std::move(writer.out());
+}
+
+std::string IndentJson(absl::string_view json) {
+  std::string out;
+  size_t depth = 0;
+  bool in_string = false;
+  auto line = [&] {
+    out += '\n';
+    out.append(2 * depth, ' ');
+  };
+  for (size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (in_string) {
+      out += c;
+      if (c == '\\' && i + 1 < json.size()) out += json[++i];
+      in_string = c != '"';
+      continue;
+    }
+    switch (c) {
+      case '"':
+        in_string = true;
+        out += c;
+        break;
+      case '{':
+      case '[':
+        out += c;
+        if (i + 1 < json.size() && (json[i + 1] == '}' || json[i + 1] == ']')) {
+          out += json[++i];
+        } else {
+          ++depth;
+          line();
+        }
+        break;
+      case '}':
+      case ']':
+        if (depth > 0) --depth;
+        line();
+        out += c;
+        break;
+      case ',':
+        out += c;
+        line();
+        break;
+      case ':':
+        out += ": ";
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
+}  // namespace tutti
