@@ -1,6 +1,5 @@
 #include "cli/output.h"
 
-
 #include <iostream>
 
 #include "absl/strings/match.h"

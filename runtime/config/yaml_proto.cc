@@ -447,8 +447,9 @@ absl::Status ParseYaml(absl::string_view text, absl::string_view file, Message* 
     if (absl::Status bounded = CheckBounds(text, file); !bounded.ok()) return bounded;
     std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
     if (documents.size() > 1) {
-      return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE",
-                   absl::StrCat(file, ":", documents[1].Mark().line + 1, ": a second document begins here; a file holds one"));
+      return Error(
+          absl::StatusCode::kInvalidArgument, "INVALID_FILE",
+          absl::StrCat(file, ":", documents[1].Mark().line + 1, ": a second document begins here; a file holds one"));
     }
     decoder.DecodeMessage(documents.empty() ? YAML::Node() : documents[0], "", 0, out);
   } catch (const YAML::ParserException& e) {

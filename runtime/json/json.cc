@@ -24,7 +24,8 @@ namespace {
 
 absl::Status BadJson(absl::string_view what) { return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON", what); }
 
-// Field of google.protobuf.Value that holds an exact number's text. Unknown to the message, and kept by all who copy it.
+// Field of google.protobuf.Value that holds an exact number's text. Unknown to the message, and kept by all who copy
+// it.
 constexpr int kExactNumberField = 15001;
 
 // In front of a payload's JSON: its numbers keep their text. White space, which no payload of version 0.1 begins with.
@@ -304,7 +305,8 @@ Json ToJson(const google::protobuf::Value& value) {
       const auto& unknown = value.GetReflection()->GetUnknownFields(value);
       for (int i = 0; i < unknown.field_count(); ++i) {
         const auto& field = unknown.field(i);
-        if (field.number() != kExactNumberField || field.type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
+        if (field.number() != kExactNumberField ||
+            field.type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
           continue;
         }
         // From outside: believed when it is a number, and the one that the double says as well.

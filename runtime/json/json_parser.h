@@ -1,4 +1,5 @@
-// Reads JSON text (RFC 8259) without recursion, in time linear in its length, and within bounds that hold while reading.
+// Reads JSON text (RFC 8259) without recursion, in time linear in its length, and within bounds that hold while
+// reading.
 #pragma once
 
 #include <string>
@@ -48,7 +49,8 @@ class JsonParser {
     return false;
   }
   void SkipSpace() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r')) {
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r')) {
       ++at_;
     }
   }
@@ -146,7 +148,8 @@ class JsonParser {
   }
 
   bool WordGoesOn(size_t at) const {
-    return at < text_.size() && (isalnum(static_cast<unsigned char>(text_[at])) || text_[at] == '.' || text_[at] == '_');
+    return at < text_.size() &&
+           (isalnum(static_cast<unsigned char>(text_[at])) || text_[at] == '.' || text_[at] == '_');
   }
   bool Word(absl::string_view word) {
     if (text_.substr(at_, word.size()) != word || WordGoesOn(at_ + word.size())) return false;

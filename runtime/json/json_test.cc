@@ -123,6 +123,11 @@ TEST(Json, IsReadAsTheLibraryReadsIt) {
   }
   for (const auto& text : texts) {
     SCOPED_TRACE(text.substr(0, 200));
+    // A number that no double can hold is kept here, and refused by the library.
+    if (auto kept = ParseJson(text); kept.ok() && !Json::accept(text)) {
+      EXPECT_TRUE(HasExactNumber(*kept));
+      continue;
+    }
     auto read = ParseJsonWithDoubles(text);
     if (!IsValidUtf8(text) || JsonDepth(text) > kMaxJsonDepth || !Json::accept(text)) {
       EXPECT_FALSE(read.ok());

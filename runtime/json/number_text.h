@@ -1,4 +1,5 @@
-// Numbers as text, in JSON's grammar: for those that a double, or a 64-bit integer, does not carry as they were written.
+// Numbers as text, in JSON's grammar: for those that a double, or a 64-bit integer, does not carry as they were
+// written.
 #pragma once
 
 #include <string>

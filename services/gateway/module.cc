@@ -37,19 +37,18 @@ class Gateway final : public Module {
     server.methods = passthrough_.get();
     server.reflected = methods_->services();
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
-    TUTTI_ASSIGN_OR_RETURN(http_, HttpServer::Start({.address = config_.process().bind_address(),
-                                                     .port = options.http_port(),
-                                                     .port_flag = "--gateway.http-port",
-                                                     .max_body_bytes = options.max_body_bytes(),
-                                                     .max_connections = options.max_connections(),
-                                                     .max_connections_per_address =
-                                                         options.max_connections_per_address(),
-                                                     .on_refused =
-                                                         [this](const std::string& what) {
-                                                           serving_.log().Warning("connections refused",
-                                                                                  {{"reason", what}});
-                                                         }},
-                                                    *rest_));
+    TUTTI_ASSIGN_OR_RETURN(http_,
+                           HttpServer::Start({.address = config_.process().bind_address(),
+                                              .port = options.http_port(),
+                                              .port_flag = "--gateway.http-port",
+                                              .max_body_bytes = options.max_body_bytes(),
+                                              .max_connections = options.max_connections(),
+                                              .max_connections_per_address = options.max_connections_per_address(),
+                                              .on_refused =
+                                                  [this](const std::string& what) {
+                                                    serving_.log().Warning("connections refused", {{"reason", what}});
+                                                  }},
+                                             *rest_));
     serving_.log().Info("listening",
                         {{"http", absl::StrCat(http_->port())}, {"grpc", absl::StrCat(serving_.server().port())}});
     return absl::OkStatus();

@@ -20,8 +20,11 @@ DocumentLibrary::Options LibraryOptions(const tutti::config::v1::ToolService& co
   options.roots.assign(config.document_roots().begin(), config.document_roots().end());
   if (options.roots.empty()) {
     std::error_code error;
-    options.roots.push_back(std::filesystem::current_path(error).string());
-    if (const char* home = getenv("HOME"); home && *home) options.roots.push_back(home);
+    std::filesystem::path here = std::filesystem::current_path(error);
+    const char* home = getenv("HOME");
+    // A whole home folder, or a whole machine, is nobody's intention.
+    if (here == here.root_path() || (home && here == std::filesystem::path(home))) here /= "documents";
+    options.roots.push_back(here.string());
   }
   options.max_document_bytes = config.max_document_bytes();
   options.max_documents = config.max_documents();

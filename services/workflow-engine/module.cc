@@ -15,8 +15,8 @@ namespace {
 expressions::Limits LimitsOf(const tutti::config::v1::WorkflowEngine& options) {
   expressions::Limits limits;
   limits.time = std::clamp(FromProto(options.expression_time()), absl::Milliseconds(10), absl::Seconds(10));
-  limits.memory = static_cast<size_t>(
-      std::clamp<int64_t>(options.expression_memory_bytes(), int64_t{1} << 20, int64_t{1} << 30));
+  limits.memory =
+      static_cast<size_t>(std::clamp<int64_t>(options.expression_memory_bytes(), int64_t{1} << 20, int64_t{1} << 30));
   return limits;
 }
 

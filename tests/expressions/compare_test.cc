@@ -1,5 +1,5 @@
-// Generated programs, each run here and by gojq, an independent implementation: both must give the same results, or both
-// fail. Where the two languages differ by intention (docs/expressions.md) the generator does not go.
+// Generated programs, each run here and by gojq, an independent implementation: both must give the same results, or
+// both fail. Where the two languages differ by intention (docs/expressions.md) the generator does not go.
 //
 // TUTTI_COMPARE_SEED and TUTTI_COMPARE_PROGRAMS choose other programs, or more of them.
 #include <gtest/gtest.h>
@@ -92,9 +92,9 @@ class Generator {
       case 13:
         return absl::StrCat("(", d(), " or ", d(), ")");
       case 14:
-        return absl::StrCat("(", d(), " | ", Of({"length", "type", "not", "tojson", "keys", "add", "sort", "unique",
-                                                 "flatten", "tostring", "any", "all", "min", "max", "ascii_downcase",
-                                                 "explode", "floor"}),
+        return absl::StrCat("(", d(), " | ",
+                            Of({"length", "type", "not", "tojson", "keys", "add", "sort", "unique", "flatten",
+                                "tostring", "any", "all", "min", "max", "ascii_downcase", "explode", "floor"}),
                             ")");
       case 15:
         return absl::StrCat("[", d(), " | .., 1]");
@@ -107,10 +107,11 @@ class Generator {
       case 19:
         return absl::StrCat("([", d(), "] | map(select(", d(), ")))");
       case 20:
-        return absl::StrCat("({a: 1, b: [2]} | .", Of({"a", "b[0]", "b[2]", "c.d"}), " |= ", Of({"[.]", "type", ". == 1"}), ")");
+        return absl::StrCat("({a: 1, b: [2]} | .", Of({"a", "b[0]", "b[2]", "c.d"}),
+                            " |= ", Of({"[.]", "type", ". == 1"}), ")");
       case 21:
-        return absl::StrCat("([", d(), "] | ", Of({"sort_by(.)", "group_by(type)", "unique_by(type)", "map(type)", "length"}),
-                            ")");
+        return absl::StrCat("([", d(), "] | ",
+                            Of({"sort_by(.)", "group_by(type)", "unique_by(type)", "map(type)", "length"}), ")");
       case 22:
         return absl::StrCat("(\"<\\(", d(), ")>\")");
       case 23:
@@ -179,7 +180,8 @@ TEST(CompareTest, GeneratedProgramsGiveWhatGojqGives) {
            << ") catch \"failed\"])\n";
     }
     file.close();
-    std::string command = absl::StrCat("gojq -nc -f ", (folder / "batch.jq").string(), " > ", (folder / "out").string());
+    std::string command =
+        absl::StrCat("gojq -nc -f ", (folder / "batch.jq").string(), " > ", (folder / "out").string());
     ASSERT_EQ(system(command.c_str()), 0) << command;
     std::ifstream out(folder / "out");
     std::string line;
@@ -196,7 +198,8 @@ TEST(CompareTest, GeneratedProgramsGiveWhatGojqGives) {
   std::filesystem::remove_all(folder);
   // Debian's gojq 0.12.11 is wrong itself in about one of a thousand: after backtracking it takes a value of the branch
   // before, or fails where nothing fails (docs/expressions.md).
-  EXPECT_LE(different * 300, compared) << different << " of " << compared << " programs, seed " << seed << "\n" << differences;
+  EXPECT_LE(different * 300, compared) << different << " of " << compared << " programs, seed " << seed << "\n"
+                                       << differences;
   EXPECT_GE(compared, count * 9 / 10);
 }
 

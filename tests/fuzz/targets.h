@@ -1,5 +1,5 @@
-// What is fuzzed: each parser of text from outside, by name. A target returns; it never ends the process, and never takes
-// longer than its bounds.
+// What is fuzzed: each parser of text from outside, by name. A target returns; it never ends the process, and never
+// takes longer than its bounds.
 #pragma once
 
 #include <map>

@@ -113,7 +113,8 @@ Suite::Suite(World& world)
   auto transcoder = gateway::Transcoder::Create(public_methods_->services());
   Must(transcoder.status());
   transcoder_ = *std::move(transcoder);
-  rest_ = std::make_unique<gateway::RestHandler>(*gateway_serving_, *transcoder_, *public_methods_, absl::Seconds(30));
+  rest_ = std::make_unique<gateway::RestHandler>(*gateway_serving_, *transcoder_, *public_methods_,
+                                                 gateway::CallerRules{}, absl::Seconds(30));
   rest_->RunOn(client_);
   tracer_ = gateway_->runtime->NewTracer("client");
 }

@@ -32,7 +32,7 @@ constexpr auto kIdleTimeout = std::chrono::seconds(75);    // until a request be
 constexpr auto kHeaderTimeout = std::chrono::seconds(10);  // from its first byte to the end of its header
 constexpr auto kBodyTimeout = std::chrono::seconds(60);    // from there to its end
 constexpr auto kWriteTimeout = std::chrono::seconds(30);
-constexpr auto kBusyTimeout = std::chrono::seconds(2);     // for the request of a connection over the limits
+constexpr auto kBusyTimeout = std::chrono::seconds(2);  // for the request of a connection over the limits
 constexpr auto kBetweenRefusals = std::chrono::seconds(10);
 constexpr size_t kReserve = 64;  // connections over the limits that are answered
 constexpr uint32_t kMaxHeaderBytes = 64 << 10;
@@ -422,7 +422,8 @@ Task<void> Server::Accept() {
       // The newest has its place: it may be a health check, and one that keeps silent has had its time.
       if (busy_.size() >= kReserve) busy_.front()->CloseNow();
     }
-    if (!scope_.Spawn(executor_, RunConnection(*this, std::move(socket), std::move(address), std::move(busy)))) co_return;
+    if (!scope_.Spawn(executor_, RunConnection(*this, std::move(socket), std::move(address), std::move(busy))))
+      co_return;
   }
 }
 

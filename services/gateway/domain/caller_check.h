@@ -1,5 +1,5 @@
-// Which requests a gateway answers by their Host and Origin: a page of another site, or a name that was made to point at
-// this machine, must not use it.
+// Which requests a gateway answers by their Host and Origin: a page of another site, or a name that was made to point
+// at this machine, must not use it.
 #pragma once
 
 #include <string>
@@ -15,8 +15,8 @@ struct CallerRules {
 };
 
 // `host` and `origin` are the headers' values; empty: not sent. INVALID_ARGUMENT: no host. PERMISSION_DENIED: a host
-// that is neither an address, a loopback name nor allowed (HOST_NOT_ALLOWED), or an origin that is neither the host's own
-// nor allowed (ORIGIN_NOT_ALLOWED).
+// that is neither an address, a loopback name nor allowed (HOST_NOT_ALLOWED), or an origin that is neither the host's
+// own nor allowed (ORIGIN_NOT_ALLOWED).
 absl::Status CheckCaller(const CallerRules& rules, const std::string& host, const std::string& origin);
 
 }  // namespace tutti::gateway

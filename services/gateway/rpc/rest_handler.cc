@@ -138,7 +138,8 @@ std::string RestHandler::TooLarge(int64_t limit) {
 }
 
 std::string RestHandler::Busy(const std::string& what) {
-  return ErrorJson(Error(absl::StatusCode::kUnavailable, "TOO_MANY_CONNECTIONS", what).RetryAfter(absl::Seconds(1)), 503);
+  return ErrorJson(Error(absl::StatusCode::kUnavailable, "TOO_MANY_CONNECTIONS", what).RetryAfter(absl::Seconds(1)),
+                   503);
 }
 
 std::string RestHandler::Malformed(const std::string& what) {

@@ -14,11 +14,7 @@ class RestHandler final : public HttpHandler {
  public:
   RestHandler(ServiceServer& serving, const Transcoder& transcoder, const PublicMethods& methods, CallerRules rules,
               absl::Duration timeout)
-      : serving_(serving),
-        transcoder_(transcoder),
-        methods_(methods),
-        rules_(std::move(rules)),
-        timeout_(timeout) {}
+      : serving_(serving), transcoder_(transcoder), methods_(methods), rules_(std::move(rules)), timeout_(timeout) {}
   void RunOn(Executor& executor) override { executor_ = &executor; }
 
   Task<void> Handle(const HttpRequest& request, HttpReply& reply) override;

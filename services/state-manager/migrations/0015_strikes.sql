@@ -1,5 +1,6 @@
 -- 0015: runs that kill their engines.
--- note: `strikes` counts how often in a row an engine died while it worked on the run, without progress; `claimed_seq` is
--- the run's last entry when it was last claimed. An engine sets a run with too many aside.
-ALTER TABLE runs ADD COLUMN strikes bigint NOT NULL DEFAULT 0;
-ALTER TABLE runs ADD COLUMN claimed_seq bigint NOT NULL DEFAULT 0;
+-- note: An engine sets a run aside that its predecessors died of, one after the other, without progress.
+ALTER TABLE runs ADD COLUMN strikes BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN claimed_seq BIGINT NOT NULL DEFAULT 0;
+-- column runs.strikes: How often in a row its engine died while it worked on it, each time without progress.
+-- column runs.claimed_seq: The last entry of its journal when it was last claimed.

@@ -17,7 +17,8 @@ namespace {
 #define TUTTI_RUN_COLUMNS                                                                                              \
   "run_id, tenant, workflow, workflow_version, pattern, status, spec, input, output, error, create_time, start_time, " \
   "end_time, labels, progress_percent, traceparent, cancel_requested, request_id, lease_epoch, calls, input_tokens, "  \
-  "output_tokens, cost_nano_units, waiting, wake_time, paused, priority, parent_run_id, forked_from, inbox, last_seq, "  \
+  "output_tokens, cost_nano_units, waiting, wake_time, paused, priority, parent_run_id, forked_from, inbox, "          \
+  "last_seq, "                                                                                                         \
   "strikes"
 
 constexpr int64_t kMostEntriesRemoved = 5000;

@@ -17,6 +17,7 @@ namespace {
 constexpr char kLessonTag[] = "lesson";
 constexpr size_t kMaxLessonBytes = 16384;
 constexpr int kMostLevels = 20;
+constexpr int64_t kMaxInputBytes = int64_t{4} << 20;
 
 }  // namespace
 
@@ -27,11 +28,17 @@ int GrpcChildren::DepthOf(const state::StoredRun& run) {
   return depth;
 }
 
+std::string GrpcChildren::RootOf(const state::StoredRun& run) {
+  auto label = run.labels().find("tutti.root");
+  return label == run.labels().end() ? run.run_id() : label->second;
+}
+
 Task<absl::StatusOr<std::string>> GrpcChildren::StartChild(CallContext& call, Attempt attempt, Start start) {
   if (depth_ >= kMostLevels) {
     co_return Error(absl::StatusCode::kFailedPrecondition, "TOO_MANY_LEVELS",
                     absl::StrCat(depth_, " runs stand above this one already; does a workflow start itself?"));
   }
+  TUTTI_CO_RETURN_IF_ERROR(descendants_.Add(root_));
   state::GetWorkflowRequest get;
   get.set_name(start.workflow);
   get.set_version(start.version);
@@ -57,11 +64,23 @@ Task<absl::StatusOr<std::string>> GrpcChildren::StartChild(CallContext& call, At
     Tighten(start.budget, spec.mutable_budget());
     run.mutable_spec()->set_data(spec.SerializeAsString());
   }
+  // As for a run that a caller starts.
   ToPayload(start.input, run.mutable_input());
+  if (JsonDepth(run.input().data()) > kMaxJsonDepth) {
+    co_return Error(
+        absl::StatusCode::kInvalidArgument, "INVALID_REQUEST",
+        absl::StrCat("the input of workflow ", start.workflow, " is nested deeper than ", kMaxJsonDepth, " levels"));
+  }
+  if (static_cast<int64_t>(run.input().data().size()) > kMaxInputBytes) {
+    co_return Error(absl::StatusCode::kResourceExhausted, "INPUT_TOO_LARGE",
+                    absl::StrCat("the input of workflow ", start.workflow, " has ", run.input().data().size(),
+                                 " bytes, the limit is ", kMaxInputBytes, "; pass large documents by reference"));
+  }
   run.set_pattern(PatternOf(spec));
   run.set_traceparent(call.trace.ToTraceparent());
   run.set_parent_run_id(attempt.run_id);
   (*run.mutable_labels())["tutti.parent"] = attempt.run_id;
+  (*run.mutable_labels())["tutti.root"] = root_;
   (*run.mutable_labels())["tutti.depth"] = absl::StrCat(depth_ + 1);
   TUTTI_CO_ASSIGN_OR_RETURN(state::CreateRunResponse created, co_await state_.CreateRun(call, create));
   co_return created.run().run_id();

@@ -3,6 +3,7 @@
 
 #include "runtime/random/random.h"
 #include "services/workflow-engine/adapters/state_client.h"
+#include "services/workflow-engine/domain/descendants.h"
 #include "services/workflow-engine/ports/effects.h"
 
 namespace tutti::engine {
@@ -11,10 +12,18 @@ namespace tutti::engine {
 class GrpcChildren final : public ChildPort {
  public:
   // `depth`: how many runs stand above this one.
-  GrpcChildren(StateClient& state, IdSource& ids, std::string tenant, int depth)
-      : state_(state), ids_(ids), tenant_(std::move(tenant)), depth_(depth) {}
+  GrpcChildren(StateClient& state, IdSource& ids, Descendants& descendants, std::string tenant, std::string root,
+               int depth)
+      : state_(state),
+        ids_(ids),
+        descendants_(descendants),
+        tenant_(std::move(tenant)),
+        root_(std::move(root)),
+        depth_(depth) {}
   // As the run's labels say it.
   static int DepthOf(const state::StoredRun& run);
+  // The run at the top of those that started this one; itself, when nobody did.
+  static std::string RootOf(const state::StoredRun& run);
   Task<absl::StatusOr<std::string>> StartChild(CallContext& call, Attempt attempt, Start start) override;
   Task<absl::StatusOr<Look>> LookAtChild(CallContext& call, std::string run_id) override;
   Task<absl::Status> CancelChild(CallContext& call, std::string run_id) override;
@@ -22,7 +31,8 @@ class GrpcChildren final : public ChildPort {
  private:
   StateClient& state_;
   IdSource& ids_;
-  const std::string tenant_;
+  Descendants& descendants_;
+  const std::string tenant_, root_;
   const int depth_;
 };
 

@@ -19,7 +19,7 @@ namespace {
 using expressions::Machine;
 using expressions::Value;
 
-constexpr int64_t kSlice = 10'000;               // steps between pauses
+constexpr int64_t kSlice = 10'000;                 // steps between pauses
 constexpr size_t kMaxExpanded = size_t{64} << 20;  // bytes of one string with its expressions
 constexpr uint32_t kMaxResultDepth = 100;
 constexpr double kWrittenWhole = 1e17;  // whole numbers below are written without an exponent
@@ -41,7 +41,7 @@ bool FromValue(const Value& value, uint32_t depth, Json* out) {
       return true;
     case expressions::Kind::kNumber: {
       if (!value.literal().empty()) {
-        *out = JsonNumber(expressions::View(value.literal()));
+        *out = JsonNumber(value.literal());
         return true;
       }
       double number = value.number();
@@ -263,7 +263,7 @@ Task<absl::StatusOr<Json>> Evaluator::Run(std::string text, const Variables& var
   Value input = Value::Object(&machine.heap());
   for (const auto& [name, value] : seen) {
     if (program->whole || program->names.count(name) > 0) {
-      input.SetMember(&machine.heap(), std::string_view(name), Value::Borrow(value.get(), &machine.heap()));
+      input.SetMember(&machine.heap(), absl::string_view(name), Value::Borrow(value.get(), &machine.heap()));
     }
   }
   machine.SetInput(std::move(input));
@@ -331,7 +331,10 @@ Task<absl::StatusOr<Json>> Evaluator::ExpandString(std::string text, const Varia
   };
   std::vector<Piece> pieces;
   TUTTI_CO_RETURN_IF_ERROR(Split(
-      text, [&](const std::string& piece) { pieces.push_back({piece, false}); },
+      text,
+      [&](const std::string& piece) {
+        pieces.push_back({piece, false});
+      },
       [&](const std::string& expression) {
         pieces.push_back({expression, true});
         return absl::OkStatus();

@@ -1,5 +1,5 @@
-// Expressions in specs: jq 1.8 between `${` and `}` (docs/expressions.md). Plain paths such as `.research.passages[0].text`
-// are walked without the machine.
+// Expressions in specs: jq 1.8 between `${` and `}` (docs/expressions.md). Plain paths such as
+// `.research.passages[0].text` are walked without the machine.
 #pragma once
 
 #include <functional>

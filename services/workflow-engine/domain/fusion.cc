@@ -30,7 +30,7 @@ Task<double> ScoreOfInput(const Fusion& fusion, const FusionInput& input, const 
   if (expression.empty()) expression = ".output.score";
   auto score = co_await EvaluateFor(std::move(expression), input.output, variables, evaluator, context);
   std::optional<double> number = score.ok() ? ToDouble(*score) : std::nullopt;
-  co_return number && std::isfinite(*number) ? *number : -INFINITY;
+  co_return number&& std::isfinite(*number) ? *number : -INFINITY;
 }
 
 void DeepMerge(Json& into, const Json& from) {
@@ -73,8 +73,8 @@ struct Candidate {
 
 // By value; the order of JSON objects' keys does not matter.
 Task<absl::StatusOr<std::vector<Candidate>>> CountVotes(const Fusion& fusion, const std::vector<FusionInput>& inputs,
-                                                        bool weighted, const Variables& variables,
-                                                        Evaluator& evaluator, const Evaluator::Context& context) {
+                                                        bool weighted, const Variables& variables, Evaluator& evaluator,
+                                                        const Evaluator::Context& context) {
   std::vector<Candidate> out;
   std::map<std::string, size_t> known;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -118,7 +118,8 @@ Task<absl::StatusOr<bool>> IsDecided(const Fusion& fusion, const std::vector<Fus
   if (inputs.empty()) co_return false;
   if (fusion.method() == "first_success") co_return true;
   if (fusion.method() != "quorum") co_return inputs.size() == branches;
-  TUTTI_CO_ASSIGN_OR_RETURN(auto votes, co_await CountVotes(fusion, inputs, /*weighted=*/false, variables, evaluator, context));
+  TUTTI_CO_ASSIGN_OR_RETURN(auto votes,
+                            co_await CountVotes(fusion, inputs, /*weighted=*/false, variables, evaluator, context));
   co_return votes[0].votes >= QuorumOf(fusion, branches);
 }
 
@@ -154,11 +155,12 @@ Task<absl::StatusOr<Json>> Fuse(const Fusion& fusion, const std::vector<FusionIn
     }
     co_return *inputs[best].output;
   }
-  TUTTI_CO_ASSIGN_OR_RETURN(auto votes, co_await CountVotes(fusion, inputs, method == "weighted_vote", variables, evaluator, context));
+  TUTTI_CO_ASSIGN_OR_RETURN(
+      auto votes, co_await CountVotes(fusion, inputs, method == "weighted_vote", variables, evaluator, context));
   if (method == "quorum" && votes[0].votes < QuorumOf(fusion, branches)) {
     co_return Error(absl::StatusCode::kAborted, "NO_QUORUM",
-                 absl::StrCat("no value has the ", QuorumOf(fusion, branches), " votes it needs; the most is ",
-                              votes[0].votes, " of ", branches, " branches"));
+                    absl::StrCat("no value has the ", QuorumOf(fusion, branches), " votes it needs; the most is ",
+                                 votes[0].votes, " of ", branches, " branches"));
   }
   co_return votes[0].value;
 }

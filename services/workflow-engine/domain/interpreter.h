@@ -147,8 +147,9 @@ class Interpreter {
                      std::string path, absl::Status error, const Variables& variables, Bounds bounds);
   Task<absl::Status> RecordFailure(const Step& step, std::string path, int attempt, absl::Status error,
                                    absl::Time retry_time);
-  Task<absl::Status> CheckConditions(const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions,
-                                     const char* what, const Variables& variables);
+  Task<absl::Status> CheckConditions(
+      const google::protobuf::RepeatedPtrField<tutti::workflow::v1::Condition>& conditions, const char* what,
+      const Variables& variables);
   Task<absl::StatusOr<std::string>> CacheKey(const Step& step, const Variables& variables);
   // The step of that path does not wait for its child any more: the child is asked to stop. What it has consumed, as
   // far as that is known.

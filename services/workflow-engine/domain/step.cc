@@ -309,7 +309,7 @@ Task<absl::StatusOr<std::string>> Interpreter::CacheKey(const Step& step, const 
   }
   // The definition belongs to the key: another version of the step asks something else.
   co_return absl::StrCat(spec_.name(), "/", step.id(), "/", HexDigest(DumpJson(MessageToJson(step))), "/",
-                      HexDigest(DumpJson(given)));
+                         HexDigest(DumpJson(given)));
 }
 
 // Under the key of a first attempt, which has no feedback. Not being kept is no failure.

@@ -13,6 +13,7 @@
 #include "services/workflow-engine/adapters/journal_client.h"
 #include "services/workflow-engine/adapters/pattern_metrics.h"
 #include "services/workflow-engine/adapters/state_client.h"
+#include "services/workflow-engine/domain/descendants.h"
 #include "services/workflow-engine/domain/interpreter.h"
 #include "services/workflow-engine/domain/waiting_room.h"
 #include "tutti/config/v1/config.pb.h"
@@ -102,6 +103,7 @@ class RunHost {
   const Refresh refresh_;
   JournalClient journal_;
   Admission admission_;
+  Descendants descendants_{10'000};
   SpecialistRecords specialists_;
   PatternMetrics patterns_;
   state::InstanceRef instance_;
@@ -117,7 +119,7 @@ class RunHost {
   prometheus::Gauge& queued_gauge_;
   // Runs that ended here. Their series are looked up once, not with each run.
   prometheus::Counter &succeeded_, &failed_, &cancelled_, &poisoned_;
-  std::string process_;         // new at every start, the same for all incarnations of this process
+  std::string process_;  // new at every start, the same for all incarnations of this process
   int64_t incarnations_ = 0;
   // When this engine's leases end by its own clock; what would leave after it does not.
   absl::Time lease_end_ = absl::InfinitePast();

@@ -211,7 +211,8 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   span.Set("gen_ai.operation.name", "invoke_workflow");
   span.Set("gen_ai.workflow.name", run.workflow());
   span.Set("tutti.run.id", run.run_id());
-  GrpcChildren children(state_, serving_.runtime().ids, run.tenant(), GrpcChildren::DepthOf(run));
+  GrpcChildren children(state_, serving_.runtime().ids, descendants_, run.tenant(), GrpcChildren::RootOf(run),
+                        GrpcChildren::DepthOf(run));
   GrpcLessons lessons(state_, run.tenant());
   GrpcCache cache(state_, run.tenant());
   InterpreterDeps deps{serving_.loop(),

@@ -1,3 +1,4 @@
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
@@ -28,6 +29,9 @@ absl::Status CheckRequest(const v1::StartRunRequest& request) {
   if (request.labels_size() > 64) return Invalid("labels", "must have at most 64 entries");
   for (const auto& [key, value] : request.labels()) {
     if (key.empty() || key.size() > 63) return Invalid("labels", "a key must have 1 to 63 characters");
+    if (absl::StartsWith(key, "tutti.")) {
+      return Invalid(absl::StrCat("labels.", key), "labels that begin with \"tutti.\" are set by Tutti itself");
+    }
     if (value.size() > 255) return Invalid(absl::StrCat("labels.", key), "must have at most 255 characters");
   }
   return absl::OkStatus();

@@ -27,7 +27,7 @@ Value ToJsonText(Machine& machine, const Value& value);
 // A short form of a value for error messages.
 std::string Excerpt(const Value& value);
 // Reads JSON and nothing else; absent with `*error` otherwise.
-Value ParseJsonText(Heap* heap, std::string_view text, std::string* error);
+Value ParseJsonText(Heap* heap, absl::string_view text, std::string* error);
 
 // Operators. Absent: the machine has failed. `left` may be consumed when `owned`.
 Value Add(Machine& machine, Value left, const Value& right);

@@ -68,7 +68,9 @@ TEST(LanguageTest, PathsAndIteration) {
 TEST(LanguageTest, GeneratorsComeInJqsOrder) {
   Check({{"(1,2) + (10,20)", "null", {"11", "12", "21", "22"}},
          {"[([1,2],[3,4])[0,1]]", "null", {"[1,3,2,4]"}},
-         {"{a: (1,2), b: (3,4)}", "null", {R"({"a":1,"b":3})", R"({"a":1,"b":4})", R"({"a":2,"b":3})", R"({"a":2,"b":4})"}},
+         {"{a: (1,2), b: (3,4)}",
+          "null",
+          {R"({"a":1,"b":3})", R"({"a":1,"b":4})", R"({"a":2,"b":3})", R"({"a":2,"b":4})"}},
          {"\"\\(1,2)-\\(3,4)\"", "null", {R"("1-3")", R"("2-3")", R"("1-4")", R"("2-4")"}},
          {"[range(0,1;3,4)]", "null", {"[0,1,2,0,1,2,3,1,2,1,2,3]"}},
          {"first(range(10;0;-3)), [limit(2; .[])], last(.[])", "[5,6,7]", {"10", "[5,6]", "7"}},
@@ -91,17 +93,18 @@ TEST(LanguageTest, BindingsAndFunctions) {
 }
 
 TEST(LanguageTest, ErrorsAreCaughtWhereTheyArise) {
-  Check({{"try error(\"x\") catch .", "null", {R"("x")"}},
-         {"try error({a: 1}) catch .a", "null", {"1"}},
-         {"try error(null) catch .", "null", {"null"}},
-         {"error(null)", "null", {"error: at 1:1: null (not a string)"}},
-         {"[.[] | try (if . > 2 then error(\"big\") else . end) catch \"caught\"]", "[1,3]", {R"([1,"caught"])"}},
-         {"try ((1, 2) | try . catch \"inner\" | error(\"outer\")) catch .", "null", {R"("outer")"}},
-         {"[.[] | (1 / .)?]", "[1,0,2]", {"[1,0.5]"}},
-         {"(error(\"x\"), 1) // 2, (null, false) // 3, (1, null, 2) // 4, empty // 5", "null", {"2", "3", "1", "2", "5"}},
-         {"1 + null, null + 1", "null", {"1", "1"}},
-         {"{} + 1", "null", {"error: at 1:4: object ({}) and number (1) cannot be added"}},
-         {"[1] | implode | error", "null", {"error: at 1:17: \x01"}}});
+  Check(
+      {{"try error(\"x\") catch .", "null", {R"("x")"}},
+       {"try error({a: 1}) catch .a", "null", {"1"}},
+       {"try error(null) catch .", "null", {"null"}},
+       {"error(null)", "null", {"error: at 1:1: null (not a string)"}},
+       {"[.[] | try (if . > 2 then error(\"big\") else . end) catch \"caught\"]", "[1,3]", {R"([1,"caught"])"}},
+       {"try ((1, 2) | try . catch \"inner\" | error(\"outer\")) catch .", "null", {R"("outer")"}},
+       {"[.[] | (1 / .)?]", "[1,0,2]", {"[1,0.5]"}},
+       {"(error(\"x\"), 1) // 2, (null, false) // 3, (1, null, 2) // 4, empty // 5", "null", {"2", "3", "1", "2", "5"}},
+       {"1 + null, null + 1", "null", {"1", "1"}},
+       {"{} + 1", "null", {"error: at 1:4: object ({}) and number (1) cannot be added"}},
+       {"[1] | implode | error", "null", {"error: at 1:17: \x01"}}});
 }
 
 TEST(LanguageTest, UpdatesChangeWhatPathsName) {
@@ -124,11 +127,13 @@ TEST(LanguageTest, UpdatesChangeWhatPathsName) {
 
 TEST(LanguageTest, TextFunctions) {
   Check({{"split(\", \"), (. / \", \" | join(\"-\"))", R"("a, b")", {R"(["a","b"])", R"("a-b")"}},
-         {"ascii_upcase, ltrimstr(\"a\"), rtrimstr(\"c\"), trimstr(\"b\")", R"("abc")",
+         {"ascii_upcase, ltrimstr(\"a\"), rtrimstr(\"c\"), trimstr(\"b\")",
+          R"("abc")",
           {R"("ABC")", R"("bc")", R"("ab")", R"("abc")"}},
          {"explode | implode", R"("aé😀")", {R"("aé😀")"}},
          {"length, utf8bytelength", R"("é")", {"1", "2"}},
-         {"@base64, (@base64 | @base64d), @uri, @html, @sh, @json", R"("a'<b")",
+         {"@base64, (@base64 | @base64d), @uri, @html, @sh, @json",
+          R"("a'<b")",
           {R"("YSc8Yg==")", R"("a'<b")", R"("a%27%3Cb")", R"("a&#39;&lt;b")", R"("'a'\\''<b'")", R"("\"a'<b\"")"}},
          {"@csv, @tsv", R"([1,"a\"b",null])", {R"("1,\"a\"\"b\",")", R"("1\ta\"b\t")"}},
          {"index(\"\"), indices(\"b\"), index(\"b\"), rindex(\"b\")", R"("abcb")", {"null", "[1,3]", "1", "3"}},
@@ -143,7 +148,8 @@ TEST(LanguageTest, RegularExpressionsByBothEngines) {
          {"[match(\"b+\"; \"g\") | .offset, .length]", R"("abbab")", {"[1,2,4,1]"}},
          {"capture(\"(?<y>\\\\d{4})-(?<m>\\\\d\\\\d)\")", R"("on 2026-11-30")", {R"({"y":"2026","m":"11"})"}},
          {"[scan(\"\\\\w+\")]", R"("eins zwei")", {R"(["eins","zwei"])"}},
-         {"gsub(\"(?<x>[aeiou])\"; \"<\\(.x)>\"), sub(\"a\"; \"b\", \"c\")", R"("hallo")",
+         {"gsub(\"(?<x>[aeiou])\"; \"<\\(.x)>\"), sub(\"a\"; \"b\", \"c\")",
+          R"("hallo")",
           {R"("h<a>ll<o>")", R"("hbllo")", R"("hcllo")"}},
          {"test(\"(?<=f)oo(?!d)\")", R"("foo")", {"true"}},
          {"[match(\"ü\"; \"gi\").offset]", R"("üaÜ")", {"[0,2]"}},
@@ -159,7 +165,8 @@ TEST(LanguageTest, CollectionsAndOrder) {
          {"flatten, flatten(1)", "[1,[2,[3]]]", {"[1,2,3]", "[1,2,[3]]"}},
          {"any, all, (map(. == 1) | any)", "[1,2]", {"true", "true", "true"}},
          {"contains([\"b\"]), inside([\"abc\",\"x\"])", R"(["abc"])", {"true", "true"}},
-         {"keys, length, has(\"a\"), ([\"a\"] | .[0] | in({\"a\":1}))", R"({"b":1,"a":2})",
+         {"keys, length, has(\"a\"), ([\"a\"] | .[0] | in({\"a\":1}))",
+          R"({"b":1,"a":2})",
           {R"(["a","b"])", "2", "true", "true"}},
          {"[1,2,3,2] - [2], ({a:{b:1}} * {a:{c:2}})", "null", {"[1,3]", R"({"a":{"b":1,"c":2}})"}},
          {"transpose, combinations", "[[1,2],[3]]", {"[[1,3],[2,null]]", "[1,3]", "[2,3]"}},
@@ -170,24 +177,33 @@ TEST(LanguageTest, CollectionsAndOrder) {
 
 TEST(LanguageTest, NumbersAndTime) {
   Check({{"floor, sqrt, pow(.; 2), (. % 2)", "9", {"9", "3", "81", "1"}},
-         {"[1e1000, -1e1000, nan] | map(. + 0)", "null",
-          {"[1.7976931348623157e+308,-1.7976931348623157e+308,null]"}},
-         {"., -., abs, tostring, (. == 100000000000000000000)", "100000000000000000001",
+         {"[1e1000, -1e1000, nan] | map(. + 0)", "null", {"[1.7976931348623157e+308,-1.7976931348623157e+308,null]"}},
+         {"., -., abs, tostring, (. == 100000000000000000000)",
+          "100000000000000000001",
           {"100000000000000000001", "-100000000000000000001", "100000000000000000001", R"("100000000000000000001")",
            "false"}},
-         {"now, (0 | todate), (\"2015-03-05T23:51:47Z\" | fromdate)", "null",
+         {"now, (0 | todate), (\"2015-03-05T23:51:47Z\" | fromdate)",
+          "null",
           {"1425599621", R"("1970-01-01T00:00:00Z")", "1425599507"}},
          {"gmtime | mktime", "1425599507", {"1425599507"}},
          {"1 / 3, 1e17, 0.00001, 3.0", "null", {"0.3333333333333333", "1e17", "0.00001", "3.0"}},
-         {"5 % 0", "null",
+         {"5 % 0",
+          "null",
           {"error: at 1:3: number (5) and number (0) cannot be divided (remainder) because the divisor is zero"}}});
 }
 
 TEST(LanguageTest, SyntaxErrorsNameThePlace) {
-  for (const auto& [program, place] : std::vector<std::pair<std::string, std::string>>{
-           {"1 +", "1:4"}, {".a | ]", "1:6"}, {"{a: 1", "1:6"}, {"\"abc", "1:1"}, {"foo", "1:1"},
-           {"$x", "1:1"}, {"1 | break $out", "1:5"}, {"if 1 then 2", "1:12"}, {"{(1): 2}", "1:1"}, {"1 == 2 == 3", "1:8"},
-           {"[1,\n2,\n!]", "3:1"}}) {
+  for (const auto& [program, place] : std::vector<std::pair<std::string, std::string>>{{"1 +", "1:4"},
+                                                                                       {".a | ]", "1:6"},
+                                                                                       {"{a: 1", "1:6"},
+                                                                                       {"\"abc", "1:1"},
+                                                                                       {"foo", "1:1"},
+                                                                                       {"$x", "1:1"},
+                                                                                       {"1 | break $out", "1:5"},
+                                                                                       {"if 1 then 2", "1:12"},
+                                                                                       {"{(1): 2}", "1:1"},
+                                                                                       {"1 == 2 == 3", "1:8"},
+                                                                                       {"[1,\n2,\n!]", "3:1"}}) {
     auto compiled = Compile(program);
     ASSERT_FALSE(compiled.ok()) << program;
     EXPECT_NE(compiled.status().message().find("at " + place), absl::string_view::npos)

@@ -1,5 +1,5 @@
-// Runs a program on one input. Results come one at a time; a run stops after a number of steps and goes on where it was,
-// on this thread or another, so that a long one need not hold an event loop.
+// Runs a program on one input. Results come one at a time; a run stops after a number of steps and goes on where it
+// was, on this thread or another, so that a long one need not hold an event loop.
 #pragma once
 
 #include <cstdint>
@@ -94,14 +94,14 @@ class Machine {
   double next_label_ = 1;
   Value result_;
   Value error_;
-  bool failed_ = false;     // an error is to be raised
+  bool failed_ = false;  // an error is to be raised
   bool too_large_ = false;
-  bool again_ = false;      // the native wants another slice
+  bool again_ = false;  // the native wants another slice
   bool patient_ = false;
   int64_t fuel_ = 0;
-  int64_t ticks_ = 0;       // of the native that is being called
+  int64_t ticks_ = 0;  // of the native that is being called
   uint32_t error_position_ = 0;
-  absl::Duration used_;     // before this slice
+  absl::Duration used_;      // before this slice
   int64_t slice_begin_ = 0;  // nanoseconds of the thread's processor time
 };
 

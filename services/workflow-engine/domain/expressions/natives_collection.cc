@@ -27,7 +27,7 @@ Value Length(Machine& machine, Value& input, Value*) {
       if (!input.literal().empty()) return input.literal()[0] == '-' ? Negate(machine, input) : input;
       return Value::Number(std::fabs(input.number()));
     case Kind::kString:
-      return Value::Number(static_cast<double>(CountUtf8(View(input.text()))));
+      return Value::Number(static_cast<double>(CountUtf8(input.text())));
     case Kind::kArray:
     case Kind::kObject:
       return Value::Number(static_cast<double>(input.size()));
@@ -63,9 +63,8 @@ Value Has(Machine& machine, Value& input, Value* args) {
     double at = std::trunc(key.number());
     return Value::Bool(at >= 0 && at < static_cast<double>(input.size()));
   }
-  return machine.Fail(
-      absl::StrCat("Cannot check whether ", input.type_name(), " has a ", key.is_string() ? "string" : key.type_name(),
-                   " key"));
+  return machine.Fail(absl::StrCat("Cannot check whether ", input.type_name(), " has a ",
+                                   key.is_string() ? "string" : key.type_name(), " key"));
 }
 
 bool ContainsValue(Machine& machine, const Value& a, const Value& b, size_t depth, bool* failed) {
@@ -98,7 +97,7 @@ bool ContainsValue(Machine& machine, const Value& a, const Value& b, size_t dept
   }
   if (a.is_string() && b.is_string()) {
     *failed = !machine.Tick(static_cast<int64_t>(a.text().size() / 16));
-    return a.text().find(b.text()) != std::string_view::npos;
+    return a.text().find(b.text()) != absl::string_view::npos;
   }
   CompareBudget budget;
   return Compare(a, b, &budget) == 0;
@@ -123,7 +122,8 @@ Value AddAll(Machine& machine, Value& input, Value*) {
   Value sum = Value::Null();
   for (size_t i = 0; i < items.size(); ++i) {
     Value item = items.At(i);
-    int64_t weight = item.is_string() ? static_cast<int64_t>(item.text().size() / 64) : static_cast<int64_t>(item.size());
+    int64_t weight =
+        item.is_string() ? static_cast<int64_t>(item.text().size() / 64) : static_cast<int64_t>(item.size());
     if (!machine.Tick(1 + weight)) return {};
     sum = Add(machine, std::move(sum), item);
     if (sum.absent()) return {};
@@ -277,7 +277,7 @@ Value Reverse(Machine& machine, Value& input, Value*) {
     std::string out(input.text().size(), '\0');
     size_t end = out.size();
     for (size_t at = 0; at < input.text().size();) {
-      size_t next = OffsetOfUtf8(View(input.text()), 1, at);
+      size_t next = OffsetOfUtf8(input.text(), 1, at);
       end -= next - at;
       input.text().copy(out.data() + end, next - at, at);
       at = next;
@@ -314,7 +314,8 @@ Value Transpose(Machine& machine, Value& input, Value*) {
   size_t width = 0;
   for (size_t i = 0; i < input.size(); ++i) {
     Value row = input.At(i);
-    if (!row.is_array() && !row.is_null()) return machine.Fail(absl::StrCat("Cannot index ", row.type_name(), " with number (0)"));
+    if (!row.is_array() && !row.is_null())
+      return machine.Fail(absl::StrCat("Cannot index ", row.type_name(), " with number (0)"));
     width = std::max(width, row.size());
   }
   if (!machine.Reserve(width * input.size() * sizeof(Value)) ||
@@ -418,8 +419,7 @@ bool StreamInto(Machine& machine, const Value& value, const Value& path, Value* 
   Value last;
   for (size_t i = 0; i < items.size(); ++i) {
     Value inner = path;
-    inner.Append(&machine.heap(),
-                 items.is_array() ? Value::Number(static_cast<double>(i)) : items.KeyValueAt(i));
+    inner.Append(&machine.heap(), items.is_array() ? Value::Number(static_cast<double>(i)) : items.KeyValueAt(i));
     if (!StreamInto(machine, items.At(i), inner, out)) return false;
     last = std::move(inner);
   }

@@ -91,9 +91,7 @@ Value IsNormal(Machine& machine, Value& input, Value*) {
   if (!input.is_number()) return NumberRequired(machine, input);
   return Value::Bool(std::isnormal(input.number()));
 }
-Value IsFinite(Machine&, Value& input, Value*) {
-  return Value::Bool(input.is_number() && !std::isinf(input.number()));
-}
+Value IsFinite(Machine&, Value& input, Value*) { return Value::Bool(input.is_number() && !std::isinf(input.number())); }
 
 Value Abs(Machine& machine, Value& input, Value*) {
   if (!input.is_number()) {
@@ -125,7 +123,8 @@ Value ToNumber(Machine& machine, Value& input, Value*) {
   while (zeros + 1 < body.size() && body[zeros] == '0' && isdigit(static_cast<unsigned char>(body[zeros + 1]))) ++zeros;
   body.erase(0, zeros);
   point = body.find('.');
-  if (point != std::string::npos && (point + 1 == body.size() || !isdigit(static_cast<unsigned char>(body[point + 1])))) {
+  if (point != std::string::npos &&
+      (point + 1 == body.size() || !isdigit(static_cast<unsigned char>(body[point + 1])))) {
     body.erase(point, 1);
   }
   if (NumberTextLength(body) != body.size()) return refuse();

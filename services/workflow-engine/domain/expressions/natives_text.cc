@@ -43,7 +43,7 @@ class Writer {
         return true;
       case Kind::kString:
         if (machine_ && !machine_->Tick(static_cast<int64_t>(value.text().size() / 32))) return false;
-        AppendJsonString(View(value.text().substr(0, limit_ - std::min(limit_, out_.size()) + 8)), &out_);
+        AppendJsonString(value.text().substr(0, limit_ - std::min(limit_, out_.size()) + 8), &out_);
         return true;
       case Kind::kArray: {
         if (depth > kMaxPrintDepth) break;
@@ -61,7 +61,7 @@ class Writer {
         out_ += '{';
         for (size_t i = 0; i < object.size(); ++i) {
           if (i > 0) out_ += ',';
-          AppendJsonString(View(object.KeyAt(i)), &out_);
+          AppendJsonString(object.KeyAt(i), &out_);
           out_ += ':';
           if (!Write(object.At(i), depth + 1)) return false;
         }
@@ -87,9 +87,7 @@ class Builder {
   bool Null() { return Add(Value::Null()); }
   bool Bool(bool value) { return Add(Value::Bool(value)); }
   bool Nan() { return Add(Value::Number(NAN)); }
-  bool Number(absl::string_view text) {
-    return Add(Value::NumberFromText(heap_, text));
-  }
+  bool Number(absl::string_view text) { return Add(Value::NumberFromText(heap_, text)); }
   bool String(std::string&& text) { return Add(Value::Text(heap_, std::move(text))); }
   bool BeginArray() { return Open(Value::Array(heap_)); }
   bool BeginObject() { return Open(Value::Object(heap_)); }
@@ -143,7 +141,7 @@ Value FromJson(Machine& machine, Value& input, Value*) {
   std::string error;
   Value out = ParseJsonText(&machine.heap(), input.text(), &error);
   if (machine.heap().exceeded()) return machine.FailTooLarge();
-  if (out.absent()) return machine.Fail(absl::StrCat(error, " (while parsing '", Utf8Prefix(View(input.text()), 60), "')"));
+  if (out.absent()) return machine.Fail(absl::StrCat(error, " (while parsing '", Utf8Prefix(input.text(), 60), "')"));
   return out;
 }
 
@@ -158,14 +156,15 @@ Value StartsWith(Machine& machine, Value& input, Value* args) {
 }
 Value EndsWith(Machine& machine, Value& input, Value* args) {
   if (!input.is_string() || !args[0].is_string()) return NotStrings(machine, "endswith() requires string inputs");
-  std::string_view text = input.text(), end = args[0].text();
+  absl::string_view text = input.text(), end = args[0].text();
   return Value::Bool(text.size() >= end.size() && text.substr(text.size() - end.size()) == end);
 }
 
 Value WithoutEnds(Machine& machine, const Value& input, const Value& piece, bool left, bool right) {
-  std::string_view text = input.text(), cut = piece.text();
+  absl::string_view text = input.text(), cut = piece.text();
   if (left && text.substr(0, cut.size()) == cut) text.remove_prefix(cut.size());
-  if (right && text.size() >= cut.size() && text.substr(text.size() - cut.size()) == cut) text.remove_suffix(cut.size());
+  if (right && text.size() >= cut.size() && text.substr(text.size() - cut.size()) == cut)
+    text.remove_suffix(cut.size());
   if (text.size() == input.text().size()) return input;
   return Value::Text(&machine.heap(), std::string(text));
 }
@@ -191,18 +190,18 @@ bool IsSpace(uint32_t code) {
 
 Value WithoutSpace(Machine& machine, const Value& input, bool left, bool right) {
   if (!input.is_string()) return machine.Fail("trim input must be a string");
-  std::string_view text = input.text();
+  absl::string_view text = input.text();
   size_t begin = 0, end = text.size();
   while (left && begin < end) {
     size_t next = begin;
-    if (!IsSpace(NextUtf8(View(text), &next))) break;
+    if (!IsSpace(NextUtf8(text, &next))) break;
     begin = next;
   }
   while (right && end > begin) {
     size_t before = end - 1;
     while (before > begin && (static_cast<unsigned char>(text[before]) & 0xC0) == 0x80) --before;
     size_t next = before;
-    if (!IsSpace(NextUtf8(View(text), &next))) break;
+    if (!IsSpace(NextUtf8(text, &next))) break;
     end = before;
   }
   if (end - begin == text.size()) return input;
@@ -221,7 +220,9 @@ Value ChangeCase(Machine& machine, const Value& input, char first, char last, co
   }
   return Value::Text(&machine.heap(), std::move(out));
 }
-Value Downcase(Machine& machine, Value& input, Value*) { return ChangeCase(machine, input, 'A', 'Z', "ascii_downcase"); }
+Value Downcase(Machine& machine, Value& input, Value*) {
+  return ChangeCase(machine, input, 'A', 'Z', "ascii_downcase");
+}
 Value Upcase(Machine& machine, Value& input, Value*) { return ChangeCase(machine, input, 'a', 'z', "ascii_upcase"); }
 
 Value Explode(Machine& machine, Value& input, Value*) {
@@ -231,7 +232,7 @@ Value Explode(Machine& machine, Value& input, Value*) {
     return {};
   }
   std::vector<Value> codes;
-  for (size_t at = 0; at < input.text().size();) codes.push_back(Value::Number(NextUtf8(View(input.text()), &at)));
+  for (size_t at = 0; at < input.text().size();) codes.push_back(Value::Number(NextUtf8(input.text(), &at)));
   return Value::Array(&machine.heap(), std::move(codes));
 }
 
@@ -282,13 +283,13 @@ Value Join(Machine& machine, Value& input, Value* args) {
 }
 
 // Where `needle` begins, in code points; one may begin inside another.
-Value IndicesOf(Machine& machine, std::string_view text, std::string_view needle) {
+Value IndicesOf(Machine& machine, absl::string_view text, absl::string_view needle) {
   Value out = Value::Array(&machine.heap());
   if (needle.empty()) return Value::Null();
   if (!machine.Tick(static_cast<int64_t>(text.size() / 16))) return {};
   size_t counted = 0, points = 0;
-  for (size_t at = text.find(needle); at != std::string_view::npos; at = text.find(needle, at + 1)) {
-    points += CountUtf8(View(text.substr(counted, at - counted)));
+  for (size_t at = text.find(needle); at != absl::string_view::npos; at = text.find(needle, at + 1)) {
+    points += CountUtf8(text.substr(counted, at - counted));
     counted = at;
     out.Append(&machine.heap(), Value::Number(static_cast<double>(points)));
     if (!machine.Tick(1)) return {};
@@ -323,7 +324,7 @@ enum Format { kText, kJson, kCsv, kTsv, kHtml, kUri, kUrid, kSh, kBase64, kBase6
 constexpr char kBase32Digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 constexpr char kBase64Digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-std::string EscapeHtml(std::string_view text) {
+std::string EscapeHtml(absl::string_view text) {
   std::string out;
   for (char c : text) {
     switch (c) {
@@ -349,7 +350,7 @@ std::string EscapeHtml(std::string_view text) {
   return out;
 }
 
-std::string EncodeBase32(std::string_view text) {
+std::string EncodeBase32(absl::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); i += 5) {
     uint64_t block = 0;
@@ -362,7 +363,7 @@ std::string EncodeBase32(std::string_view text) {
 }
 
 // Digits of `bits` bits each; false: a character that is none. `*digits`: how many there were.
-bool DecodeDigits(std::string_view text, std::string_view alphabet, int bits, std::string* out, size_t* digits) {
+bool DecodeDigits(absl::string_view text, absl::string_view alphabet, int bits, std::string* out, size_t* digits) {
   uint32_t buffer = 0;
   int have = 0;
   *digits = 0;
@@ -370,7 +371,7 @@ bool DecodeDigits(std::string_view text, std::string_view alphabet, int bits, st
   while (end > 0 && text[end - 1] == '=') --end;
   for (char c : text.substr(0, end)) {
     size_t digit = alphabet.find(c);
-    if (digit == std::string_view::npos || c == '\0') return false;
+    if (digit == absl::string_view::npos || c == '\0') return false;
     ++*digits;
     buffer = buffer << bits | static_cast<uint32_t>(digit);
     have += bits;
@@ -383,7 +384,7 @@ bool DecodeDigits(std::string_view text, std::string_view alphabet, int bits, st
   return true;
 }
 
-std::string EncodeUri(std::string_view text) {
+std::string EncodeUri(absl::string_view text) {
   constexpr char kHex[] = "0123456789ABCDEF";
   std::string out;
   for (char c : text) {
@@ -399,7 +400,7 @@ std::string EncodeUri(std::string_view text) {
   return out;
 }
 
-bool DecodeUri(std::string_view text, std::string* out) {
+bool DecodeUri(absl::string_view text, std::string* out) {
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '%') {
       *out += text[i];
@@ -421,8 +422,9 @@ bool DecodeUri(std::string_view text, std::string* out) {
 Value FormatRow(Machine& machine, const Value& value, int format) {
   const bool shell = format == kSh;
   if (!value.is_array()) {
-    if (!shell) return machine.Fail(absl::StrCat(Named(value), " cannot be ", format == kCsv ? "csv" : "tsv",
-                                                 "-formatted, only an array can be"));
+    if (!shell)
+      return machine.Fail(absl::StrCat(Named(value), " cannot be ", format == kCsv ? "csv" : "tsv",
+                                       "-formatted, only an array can be"));
   }
   std::string out;
   const size_t count = value.is_array() ? value.size() : 1;
@@ -469,9 +471,9 @@ Value FormatRow(Machine& machine, const Value& value, int format) {
         }
         break;
       default:
-        return machine.Fail(absl::StrCat(Named(item), shell ? " can not be escaped for shell"
-                                                            : absl::StrCat(" is not valid in a ",
-                                                                           format == kCsv ? "csv" : "tsv", " row")));
+        return machine.Fail(absl::StrCat(
+            Named(item), shell ? " can not be escaped for shell"
+                               : absl::StrCat(" is not valid in a ", format == kCsv ? "csv" : "tsv", " row")));
     }
   }
   return Value::Text(&machine.heap(), std::move(out));
@@ -528,7 +530,8 @@ Value FormatValue(Machine& machine, const Value& value, int format) {
       out = EncodeUri(text.text());
       break;
     case kUrid:
-      if (!DecodeUri(text.text(), &out)) return machine.Fail(absl::StrCat(Named(value), " is not a valid uri encoding"));
+      if (!DecodeUri(text.text(), &out))
+        return machine.Fail(absl::StrCat(Named(value), " is not a valid uri encoding"));
       break;
     case kBase64:
       absl::Base64Escape(absl::string_view(text.text().data(), text.text().size()), &out);
@@ -540,7 +543,8 @@ Value FormatValue(Machine& machine, const Value& value, int format) {
       bool wide = format == kBase64d;
       size_t digits = 0;
       bool valid = DecodeDigits(text.text(), wide ? kBase64Digits : kBase32Digits, wide ? 6 : 5, &out, &digits);
-      if (!valid) return machine.Fail(absl::StrCat(Named(value), " is not valid ", wide ? "base64" : "base32", " data"));
+      if (!valid)
+        return machine.Fail(absl::StrCat(Named(value), " is not valid ", wide ? "base64" : "base32", " data"));
       if (wide && digits % 4 == 1) return machine.Fail(absl::StrCat(Named(value), " trailing base64 byte found"));
       if (!IsValidUtf8(out)) out = CleanUtf8(out);
     }
@@ -564,13 +568,13 @@ std::string Excerpt(const Value& value) {
   return absl::StrCat(Utf8Prefix(text, kExcerpt - 3 - (*end ? 1 : 0)), "...", end);
 }
 
-Value ParseJsonText(Heap* heap, std::string_view text, std::string* error) {
+Value ParseJsonText(Heap* heap, absl::string_view text, std::string* error) {
   Builder builder(heap);
   JsonBounds bounds;
   bounds.max_depth = 10'000;
   bounds.allow_nan = true;
   bounds.mend_surrogates = true;
-  JsonParser<Builder> parser(absl::string_view(text.data(), text.size()), bounds, builder);
+  JsonParser<Builder> parser(text, bounds, builder);
   if (parser.Parse()) return builder.root();
   const JsonFault& fault = parser.fault();
   bool deep = fault.what.find("nested deeper") != std::string::npos;

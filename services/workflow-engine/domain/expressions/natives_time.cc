@@ -104,7 +104,8 @@ Value StrFLocalTime(Machine& machine, Value& input, Value* args) {
 Value StrPTime(Machine& machine, Value& input, Value* args) {
   if (!input.is_string()) return machine.Fail(absl::StrCat("strptime/1 requires string inputs and arguments"));
   if (!args[0].is_string()) return machine.Fail("strptime/1 requires string inputs and arguments");
-  if (input.text().size() > 4096 || args[0].text().size() > 4096) return machine.Fail("strptime/1: the text is too long");
+  if (input.text().size() > 4096 || args[0].text().size() > 4096)
+    return machine.Fail("strptime/1: the text is too long");
   std::string text(input.text()), format(args[0].text());
   tm parts = {};
   parts.tm_wday = 8;
@@ -124,14 +125,8 @@ Value StrPTime(Machine& machine, Value& input, Value* args) {
 }
 
 constexpr Native kNatives[] = {
-    {"now", 0, Now},
-    {"gmtime", 0, GmTime},
-    {"localtime", 0, LocalTime},
-    {"mktime", 0, MkTime},
-    {"timegm", 0, MkTime},
-    {"strftime", 1, StrFTime},
-    {"strflocaltime", 1, StrFLocalTime},
-    {"strptime", 1, StrPTime},
+    {"now", 0, Now},       {"gmtime", 0, GmTime},     {"localtime", 0, LocalTime},         {"mktime", 0, MkTime},
+    {"timegm", 0, MkTime}, {"strftime", 1, StrFTime}, {"strflocaltime", 1, StrFLocalTime}, {"strptime", 1, StrPTime},
 };
 
 }  // namespace

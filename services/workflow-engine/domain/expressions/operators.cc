@@ -4,9 +4,9 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/text/utf8.h"
 #include "services/workflow-engine/domain/expressions/builtins.h"
 #include "services/workflow-engine/domain/expressions/machine.h"
-#include "runtime/text/utf8.h"
 
 namespace tutti::engine::expressions {
 namespace {
@@ -50,7 +50,7 @@ bool SliceBounds(Machine& machine, const Value& from, const Value& to, size_t si
 
 bool IsSliceKey(const Value& key) { return key.is_object(); }
 
-Value BoundOf(const Value& key, std::string_view name) {
+Value BoundOf(const Value& key, absl::string_view name) {
   Value bound = key.Find(name);
   return bound.absent() ? Value::Null() : bound;
 }
@@ -73,7 +73,7 @@ Value MergeDeep(Machine& machine, Value left, const Value& right, size_t depth) 
 
 Value RepeatText(Machine& machine, const Value& text, double times) {
   if (std::isnan(times) || times < 0) return Value::Null();
-  std::string_view piece = text.text();
+  absl::string_view piece = text.text();
   const double size = static_cast<double>(piece.size()) * std::floor(times);
   if (piece.empty()) return Value::Text(&machine.heap(), "");
   if (size > std::numeric_limits<int32_t>::max()) return machine.Fail("Repeat string result too long");
@@ -81,7 +81,7 @@ Value RepeatText(Machine& machine, const Value& text, double times) {
   if (!machine.Reserve(bytes) || !machine.Tick(static_cast<int64_t>(bytes / 64))) return {};
   std::string out;
   out.reserve(bytes);
-  while (out.size() < bytes) out += piece;
+  while (out.size() < bytes) absl::StrAppend(&out, piece);
   return Value::Text(&machine.heap(), std::move(out));
 }
 
@@ -95,17 +95,17 @@ Value CannotIndex(Machine& machine, const Value& target, const Value& key) {
   return machine.Fail(absl::StrCat("Cannot index ", target.type_name(), " with ", Named(key)));
 }
 
-Value SplitText(Machine& machine, std::string_view text, std::string_view separator) {
+Value SplitText(Machine& machine, absl::string_view text, absl::string_view separator) {
   Value out = Value::Array(&machine.heap());
   if (text.empty()) return out;
   if (!machine.Tick(static_cast<int64_t>(text.size() / 16))) return {};
-  auto add = [&](std::string_view piece) {
+  auto add = [&](absl::string_view piece) {
     out.Append(&machine.heap(), Value::Text(&machine.heap(), std::string(piece)));
     return !machine.heap().exceeded();
   };
   if (separator.empty()) {
     for (size_t at = 0; at < text.size();) {
-      size_t next = OffsetOfUtf8(View(text), 1, at);
+      size_t next = OffsetOfUtf8(text, 1, at);
       if (!add(text.substr(at, next - at))) return machine.FailTooLarge();
       at = next;
     }
@@ -113,8 +113,8 @@ Value SplitText(Machine& machine, std::string_view text, std::string_view separa
   }
   for (size_t at = 0;;) {
     size_t end = text.find(separator, at);
-    if (!add(text.substr(at, end == std::string_view::npos ? end : end - at))) return machine.FailTooLarge();
-    if (end == std::string_view::npos) return out;
+    if (!add(text.substr(at, end == absl::string_view::npos ? end : end - at))) return machine.FailTooLarge();
+    if (end == absl::string_view::npos) return out;
     at = end + separator.size();
   }
 }
@@ -170,7 +170,8 @@ Value DeleteKeys(Machine& machine, Value target, const std::vector<Value>& keys)
   if (keys.empty() || target.is_null()) return target;
   if (target.is_object()) {
     for (const Value& key : keys) {
-      if (!key.is_string()) return machine.Fail(absl::StrCat("Cannot delete field at object index of ", key.type_name()));
+      if (!key.is_string())
+        return machine.Fail(absl::StrCat("Cannot delete field at object index of ", key.type_name()));
       if (!machine.Tick(1 + static_cast<int64_t>(target.size() / 8))) return {};
       target.RemoveMember(&machine.heap(), key.text());
     }
@@ -248,7 +249,7 @@ Value Add(Machine& machine, Value left, const Value& right) {
     if (!machine.Reserve(right.text().size())) return {};
     if (left.text().empty()) return right;
     std::string piece;
-    std::string_view text = right.text();
+    absl::string_view text = right.text();
     if (left.SameAs(right)) text = piece = std::string(text);
     left.AppendText(&machine.heap(), text);
     return left;
@@ -325,9 +326,9 @@ Value Modulo(Machine& machine, const Value& left, const Value& right) {
 
 Value Negate(Machine& machine, const Value& value) {
   if (!value.is_number()) return machine.Fail(absl::StrCat(Named(value), " cannot be negated"));
-  std::string_view text = value.literal();
+  absl::string_view text = value.literal();
   if (text.empty()) return Value::Number(-value.number());
-  return Value::Literal(&machine.heap(), text[0] == '-' ? std::string(text.substr(1)) : absl::StrCat("-", View(text)));
+  return Value::Literal(&machine.heap(), text[0] == '-' ? std::string(text.substr(1)) : absl::StrCat("-", text));
 }
 
 Value Index(Machine& machine, const Value& target, const Value& key) {
@@ -378,11 +379,11 @@ Value Slice(Machine& machine, const Value& target, const Value& from, const Valu
     return Part(machine, target, begin, end);
   }
   if (target.is_string()) {
-    std::string_view text = target.text();
+    absl::string_view text = target.text();
     if (!machine.Tick(static_cast<int64_t>(text.size() / 64))) return {};
-    if (!SliceBounds(machine, from, to, CountUtf8(View(text)), &begin, &end)) return {};
-    size_t first = OffsetOfUtf8(View(text), begin);
-    size_t last = OffsetOfUtf8(View(text), end - begin, first);
+    if (!SliceBounds(machine, from, to, CountUtf8(text), &begin, &end)) return {};
+    size_t first = OffsetOfUtf8(text, begin);
+    size_t last = OffsetOfUtf8(text, end - begin, first);
     if (!machine.Reserve(last - first)) return {};
     return Value::Text(&machine.heap(), std::string(text.substr(first, last - first)));
   }

@@ -17,64 +17,73 @@ class Machine;
 // `a`, `b` and `c` are slots of the running frame unless the comment says otherwise. In units that track paths each
 // value stands in a pair of slots: the value, and its path behind it (absent: the value is no path's).
 enum class Op : uint8_t {
-  kCopy,           // a ← b
-  kMove,           // a ← b, which becomes absent
-  kTake,           // a ← b, which becomes null
-  kMoveIfAbsent,   // a ← b, which becomes absent, when a is absent
-  kClear,          // a … a+b-1 become absent
-  kConst,          // a ← constant b
-  kLoadOuter,      // a ← slot c of the frame b levels out
-  kUntrackPath,    // the path of a: that of b when both are the same plain value, else none
-  kFork,           // goes on at pc a after what follows has failed
-  kJump,           // to pc a
-  kJumpIfFalse,    // to pc b when a is false or null
+  kCopy,          // a ← b
+  kMove,          // a ← b, which becomes absent
+  kTake,          // a ← b, which becomes null
+  kMoveIfAbsent,  // a ← b, which becomes absent, when a is absent
+  kClear,         // a … a+b-1 become absent
+  kConst,         // a ← constant b
+  kLoadOuter,     // a ← slot c of the frame b levels out
+  kUntrackPath,   // the path of a: that of b when both are the same plain value, else none
+  kFork,          // goes on at pc a after what follows has failed
+  kJump,          // to pc a
+  kJumpIfFalse,   // to pc b when a is false or null
   kBacktrack,
-  kTruth,          // a ← truth of b
-  kIndex,          // a ← b[c]
-  kIndexConst,     // a ← b[constant c]
-  kSlice,          // a ← b[c:c+1]
-  kIterBegin,      // a, a+1 (and a+2, its path): the iterator over b
-  kIterNext,       // a ← next of the iterator b
-  kRangeBegin,     // a … a+2: the range from b to b+1 by b+2
-  kRangeNext,      // a ← next of the range b
-  kNewArray,       // a ← []
-  kAppend,         // appends b, which becomes absent, to a
-  kMakeObject,     // a ← object of the c pairs of key and value from b on
-  kConcat,         // a ← the c texts from b on, joined
-  kFormat,         // a ← b as text in format c (Format)
-  kNegate,         // a ← -b
-  kAdd, kSubtract, kMultiply, kDivide, kModulo,                            // a ← b op c
-  kEqual, kNotEqual, kLess, kLessOrEqual, kGreater, kGreaterOrEqual,       // a ← b op c
-  kTryBegin,       // errors until kTryEnd go to pc b, their value to a
-  kTryEnd,         // a: as in kTryBegin
-  kAltBegin,       // a: whether something was found; pc b otherwise
-  kAltFound,       // a: as in kAltBegin
-  kLabel,          // a ← a new label
-  kBreak,          // to the label in slot c of the frame b levels out
-  kCut,            // forgets all forks since label a
-  kLimitCheck,     // fails when a is negative; with b backtracks when it is 0
-  kCountTo,        // ++a; cuts label c when a has come to b
-  kSkipTo,         // backtracks, and ++a, while a is less than b
+  kTruth,       // a ← truth of b
+  kIndex,       // a ← b[c]
+  kIndexConst,  // a ← b[constant c]
+  kSlice,       // a ← b[c:c+1]
+  kIterBegin,   // a, a+1 (and a+2, its path): the iterator over b
+  kIterNext,    // a ← next of the iterator b
+  kRangeBegin,  // a … a+2: the range from b to b+1 by b+2
+  kRangeNext,   // a ← next of the range b
+  kNewArray,    // a ← []
+  kAppend,      // appends b, which becomes absent, to a
+  kMakeObject,  // a ← object of the c pairs of key and value from b on
+  kConcat,      // a ← the c texts from b on, joined
+  kFormat,      // a ← b as text in format c (Format)
+  kNegate,      // a ← -b
+  kAdd,
+  kSubtract,
+  kMultiply,
+  kDivide,
+  kModulo,  // a ← b op c
+  kEqual,
+  kNotEqual,
+  kLess,
+  kLessOrEqual,
+  kGreater,
+  kGreaterOrEqual,     // a ← b op c
+  kTryBegin,           // errors until kTryEnd go to pc b, their value to a
+  kTryEnd,             // a: as in kTryBegin
+  kAltBegin,           // a: whether something was found; pc b otherwise
+  kAltFound,           // a: as in kAltBegin
+  kLabel,              // a ← a new label
+  kBreak,              // to the label in slot c of the frame b levels out
+  kCut,                // forgets all forks since label a
+  kLimitCheck,         // fails when a is negative; with b backtracks when it is 0
+  kCountTo,            // ++a; cuts label c when a has come to b
+  kSkipTo,             // backtracks, and ++a, while a is less than b
   kBacktrackIfAbsent,  // a
-  kRaise,          // the error a
-  kPathBegin,      // a, a+1 ← b, the empty path
-  kPathEnd,        // a ← the path behind b; an error when it has none
-  kGetPath,        // a ← value of b at the path in c; in pairs its path follows
-  kSetPath,        // sets the path b of a to c, which becomes absent
-  kDeletePaths,    // a ← b without the paths in c
-  kNative,         // a ← native of site c with input b
-  kCall,           // a ← call of site c with input b
-  kTailCall,       // returns what call of site c with input b does
-  kCallParam,      // a ← closure of param site c with input b
+  kRaise,              // the error a
+  kPathBegin,          // a, a+1 ← b, the empty path
+  kPathEnd,            // a ← the path behind b; an error when it has none
+  kGetPath,            // a ← value of b at the path in c; in pairs its path follows
+  kSetPath,            // sets the path b of a to c, which becomes absent
+  kDeletePaths,        // a ← b without the paths in c
+  kNative,             // a ← native of site c with input b
+  kCall,               // a ← call of site c with input b
+  kTailCall,           // returns what call of site c with input b does
+  kCallParam,          // a ← closure of param site c with input b
   kTailCallParam,
-  kReturn,         // a
+  kReturn,  // a
 };
 
 enum InstrFlags : uint8_t {
-  kPair = 1,       // with paths
-  kOptional = 2,   // an error is no output
-  kConsumeB = 4,   // nothing reads b later
-  kConsumeC = 8,   // nothing reads c later
+  kPair = 1,      // with paths
+  kOptional = 2,  // an error is no output
+  kConsumeB = 4,  // nothing reads b later
+  kConsumeC = 8,  // nothing reads c later
 };
 
 struct Instr {

@@ -5,9 +5,10 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
+
+#include "absl/strings/string_view.h"
 
 namespace tutti::engine::expressions {
 
@@ -21,7 +22,7 @@ struct RegexFlags {
 };
 
 // False: a letter that is no flag.
-bool ParseRegexFlags(std::string_view text, RegexFlags* out);
+bool ParseRegexFlags(absl::string_view text, RegexFlags* out);
 
 enum class RegexResult { kMatch, kNoMatch, kTooManySteps, kFailed };
 
@@ -31,7 +32,7 @@ class Regex {
   using Groups = std::vector<std::pair<int, int>>;
   virtual ~Regex() = default;
   // The first match at or behind `start`. `text` is valid UTF-8. `steps` bounds the work.
-  virtual RegexResult Find(std::string_view text, size_t start, int64_t steps, Groups* groups) = 0;
+  virtual RegexResult Find(absl::string_view text, size_t start, int64_t steps, Groups* groups) = 0;
   // Of the groups from 1 on; empty: without a name.
   virtual const std::vector<std::string>& names() const = 0;
 };
@@ -42,7 +43,7 @@ class RegexCache {
   RegexCache();
   ~RegexCache();
   // Null with `*error`: the pattern is wrong. `text` is what it will be used on, which decides who runs it.
-  Regex* Get(std::string_view pattern, const RegexFlags& flags, std::string_view text, std::string* error);
+  Regex* Get(absl::string_view pattern, const RegexFlags& flags, absl::string_view text, std::string* error);
 
  private:
   struct Entry;

@@ -1,40 +1,18 @@
 #include "services/workflow-engine/domain/expressions/syntax.h"
 
 #include <algorithm>
-#include <array>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/status/macros.h"
-#include "runtime/text/utf8.h"
+#include "services/workflow-engine/domain/expressions/lexer.h"
 
 namespace tutti::engine::expressions {
 namespace {
 
-enum class Token : uint8_t {
-  kEnd, kName, kField, kVariable, kNumber, kString, kFormat, kOperator, kKeyword,
-};
-
-struct Lexeme {
-  Token token = Token::kEnd;
-  std::string text;  // of names without `.`, `$`; of strings: unused
-  uint32_t position = 0;
-};
-
-constexpr std::array kKeywords = {"def", "if", "then", "elif", "else", "end", "as", "reduce", "foreach", "try", "catch",
-                                  "label", "import", "include", "and", "or", "__loc__"};
-
-bool IsKeyword(const std::string& word) {
-  return std::find_if(kKeywords.begin(), kKeywords.end(), [&](const char* k) { return word == k; }) != kKeywords.end();
-}
-
-bool IsNameStart(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsNameChar(char c) { return IsNameStart(c) || IsDigit(c); }
-
-class Parser {
+class Parser : private Lexer {
  public:
-  explicit Parser(const std::string& text) : text_(text) { Advance(); }
+  explicit Parser(const std::string& text) : Lexer(text) { Advance(); }
 
   absl::StatusOr<AstPtr> Program() {
     TUTTI_ASSIGN_OR_RETURN(AstPtr program, Pipe());
@@ -56,16 +34,6 @@ class Parser {
  private:
   using Parsed = absl::StatusOr<AstPtr>;
 
-  // Counts nesting for as long as it lives.
-  class Nested {
-   public:
-    explicit Nested(int& depth) : depth_(depth) { ++depth_; }
-    ~Nested() { --depth_; }
-
-   private:
-    int& depth_;
-  };
-
   AstPtr New(Ast::Type type) { return NewAt(type, at_.position); }
   static AstPtr NewAt(Ast::Type type, uint32_t position) {
     auto out = std::make_unique<Ast>();
@@ -84,168 +52,6 @@ class Parser {
     AstPtr out = NewAt(type, position);
     (out->items.push_back(std::move(items)), ...);
     return out;
-  }
-
-  absl::Status Fail(uint32_t position, absl::string_view what) const {
-    return absl::InvalidArgumentError(absl::StrCat("syntax error at ", DescribePosition(text_, position), ": ", what));
-  }
-  absl::Status Unexpected() const {
-    if (!failure_.ok()) return failure_;
-    if (at_.token == Token::kEnd) return Fail(at_.position, "unexpected end");
-    return Fail(at_.position, absl::StrCat("unexpected \"", Shown(), "\""));
-  }
-  std::string Shown() const {
-    size_t end = std::max<size_t>(position_, at_.position + 1);
-    return text_.substr(at_.position, std::min<size_t>(end - at_.position, 20));
-  }
-
-  // Reads the next lexeme into at_. Strings stop after their opening quote.
-  void Advance() {
-    SkipBlanks();
-    at_ = {};
-    at_.position = static_cast<uint32_t>(position_);
-    if (position_ >= text_.size()) return;
-    char c = text_[position_];
-    if (c == '.' && position_ + 1 < text_.size() && IsNameStart(text_[position_ + 1])) {
-      ++position_;
-      at_.text = Word();
-      at_.token = Token::kField;
-    } else if (IsNameStart(c)) {
-      at_.text = Word();
-      // `a::b` names a module's function; it is read as one name, which nobody knows.
-      while (position_ + 2 < text_.size() && text_.compare(position_, 2, "::") == 0 && IsNameStart(text_[position_ + 2])) {
-        position_ += 2;
-        absl::StrAppend(&at_.text, "::", Word());
-      }
-      at_.token = IsKeyword(at_.text) ? Token::kKeyword : Token::kName;
-    } else if (c == '$' && position_ + 1 < text_.size() && IsNameStart(text_[position_ + 1])) {
-      ++position_;
-      at_.text = Word();
-      at_.token = Token::kVariable;
-    } else if (IsDigit(c) || (c == '.' && position_ + 1 < text_.size() && IsDigit(text_[position_ + 1]))) {
-      ReadNumber();
-    } else if (c == '"') {
-      ++position_;
-      at_.token = Token::kString;
-    } else if (c == '@' && position_ + 1 < text_.size() && IsNameStart(text_[position_ + 1])) {
-      ++position_;
-      at_.text = Word();
-      at_.token = Token::kFormat;
-    } else {
-      ReadOperator();
-    }
-  }
-
-  void SkipBlanks() {
-    while (position_ < text_.size()) {
-      char c = text_[position_];
-      if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
-        ++position_;
-      } else if (c == '#') {
-        // To the end of the line; an odd number of backslashes before it continues the comment.
-        while (position_ < text_.size() && text_[position_] != '\n') {
-          if (text_[position_] == '\\' && position_ + 1 < text_.size()) {
-            ++position_;
-            if (text_[position_] == '\r' && position_ + 1 < text_.size() && text_[position_ + 1] == '\n') ++position_;
-          } else if (text_[position_] == '\r' && (position_ + 1 == text_.size() || text_[position_ + 1] != '\n')) {
-            // A lone carriage return does not end a line.
-          }
-          if (position_ < text_.size()) ++position_;
-        }
-      } else {
-        return;
-      }
-    }
-  }
-
-  std::string Word() {
-    size_t begin = position_;
-    while (position_ < text_.size() && IsNameChar(text_[position_])) ++position_;
-    return text_.substr(begin, position_ - begin);
-  }
-
-  void ReadNumber() {
-    size_t begin = position_;
-    auto digits = [&] {
-      while (position_ < text_.size() && IsDigit(text_[position_])) ++position_;
-    };
-    digits();
-    size_t whole = position_;
-    std::string fraction, exponent;
-    if (position_ < text_.size() && text_[position_] == '.' &&
-        !(position_ + 1 < text_.size() && (text_[position_ + 1] == '.' || IsNameStart(text_[position_ + 1])) &&
-          text_[position_ + 1] != 'e' && text_[position_ + 1] != 'E')) {
-      ++position_;
-      size_t from = position_;
-      digits();
-      fraction = text_.substr(from, position_ - from);
-    }
-    if (position_ < text_.size() && (text_[position_] == 'e' || text_[position_] == 'E')) {
-      size_t back = position_++;
-      if (position_ < text_.size() && (text_[position_] == '+' || text_[position_] == '-')) ++position_;
-      size_t from = position_;
-      digits();
-      if (position_ == from) {
-        position_ = back;
-      } else {
-        exponent = text_.substr(back, position_ - back);
-      }
-    }
-    // In JSON's grammar: no leading zeros, digits on both sides of the point.
-    std::string integer = text_.substr(begin, whole - begin);
-    integer.erase(0, std::min(integer.find_first_not_of('0'), integer.size()));
-    if (integer.empty()) integer = "0";
-    at_.token = Token::kNumber;
-    at_.text = absl::StrCat(integer, fraction.empty() ? "" : ".", fraction, exponent);
-  }
-
-  void ReadOperator() {
-    static constexpr std::array kOperators = {"?//=", "?//", "//=", "..", "|=", "+=", "-=", "*=", "/=", "%=", "==",
-                                              "!=",   "<=",  ">=",  "//"};
-    at_.token = Token::kOperator;
-    for (const char* op : kOperators) {
-      size_t length = std::char_traits<char>::length(op);
-      if (text_.compare(position_, length, op) != 0) continue;
-      if (std::string_view(op) == "?//=") break;  // `?` before `//=`
-      position_ += length;
-      at_.text = op;
-      return;
-    }
-    at_.text = text_.substr(position_, 1);
-    ++position_;
-    if (std::string_view(".[]{}()|,:;=<>+-*/%?$").find(at_.text[0]) == std::string_view::npos && failure_.ok()) {
-      size_t rest = position_;
-      while (rest < text_.size() && (static_cast<unsigned char>(text_[rest]) & 0xC0) == 0x80) ++rest;
-      failure_ = Fail(at_.position, absl::StrCat("unexpected \"", text_.substr(at_.position, rest - at_.position), "\""));
-      at_ = {.position = at_.position};
-    }
-  }
-
-  bool Is(const char* op) const { return at_.token == Token::kOperator && at_.text == op; }
-  bool IsWord(const char* word) const { return at_.token == Token::kKeyword && at_.text == word; }
-  bool Take(const char* op) {
-    if (!Is(op)) return false;
-    Advance();
-    return true;
-  }
-  bool TakeWord(const char* word) {
-    if (!IsWord(word)) return false;
-    Advance();
-    return true;
-  }
-  absl::Status Expect(const char* op) {
-    if (Take(op)) return absl::OkStatus();
-    absl::Status status = Unexpected();
-    return absl::InvalidArgumentError(absl::StrCat(status.message(), " where \"", op, "\" is expected"));
-  }
-  absl::Status ExpectWord(const char* word) {
-    if (TakeWord(word)) return absl::OkStatus();
-    absl::Status status = Unexpected();
-    return absl::InvalidArgumentError(absl::StrCat(status.message(), " where \"", word, "\" is expected"));
-  }
-  absl::Status CheckDepth() const {
-    if (depth_ <= kMaxProgramDepth) return absl::OkStatus();
-    return Fail(at_.position, absl::StrCat("nested deeper than ", kMaxProgramDepth, " levels"));
   }
 
   // pipe := 'def' … ';' pipe | 'label' $x '|' pipe | comma ['|' pipe]
@@ -294,28 +100,6 @@ class Parser {
     return left;
   }
 
-  struct Operator {
-    int level;
-    enum { kLeft, kRight, kNone } side;
-  };
-  std::optional<Operator> OperatorHere() const {
-    if (at_.token == Token::kKeyword) {
-      if (at_.text == "or") return Operator{2, Operator::kLeft};
-      if (at_.text == "and") return Operator{3, Operator::kLeft};
-      return std::nullopt;
-    }
-    if (at_.token != Token::kOperator) return std::nullopt;
-    const std::string& op = at_.text;
-    if (op == "//") return Operator{0, Operator::kRight};
-    if (op == "=" || op == "|=" || op == "+=" || op == "-=" || op == "*=" || op == "/=" || op == "%=" || op == "//=") {
-      return Operator{1, Operator::kNone};
-    }
-    if (op == "==" || op == "!=" || op == "<" || op == "<=" || op == ">" || op == ">=") return Operator{4, Operator::kNone};
-    if (op == "+" || op == "-") return Operator{5, Operator::kLeft};
-    if (op == "*" || op == "/" || op == "%") return Operator{6, Operator::kLeft};
-    return std::nullopt;
-  }
-
   Parsed Operators(int level) {
     Nested nested(depth_);
     TUTTI_RETURN_IF_ERROR(CheckDepth());
@@ -324,7 +108,8 @@ class Parser {
     for (;;) {
       auto op = OperatorHere();
       if (!op || op->level < level) return left;
-      if (op->level == refused) return Fail(at_.position, absl::StrCat("\"", at_.text, "\" cannot follow such an operator"));
+      if (op->level == refused)
+        return Fail(at_.position, absl::StrCat("\"", at_.text, "\" cannot follow such an operator"));
       std::string text = at_.text;
       uint32_t at = at_.position;
       Advance();
@@ -782,74 +567,12 @@ class Parser {
     return out;
   }
 
-  absl::Status Escape(char escape, std::string* out) {
-    switch (escape) {
-      case '"':
-      case '\\':
-      case '/':
-        out->push_back(escape);
-        return absl::OkStatus();
-      case 'b':
-        out->push_back('\b');
-        return absl::OkStatus();
-      case 'f':
-        out->push_back('\f');
-        return absl::OkStatus();
-      case 'n':
-        out->push_back('\n');
-        return absl::OkStatus();
-      case 'r':
-        out->push_back('\r');
-        return absl::OkStatus();
-      case 't':
-        out->push_back('\t');
-        return absl::OkStatus();
-      case 'u': {
-        auto unit = Hex4();
-        if (!unit) return Fail(static_cast<uint32_t>(position_), "\\u needs four hexadecimal digits");
-        uint32_t code = *unit;
-        if (code >= 0xD800 && code < 0xDC00 && text_.compare(position_, 2, "\\u") == 0) {
-          size_t back = position_;
-          position_ += 2;
-          auto low = Hex4();
-          if (low && *low >= 0xDC00 && *low < 0xE000) {
-            code = 0x10000 + ((code - 0xD800) << 10) + (*low - 0xDC00);
-          } else {
-            position_ = back;
-          }
-        }
-        if (code >= 0xD800 && code < 0xE000) code = 0xFFFD;
-        AppendUtf8(code, out);
-        return absl::OkStatus();
-      }
-      default:
-        return Fail(static_cast<uint32_t>(position_ - 2), absl::StrCat("unknown escape \\", std::string(1, escape)));
-    }
-  }
-
-  std::optional<uint32_t> Hex4() {
-    if (position_ + 4 > text_.size()) return std::nullopt;
-    uint32_t out = 0;
-    for (int i = 0; i < 4; ++i) {
-      char c = text_[position_ + static_cast<size_t>(i)];
-      if (!isxdigit(static_cast<unsigned char>(c))) return std::nullopt;
-      out = out * 16 + static_cast<uint32_t>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-    }
-    position_ += 4;
-    return out;
-  }
-
   struct Caller {
     std::string name;
     size_t params;
     bool called;
   };
 
-  const std::string& text_;
-  size_t position_ = 0;  // behind at_
-  Lexeme at_;
-  int depth_ = 0;
-  absl::Status failure_;
   std::vector<Caller> calls_;  // the definitions around
 };
 
@@ -870,19 +593,6 @@ absl::StatusOr<AstPtr> ParseProgram(const std::string& text) {
 absl::StatusOr<AstPtr> ParseDefinitions(const std::string& text) {
   TUTTI_RETURN_IF_ERROR(CheckSize(text));
   return Parser(text).Definitions();
-}
-
-std::string DescribePosition(const std::string& text, uint32_t position) {
-  size_t line = 1, column = 1;
-  for (size_t i = 0; i < position && i < text.size(); ++i) {
-    if (text[i] == '\n') {
-      ++line;
-      column = 1;
-    } else if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) {
-      ++column;
-    }
-  }
-  return absl::StrCat(line, ":", column);
 }
 
 }  // namespace tutti::engine::expressions

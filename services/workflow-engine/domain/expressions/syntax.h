@@ -22,8 +22,8 @@ using AstPtr = std::unique_ptr<Ast>;
 struct Pattern {
   enum class Type { kVariable, kArray, kObject };
   struct Member {
-    std::string variable;           // of `$name` and `$name: p`, bound to the member's value
-    AstPtr key;                     // yields its name
+    std::string variable;            // of `$name` and `$name: p`, bound to the member's value
+    AstPtr key;                      // yields its name
     std::unique_ptr<Pattern> value;  // null: none
   };
   Type type = Type::kVariable;
@@ -43,19 +43,19 @@ struct Definition {
 struct Ast {
   enum class Type {
     kIdentity,
-    kRecurse,      // ..
-    kLiteral,      // number (text), string without interpolation (text), null, true, false
-    kString,       // items joined; text: the format, empty for tostring; literal pieces are kLiteral
-    kFormat,       // @base64
-    kIndex,        // items: target, key
-    kSlice,        // items: target, from, to; either may be null
-    kIterate,      // items: target
-    kArray,        // items: content or none
-    kObject,       // items: key, value, key, value …
-    kNegate,       // items: operand
-    kPipe,         // items: left, right
-    kComma,        // items: left, right
-    kBinary,       // text: operator; items: left, right
+    kRecurse,  // ..
+    kLiteral,  // number (text), string without interpolation (text), null, true, false
+    kString,   // items joined; text: the format, empty for tostring; literal pieces are kLiteral
+    kFormat,   // @base64
+    kIndex,    // items: target, key
+    kSlice,    // items: target, from, to; either may be null
+    kIterate,  // items: target
+    kArray,    // items: content or none
+    kObject,   // items: key, value, key, value …
+    kNegate,   // items: operand
+    kPipe,     // items: left, right
+    kComma,    // items: left, right
+    kBinary,   // text: operator; items: left, right
     kAnd,
     kOr,
     kAlternative,  // items: left // right

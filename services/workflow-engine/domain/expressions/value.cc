@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/json/number_text.h"
 
 namespace tutti::engine::expressions {
@@ -31,7 +32,7 @@ struct ObjectNode : Node {
   };
   std::vector<Member> members;
   // Positions by name; built for more than kSmallObject members.
-  std::unique_ptr<absl::flat_hash_map<std::string_view, uint32_t>> index;
+  std::unique_ptr<absl::flat_hash_map<absl::string_view, uint32_t>> index;
   size_t charged = 0;
 };
 
@@ -72,7 +73,7 @@ void Deepen(Node* node, const Value& inner) {
   if (node->depth > kMaxValueDepth && node->heap) node->heap->MarkTooDeep();
 }
 
-int64_t PositionOf(const ObjectNode& object, std::string_view key) {
+int64_t PositionOf(const ObjectNode& object, absl::string_view key) {
   if (object.index) {
     auto it = object.index->find(key);
     return it == object.index->end() ? -1 : static_cast<int64_t>(it->second);
@@ -86,7 +87,7 @@ int64_t PositionOf(const ObjectNode& object, std::string_view key) {
 void BuildIndex(ObjectNode* object) {
   object->index = nullptr;
   if (object->members.size() <= kSmallObject) return;
-  object->index = std::make_unique<absl::flat_hash_map<std::string_view, uint32_t>>();
+  object->index = std::make_unique<absl::flat_hash_map<absl::string_view, uint32_t>>();
   for (size_t i = 0; i < object->members.size(); ++i) {
     object->index->emplace(object->members[i].key.text(), static_cast<uint32_t>(i));
   }
@@ -155,7 +156,9 @@ Value Value::Borrow(const Json* json, Heap* heap) {
     case Json::value_t::string:
     case Json::value_t::array:
     case Json::value_t::object: {
-      return Value(json->is_string() ? Rep::kBorrowed : json->is_array() ? Rep::kBorrowedArray : Rep::kBorrowedObject,
+      return Value(json->is_string()  ? Rep::kBorrowed
+                   : json->is_array() ? Rep::kBorrowedArray
+                                      : Rep::kBorrowedObject,
                    json);
     }
     default:
@@ -234,14 +237,16 @@ const char* Value::type_name() const {
 }
 
 double Value::number() const {
-  return rep_ == Rep::kLiteral ? static_cast<const LiteralNode*>(raw())->number : rep_ == Rep::kDouble ? std::bit_cast<double>(bits_) : 0;
+  return rep_ == Rep::kLiteral  ? static_cast<const LiteralNode*>(raw())->number
+         : rep_ == Rep::kDouble ? std::bit_cast<double>(bits_)
+                                : 0;
 }
 
-std::string_view Value::literal() const {
-  return rep_ == Rep::kLiteral ? std::string_view(static_cast<const LiteralNode*>(raw())->text) : std::string_view();
+absl::string_view Value::literal() const {
+  return rep_ == Rep::kLiteral ? absl::string_view(static_cast<const LiteralNode*>(raw())->text) : absl::string_view();
 }
 
-std::string_view Value::text() const {
+absl::string_view Value::text() const {
   if (rep_ == Rep::kString) return static_cast<const StringNode*>(raw())->text;
   if (rep_ == Rep::kBorrowed) return json()->get_ref<const std::string&>();
   return {};
@@ -277,7 +282,7 @@ Value Value::At(size_t index) const {
   }
 }
 
-std::string_view Value::KeyAt(size_t index) const {
+absl::string_view Value::KeyAt(size_t index) const {
   if (rep_ == Rep::kObject) return static_cast<const ObjectNode*>(raw())->members[index].key.text();
   if (rep_ == Rep::kBorrowedObject) {
     return std::next(json()->get_ref<const Json::object_t&>().begin(), static_cast<int64_t>(index))->first;
@@ -290,7 +295,7 @@ Value Value::KeyValueAt(size_t index) const {
   return Text(nullptr, std::string(KeyAt(index)));
 }
 
-Value Value::Find(std::string_view key) const {
+Value Value::Find(absl::string_view key) const {
   if (rep_ == Rep::kObject) {
     const auto& object = *static_cast<const ObjectNode*>(raw());
     int64_t at = PositionOf(object, key);
@@ -411,11 +416,11 @@ void Value::SetMember(Heap* heap, Value key, Value value) {
   Recharge(node);
 }
 
-void Value::SetMember(Heap* heap, std::string_view key, Value value) {
+void Value::SetMember(Heap* heap, absl::string_view key, Value value) {
   SetMember(heap, Text(heap, std::string(key)), std::move(value));
 }
 
-void Value::RemoveMember(Heap* heap, std::string_view key) {
+void Value::RemoveMember(Heap* heap, absl::string_view key) {
   if (Find(key).absent()) return;
   Own(heap);
   auto* node = static_cast<ObjectNode*>(raw());
@@ -425,11 +430,11 @@ void Value::RemoveMember(Heap* heap, std::string_view key) {
   Recharge(node);
 }
 
-void Value::AppendText(Heap* heap, std::string_view text) {
+void Value::AppendText(Heap* heap, absl::string_view text) {
   Own(heap);
   auto* node = static_cast<StringNode*>(raw());
   size_t before = node->text.capacity();
-  node->text.append(text);
+  node->text.append(text.data(), text.size());
   if (node->text.capacity() != before) Recharge(node);
 }
 
@@ -466,7 +471,7 @@ bool Value::SameAs(const Value& other) const {
 std::vector<uint32_t> SortedMembers(const Value& object) {
   std::vector<uint32_t> order(object.size());
   std::iota(order.begin(), order.end(), 0);
-  std::vector<std::string_view> names(order.size());
+  std::vector<absl::string_view> names(order.size());
   for (size_t i = 0; i < names.size(); ++i) names[i] = object.KeyAt(i);
   std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return names[a] < names[b]; });
   return order;
@@ -476,7 +481,7 @@ namespace {
 
 int CompareNumbers(const Value& a, const Value& b) {
   double x = a.number(), y = b.number();
-  if (!a.literal().empty() && !b.literal().empty()) return CompareNumberTexts(View(a.literal()), View(b.literal()));
+  if (!a.literal().empty() && !b.literal().empty()) return CompareNumberTexts(a.literal(), b.literal());
   // NaN is below every number, itself included.
   if (std::isnan(x)) return -1;
   if (std::isnan(y)) return 1;
@@ -547,10 +552,10 @@ std::string FormatNumber(double number) {
   }
   char buffer[64];
   auto end = std::to_chars(buffer, buffer + sizeof buffer, std::fabs(number), std::chars_format::scientific).ptr;
-  std::string_view text(buffer, static_cast<size_t>(end - buffer));
+  absl::string_view text(buffer, static_cast<size_t>(end - buffer));
   size_t e = text.find('e');
   std::string digits(1, text[0]);
-  if (e > 2) digits += text.substr(2, e - 2);
+  if (e > 2) absl::StrAppend(&digits, text.substr(2, e - 2));
   int exponent = std::stoi(std::string(text.substr(e + 1)));
   int point = exponent + 1;  // digits before the decimal point
   std::string out = number < 0 ? "-" : "";

@@ -1,4 +1,5 @@
-// Values of the expression language: JSON with shared, copy-on-write parts, each counted against an evaluation's memory.
+// Values of the expression language: JSON with shared, copy-on-write parts, each counted against an evaluation's
+// memory.
 //
 // A value that comes from a run's variables is borrowed: it points into a Json that the evaluation keeps alive, and is
 // copied one level at a time, when it is changed. Values are confined to one thread at a time, except constants of a
@@ -9,7 +10,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -17,9 +17,6 @@
 #include "runtime/json/json.h"
 
 namespace tutti::engine::expressions {
-
-// The same text as Abseil's view, which Debian's Abseil does not convert by itself.
-inline absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
 
 // Nesting that a value may have; building a deeper one fails the evaluation.
 inline constexpr uint32_t kMaxValueDepth = 10'010;
@@ -119,9 +116,9 @@ class Value {
 
   double number() const;
   // The text of a literal; empty for other numbers.
-  std::string_view literal() const;
+  absl::string_view literal() const;
   // Of strings. Valid while this value, or a copy of it, lives unchanged.
-  std::string_view text() const;
+  absl::string_view text() const;
 
   // This value, opened for iteration: a borrowed object is copied one level deep, uncounted; others are shared.
   Value Opened() const;
@@ -130,10 +127,10 @@ class Value {
   // were added.
   size_t size() const;
   Value At(size_t index) const;
-  std::string_view KeyAt(size_t index) const;
+  absl::string_view KeyAt(size_t index) const;
   Value KeyValueAt(size_t index) const;
   // Of objects; absent when there is no such member.
-  Value Find(std::string_view key) const;
+  Value Find(absl::string_view key) const;
   // Nesting at most; 0 for scalars and borrowed values.
   uint32_t depth() const { return counted() ? raw()->depth : 0; }
 
@@ -147,10 +144,10 @@ class Value {
   void Recount(Heap* heap);
   // Of objects. `key` is a string.
   void SetMember(Heap* heap, Value key, Value value);
-  void SetMember(Heap* heap, std::string_view key, Value value);
-  void RemoveMember(Heap* heap, std::string_view key);
+  void SetMember(Heap* heap, absl::string_view key, Value value);
+  void RemoveMember(Heap* heap, absl::string_view key);
   // Of strings.
-  void AppendText(Heap* heap, std::string_view text);
+  void AppendText(Heap* heap, absl::string_view text);
 
   // Sets the mark of a program's constants: no thread counts references to it. Scalars and strings only.
   void MakeConstant();
@@ -162,7 +159,18 @@ class Value {
 
  private:
   enum class Rep : uint8_t {
-    kAbsent, kNull, kFalse, kTrue, kDouble, kBorrowed, kBorrowedArray, kBorrowedObject, kLiteral, kString, kArray, kObject
+    kAbsent,
+    kNull,
+    kFalse,
+    kTrue,
+    kDouble,
+    kBorrowed,
+    kBorrowedArray,
+    kBorrowedObject,
+    kLiteral,
+    kString,
+    kArray,
+    kObject
   };
   explicit Value(Rep rep) : rep_(rep) {}
   Value(Rep rep, Node* node) : rep_(rep), bits_(reinterpret_cast<uintptr_t>(node)) {}
