@@ -6,6 +6,7 @@
 #include <set>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "runtime/async/executor.h"
@@ -357,6 +358,16 @@ Task<absl::StatusOr<Json>> Evaluator::ExpandString(std::string text, const Varia
 
 namespace {
 
+// The expression and its parts, of a string that is one plain path in `${ }`.
+std::optional<std::pair<std::string, std::vector<PathPart>>> PlainPath(const std::string& text) {
+  if (!absl::StartsWith(text, "${")) return std::nullopt;
+  std::string body = ExpressionBody(text);
+  if (body.size() == text.size()) return std::nullopt;
+  auto parts = ParsePath(body);
+  if (!parts) return std::nullopt;
+  return std::make_pair(std::move(body), *std::move(parts));
+}
+
 void FindTemplates(Json& value, std::vector<Json*>* out) {
   if (value.is_string()) {
     if (value.get_ref<const std::string&>().find("${") != std::string::npos) out->push_back(&value);
@@ -371,6 +382,11 @@ Task<absl::StatusOr<Json>> Evaluator::Expand(Json value, const Variables& variab
   std::vector<Json*> templates;
   FindTemplates(value, &templates);
   for (Json* place : templates) {
+    // Most are plain paths: those need no coroutine.
+    if (auto path = PlainPath(place->get_ref<const std::string&>())) {
+      TUTTI_CO_ASSIGN_OR_RETURN(*place, Walk(path->first, path->second, variables));
+      continue;
+    }
     TUTTI_CO_ASSIGN_OR_RETURN(*place, co_await ExpandString(place->get<std::string>(), variables, context));
   }
   co_return std::move(value);
