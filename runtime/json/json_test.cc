@@ -161,6 +161,8 @@ TEST(Json, NumbersKeepTheirText) {
   }
   EXPECT_TRUE(SameJson(*ParseJson("[1.10, 2]"), *ParseJson("[1.1, 2.0]")));
   EXPECT_FALSE(SameJson(*ParseJson("12345678901234567890123"), *ParseJson("12345678901234567890124")));
+  EXPECT_FALSE(SameJson(*ParseJson("1e99999999999999999999999"), *ParseJson("1e5"))) << "exponents of any length";
+  EXPECT_TRUE(SameJson(*ParseJson("0e99999999999999999999999"), *ParseJson("0")));
   // Journals of version 0.1 have no mark: their numbers are doubles.
   tutti::type::v1::Payload old;
   old.set_data("[1.10,12345678901234567890123]");

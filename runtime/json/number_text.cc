@@ -39,7 +39,9 @@ Decimal ParseDecimal(absl::string_view text) {
     if (i < text.size() && (text[i] == '-' || text[i] == '+')) ++i;
     int64_t exponent = 0;
     constexpr int64_t kFar = int64_t{1} << 60;  // where numbers of that many digits do not come
-    for (; i < text.size() && IsDigit(text[i]); ++i) exponent = std::min(kFar, exponent * 10 + (text[i] - '0'));
+    for (; i < text.size() && IsDigit(text[i]); ++i) {
+      exponent = exponent >= kFar / 10 ? kFar : exponent * 10 + (text[i] - '0');
+    }
     out.exponent += minus ? -exponent : exponent;
   }
   size_t zeros = std::min(out.digits.find_first_not_of('0'), out.digits.size());
