@@ -35,7 +35,7 @@ std::string LibraryDump(const Json& value, int indent) {
   return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
-// As the library's dump(), character by character the same, with exact numbers by their text. Strings go in one piece
+// Writes JSON as the library's dump() does, with exact numbers by their text. Strings go in one piece
 // where nothing in them is to be escaped: payloads are mostly text, and are written three times a step.
 class Writer {
  public:

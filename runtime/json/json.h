@@ -50,7 +50,7 @@ absl::string_view ExactNumberText(const Json& value);
 inline bool IsNumber(const Json& value) { return value.is_number() || IsExactNumber(value); }
 // The nearest double of any number; nullopt for other values.
 std::optional<double> ToDouble(const Json& value);
-// Whether there is an exact number anywhere in it.
+// Returns true when an exact number stands anywhere in the value.
 bool HasExactNumber(const Json& value);
 // The same with doubles in place of exact numbers, for libraries that know no others.
 Json WithDoubles(Json value);

@@ -19,7 +19,7 @@ using tutti::workflow::v1::StartRunRequest;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
-// What comes in goes out again.
+// Returns the JSON of the message that was read from `text`, or the error.
 std::string Again(const std::string& text) {
   StartRunRequest request;
   absl::Status status = JsonToProto(text, &request);

@@ -29,7 +29,7 @@ void WaitForSignal();
 
 // The time that `process.shutdown_grace` allows for calls and runs in flight.
 absl::Duration GraceOf(const tutti::config::v1::Config& config);
-// What a shutdown may take beyond that: commits, goodbyes, the threads' ends.
+// Time beyond the grace period for commits, goodbyes and the threads' ends.
 inline constexpr absl::Duration kAfterGrace = absl::Seconds(10);
 // Ends this process with exit code 3 after `limit`, whatever it does then, unless it has ended by itself. What was
 // acknowledged is in the store; runs go on with the next start.

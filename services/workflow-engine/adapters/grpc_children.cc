@@ -64,7 +64,7 @@ Task<absl::StatusOr<std::string>> GrpcChildren::StartChild(CallContext& call, At
     Tighten(start.budget, spec.mutable_budget());
     run.mutable_spec()->set_data(spec.SerializeAsString());
   }
-  // As for a run that a caller starts.
+  // Callers' runs are checked in the same way (RunRpc::CheckInput).
   ToPayload(start.input, run.mutable_input());
   if (JsonDepth(run.input().data()) > kMaxJsonDepth) {
     co_return Error(

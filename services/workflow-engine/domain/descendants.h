@@ -13,7 +13,7 @@
 
 namespace tutti::engine {
 
-// Of one engine, since its start, and of the roots that started something last.
+// Counts in this engine only, since its start, for the roots that started something last.
 class Descendants {
  public:
   explicit Descendants(int64_t most) : most_(most) {}

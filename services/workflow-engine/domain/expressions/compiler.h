@@ -19,7 +19,7 @@ inline constexpr int kMaxExpansion = 40;             // expansions inside one an
 inline constexpr size_t kMaxExpandedUnit = 4000;     // instructions from which on functions get units of their own
 inline constexpr size_t kMaxInstructions = 200'000;  // of a program
 
-// What a name means at a place; places inside see those outside.
+// A name with its meaning at a place; places inside see those outside.
 struct Binding {
   enum class Type { kVariable, kFunction, kArgument, kParam, kLabel };
   Type type;
