@@ -76,6 +76,9 @@ struct BudgetOptions {
   std::string scope, money, currency = "USD";
   int64_t tokens = -1, calls = -1, window_seconds = 0;
 };
+// Messages of the store that were set aside.
+int ListMessages(Client& client, Format format);
+int RetryMessage(Client& client, const std::string& id, Format format);
 int ListBudgets(Client& client, const std::string& scope, Format format);
 int SetBudget(Client& client, const BudgetOptions& options, Format format);
 int Spending(Client& client, const std::string& scope, int level, const std::string& label, Format format);

@@ -273,6 +273,15 @@ int Main(int argc, char** argv) {
   audit->add_subcommand("export", "every record as a line of JSON")->callback(with([](Client& c, Format) {
     return ExportAudit(c);
   }));
+  auto* messages =
+      app.add_subcommand("messages", "of the store to itself, set aside after too many refusals: list, retry");
+  messages->require_subcommand(1);
+  messages->add_subcommand("list", "what was refused, and why")->callback(with([](Client& c, Format f) {
+    return ListMessages(c, f);
+  }));
+  auto* messages_retry = messages->add_subcommand("retry", "have one delivered again");
+  messages_retry->add_option("message", o.id)->required();
+  messages_retry->callback(with([&o](Client& c, Format f) { return RetryMessage(c, o.id, f); }));
   auto* budgets = app.add_subcommand("budgets", "list, set");
   budgets->require_subcommand(1);
   auto* budgets_list = budgets->add_subcommand("list", "limits, what is spent and what is reserved");

@@ -8,6 +8,7 @@
 #include "runtime/json/json.h"
 #include "tutti/state/v1/audit_service.grpc.pb.h"
 #include "tutti/state/v1/budget_service.grpc.pb.h"
+#include "tutti/state/v1/message_service.grpc.pb.h"
 
 namespace tutti::cli {
 
@@ -57,6 +58,41 @@ int ExportAudit(Client& client) {
     if (response.records().empty()) return kOk;
     request.set_after_seq(response.records().rbegin()->seq());
   }
+}
+
+int ListMessages(Client& client, Format format) {
+  auto stub = v1::MessageService::NewStub(client.channel());
+  v1::ListSetAsideMessagesRequest request;
+  request.set_page_size(1000);
+  v1::ListSetAsideMessagesResponse response;
+  absl::Status status = client.Call(*stub, &v1::MessageService::Stub::ListSetAsideMessages, request, response);
+  if (!status.ok()) return PrintError(status);
+  if (format != Format::kTable) {
+    PrintMessage(response, format);
+    return kOk;
+  }
+  std::vector<Row> rows;
+  for (const auto& message : response.messages()) {
+    rows.push_back({message.message_id(), message.kind(), absl::StrCat(message.attempts()),
+                    ShowTime(message.set_aside_time()), message.error()});
+  }
+  PrintTable({"MESSAGE", "KIND", "ATTEMPTS", "SET ASIDE", "WHY"}, rows);
+  return kOk;
+}
+
+int RetryMessage(Client& client, const std::string& id, Format format) {
+  auto stub = v1::MessageService::NewStub(client.channel());
+  v1::RetrySetAsideMessageRequest request;
+  request.set_message_id(id);
+  v1::RetrySetAsideMessageResponse response;
+  absl::Status status = client.Call(*stub, &v1::MessageService::Stub::RetrySetAsideMessage, request, response);
+  if (!status.ok()) return PrintError(status);
+  if (format == Format::kTable) {
+    std::cout << "message " << id << " is delivered again\n";
+  } else {
+    PrintMessage(response, format);
+  }
+  return kOk;
 }
 
 int ListBudgets(Client& client, const std::string& scope, Format format) {

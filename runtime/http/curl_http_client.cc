@@ -34,7 +34,7 @@ struct Transfer : std::enable_shared_from_this<Transfer> {
   curl_slist* headers = nullptr;
   CURL* easy = nullptr;
   absl::Duration timeout;
-  bool too_large = false, refused = false;
+  bool too_large = false, refused = false, too_late = false;
   Executor* executor = nullptr;
   size_t received = 0;  // bytes of the body
   OneShot<absl::StatusOr<HttpResponse>> done;
@@ -100,6 +100,13 @@ curl_socket_t OnOpenSocket(void* self, curlsocktype, curl_sockaddr* address) {
   return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
+// A process that was frozen finds here what it had queued before.
+int OnRequest(void* self, char*, char*, int, int) {
+  auto* transfer = static_cast<Transfer*>(self);
+  transfer->too_late = absl::Now() > transfer->request.start_by;
+  return transfer->too_late ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
 class CurlHttpClient final : public HttpClient {
  public:
   CurlHttpClient() : multi_(curl_multi_init()), thread_([this] { Run(); }) { NameThread(thread_, "http-client"); }
@@ -163,6 +170,8 @@ class CurlHttpClient final : public HttpClient {
     if (request.public_only) curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, &OnOpenSocket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer.get());
+    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, &OnRequest);
+    curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer.get());
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &OnBody);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer.get());
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, &OnHeader);
@@ -189,6 +198,10 @@ class CurlHttpClient final : public HttpClient {
     } else if (transfer->refused) {
       transfer->done.Set(absl::PermissionDeniedError(
           absl::StrCat(Where(*transfer), " leads to an address that is not public; allow its host if that is meant")));
+    } else if (transfer->too_late) {
+      transfer->done.Set(Error(
+          absl::StatusCode::kAborted, "START_TOO_LATE",
+          absl::StrCat("nothing was sent to ", Where(*transfer), ": the time was over in which the call might begin")));
     } else if (transfer->too_large) {
       transfer->done.Set(absl::ResourceExhaustedError(
           absl::StrCat("the answer is larger than ", transfer->request.max_answer_bytes, " bytes")));

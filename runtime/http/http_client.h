@@ -23,6 +23,8 @@ struct HttpRequest {
   std::function<void(absl::string_view)> on_event_stream;
   // Addresses of private networks and of this machine are refused, whatever name leads to them.
   bool public_only = false;
+  // Keeps the request from leaving after this time.
+  absl::Time start_by = absl::InfiniteFuture();
 };
 
 struct HttpResponse {
@@ -46,7 +48,8 @@ class HttpClient {
  public:
   virtual ~HttpClient() = default;
   // Any HTTP status is an answer. UNAVAILABLE: no connection. DEADLINE_EXCEEDED, CANCELLED: as the call says.
-  // RESOURCE_EXHAUSTED: the answer is over the request's limit. PERMISSION_DENIED: the address is not public.
+  // RESOURCE_EXHAUSTED: the answer is over the request's limit. PERMISSION_DENIED: the address is not public. ABORTED
+  // with START_TOO_LATE: nothing was sent, for `start_by` had passed.
   virtual Task<absl::StatusOr<HttpResponse>> Send(CallContext& call, HttpRequest request) = 0;
 };
 

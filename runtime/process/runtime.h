@@ -7,6 +7,7 @@
 #include "runtime/async/executor.h"
 #include "runtime/random/random.h"
 #include "runtime/rpc/local_methods.h"
+#include "runtime/rpc/readiness.h"
 #include "runtime/rpc/rpc_metrics.h"
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/otlp_exporter.h"
@@ -52,6 +53,7 @@ struct Runtime {
   RpcMetrics rpc_metrics;
   OtlpExporter exporter;
   LocalMethods local_methods;
+  ReadinessBoard readiness;  // of the services in this process
   // Where all services of one process run, when they share a loop: a call from one to the other is then no switch of
   // threads. Null: each has its own.
   Executor* shared_loop = nullptr;

@@ -42,11 +42,14 @@ class ServiceServer {
   Tracer& tracer() { return *tracer_; }
   Executor& loop() { return loop_; }
   Runtime& runtime() { return runtime_; }
+  // What health checks say of this service.
+  Readiness& readiness() { return runtime_.readiness.Of(name_); }
 
   // By gRPC. What has no address is reached by the runtime's local methods only.
   absl::Status Serve(RpcServer::Options options) {
     if (!runtime_.listens || options.address.empty()) return absl::OkStatus();
     options.name = name_;
+    options.readiness = &readiness();
     // By who is not believed nothing is reached by streams of calls.
     if (!env_.edge) {
       call_streams_ = std::make_unique<CallStreamRpc>(env_, runtime_.local_methods, runtime_.ids.NewUlid());

@@ -18,6 +18,8 @@ struct CallContext {
   Tracer* tracer;
   absl::Time deadline = absl::InfiniteFuture();
   std::stop_token stop;
+  // Bounds the start of effects: after this time the caller may own its work no longer.
+  absl::Time start_by = absl::InfiniteFuture();
   TraceContext trace;
   // Who asks and from where, for the audit log; set at the edge, passed on from service to service. What no
   // authentication vouches for is `anonymous`.

@@ -89,6 +89,7 @@ class CallStreamRpc::Session : public std::enable_shared_from_this<CallStreamRpc
     context.actor = std::move(*call.mutable_actor());
     context.origin = std::move(*call.mutable_origin());
     context.call_id = std::move(*call.mutable_call_id());
+    if (call.has_start_within()) context.start_by = env.clock.Now() + FromProto(call.start_within());
     grpc::ByteBuffer response;
     absl::Status status = absl::UnimplementedError(call.method());
     if (auto method = self->methods_.FindRaw(call.method())) {

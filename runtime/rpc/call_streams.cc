@@ -167,6 +167,9 @@ Task<absl::Status> CallStreams::OnStream(CallContext& call, std::shared_ptr<Stre
   out.set_actor(call.actor);
   out.set_origin(call.origin);
   out.set_call_id(call.call_id);
+  if (call.start_by != absl::InfiniteFuture()) {
+    ToProto(std::max(call.start_by - clock_.Now(), absl::ZeroDuration()), out.mutable_start_within());
+  }
   stream->unsent.Wake();
 
   uint64_t timer = 0;

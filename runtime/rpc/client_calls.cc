@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 namespace tutti::rpc_internal {
@@ -13,6 +14,10 @@ void Prepare(const CallContext& call, absl::Duration timeout, const TraceContext
   if (!call.actor.empty()) context.AddMetadata("tutti-actor", call.actor);
   if (!call.origin.empty()) context.AddMetadata("tutti-origin", call.origin);
   if (!call.call_id.empty()) context.AddMetadata("tutti-call-id", call.call_id);
+  if (call.start_by != absl::InfiniteFuture()) {
+    const absl::Duration left = std::max(call.start_by - absl::Now(), absl::ZeroDuration());
+    context.AddMetadata("tutti-start-within", absl::StrCat(absl::ToInt64Milliseconds(left)));
+  }
   if (trace.valid()) context.AddMetadata("traceparent", trace.ToTraceparent());
 }
 

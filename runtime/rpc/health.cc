@@ -14,7 +14,8 @@ void Health::Offer(LocalMethods& methods) {
 Health::Response::ServingStatus Health::StatusOf(const std::string& service) const {
   const bool known = service.empty() || std::find(services_.begin(), services_.end(), service) != services_.end();
   if (!known) return Response::SERVICE_UNKNOWN;
-  return ended_.stop_requested() ? Response::NOT_SERVING : Response::SERVING;
+  const bool ready = !readiness_ || readiness_->Get().ok();
+  return ready && !ended_.stop_requested() ? Response::SERVING : Response::NOT_SERVING;
 }
 
 Task<absl::Status> Health::HandleCheck(CallContext&, const Request& request, Response& response) {
@@ -27,20 +28,22 @@ Task<absl::Status> Health::HandleCheck(CallContext&, const Request& request, Res
 }
 
 Task<absl::Status> Health::HandleWatch(CallContext& call, const Request& request, StreamWriter<Response>& writer) {
-  Response response;
-  response.set_status(StatusOf(request.service()));
-  if (!co_await writer.Write(response)) co_return absl::CancelledError("the caller has gone");
-  OneShot<bool> changed;
-  {
-    std::stop_callback on_end(ended_.get_token(), [&changed] { changed.Set(true); });
-    std::stop_callback on_stop(call.stop, [&changed] { changed.Set(false); });
-    co_await changed.Wait(*call.executor);
+  for (auto last = Response::UNKNOWN;;) {
+    auto changed = std::make_shared<OneShot<bool>>();
+    if (readiness_) readiness_->Await(changed);
+    std::stop_callback on_end(ended_.get_token(), [&changed] { changed->Set(true); });
+    std::stop_callback on_stop(call.stop, [&changed] { changed->Set(false); });
+    Response response;
+    response.set_status(StatusOf(request.service()));
+    if (response.status() != last) {
+      const bool written = co_await writer.Write(response);
+      if (!written) co_return absl::CancelledError("the caller has gone");
+      last = response.status();
+    }
+    if (ended_.stop_requested()) co_return rpc_internal::ShuttingDown();
+    co_await changed->Wait(*call.executor);
+    if (call.stop.stop_requested()) co_return absl::CancelledError("the caller has gone");
   }
-  if (call.stop.stop_requested()) co_return absl::CancelledError("the caller has gone");
-  response.set_status(StatusOf(request.service()));
-  const bool written = co_await writer.Write(response);
-  if (!written) co_return absl::CancelledError("the caller has gone");
-  co_return rpc_internal::ShuttingDown();
 }
 
 }  // namespace tutti

@@ -1,4 +1,5 @@
-// grpc.health.v1: what load balancers and Kubernetes' probes ask. gRPC's own service answers by threads of its own.
+// grpc.health.v1, as load balancers and the probes of Kubernetes ask it. gRPC's own service answers by threads of its
+// own.
 #pragma once
 
 #include <string>
@@ -6,13 +7,16 @@
 
 #include "grpc/health/v1/health.pb.h"
 #include "runtime/rpc/local_methods.h"
+#include "runtime/rpc/readiness.h"
 
 namespace tutti {
 
-// SERVING from the start until End. The server as a whole is the service "".
+// Reports SERVING while the service is ready, and NOT_SERVING after End. The name "" stands for the whole server.
 class Health {
  public:
-  Health(ServerEnv& env, std::vector<std::string> services) : env_(env), services_(std::move(services)) {}
+  // `readiness` outlives it; null: always ready.
+  Health(ServerEnv& env, std::vector<std::string> services, Readiness* readiness)
+      : env_(env), services_(std::move(services)), readiness_(readiness) {}
   void Offer(LocalMethods& methods);
   // NOT_SERVING from now on; those who watch hear of it, and their calls end. Thread safe.
   void End() { ended_.request_stop(); }
@@ -26,6 +30,7 @@ class Health {
 
   ServerEnv& env_;
   const std::vector<std::string> services_;
+  Readiness* const readiness_;
   std::stop_source ended_;
 };
 

@@ -44,6 +44,13 @@ absl::Status FromBytes(grpc::ByteBuffer& bytes, Message& message) {
   return parsed.ok() ? absl::OkStatus() : absl::InternalError("the message cannot be parsed");
 }
 
+// Parses a caller's request. Returns INVALID_ARGUMENT when the bytes are no such message.
+template <class Message>
+absl::Status RequestFromBytes(grpc::ByteBuffer& bytes, Message& message) {
+  if (FromBytes(bytes, message).ok()) return absl::OkStatus();
+  return MalformedRequest(Message::descriptor()->full_name());
+}
+
 template <class Message>
 absl::Status ToBytes(const Message& message, grpc::ByteBuffer& bytes) {
   bytes.Clear();
@@ -102,7 +109,7 @@ class ParsedReader final : public StreamReader<Request> {
   Task<bool> Read(Request& request) override {
     grpc::ByteBuffer message;
     if (!co_await bytes_.Read(message)) co_return false;
-    parsed_ = FromBytes(message, request);
+    parsed_ = RequestFromBytes(message, request);
     co_return parsed_.ok();
   }
   // Whether it was the stream that ended, and not what came.
@@ -353,7 +360,7 @@ class LocalMethods {
 
     Task<absl::Status> CallBytes(CallContext& call, grpc::ByteBuffer& bytes, grpc::ByteBuffer& out) override {
       Request request;
-      TUTTI_CO_RETURN_IF_ERROR(rpc_internal::FromBytes(bytes, request));
+      TUTTI_CO_RETURN_IF_ERROR(rpc_internal::RequestFromBytes(bytes, request));
       Response response;
       absl::Status status = co_await Call(call, std::move(request), response, absl::InfiniteDuration());
       if (status.ok()) status = rpc_internal::ToBytes(response, out);
@@ -371,8 +378,10 @@ class LocalMethods {
 
     Task<void> Serve(std::shared_ptr<Running> running, rpc_internal::CallOrigin origin, absl::Time deadline) {
       rpc_internal::ServedCall local(env_, name_, std::move(origin), deadline, running->stop.get_token());
+      const bool repeatable = rpc_internal::HasRequestId(running->request);
       absl::Status status = co_await rpc_internal::StartMethod(impl_, handler_, local.call(),
                                                                std::move(running->request), running->response);
+      if (repeatable && absl::IsUnknown(status)) status = rpc_internal::AsRepeatable(status);
       local.End(status);
       running->done.Set(std::move(status));
     }
@@ -405,7 +414,7 @@ class LocalMethods {
     std::unique_ptr<ReadStream<grpc::ByteBuffer>> OpenBytes(CallContext& call, grpc::ByteBuffer& bytes) override {
       Request request;
       std::unique_ptr<ReadStream<Response>> stream;
-      if (absl::Status parsed = rpc_internal::FromBytes(bytes, request); parsed.ok()) {
+      if (absl::Status parsed = rpc_internal::RequestFromBytes(bytes, request); parsed.ok()) {
         stream = Open(call, request, absl::InfiniteDuration());
       } else {
         auto pipe = std::make_shared<rpc_internal::LocalPipe<Response>>(env_.executor);

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/rpc/channel.h"
 #include "runtime/rpc/stream_ops.h"
@@ -100,6 +101,10 @@ class RpcServer::Call final : public StreamReader<grpc::ByteBuffer>, public Behi
       call.actor = MetadataOf(context_, "tutti-actor");
       call.origin = MetadataOf(context_, "tutti-origin");
       call.call_id = MetadataOf(context_, "tutti-call-id");
+      int64_t start_within = 0;
+      if (absl::SimpleAtoi(MetadataOf(context_, "tutti-start-within"), &start_within)) {
+        call.start_by = server_.env_.clock.Now() + absl::Milliseconds(start_within);
+      }
     }
     if (call.actor.empty()) call.actor = "anonymous";
     if (call.origin.empty()) call.origin = context_.peer();
@@ -132,7 +137,7 @@ RpcServer::RpcServer(Options options, ServerEnv& env, RpcQueue& queue, TimerServ
     : options_(std::move(options)),
       env_(env),
       queue_(queue),
-      health_(env, options_.reflected),
+      health_(env, options_.reflected, options_.readiness),
       reflection_(env, options_.reflected),
       own_(timers),
       own_served_(own_) {

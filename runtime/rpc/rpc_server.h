@@ -27,6 +27,7 @@ class RpcServer {
     int max_message_bytes = 4 << 20;
     ByteMethods* methods = nullptr;      // besides health and reflection; outlives the server
     std::vector<std::string> reflected;  // full names of the services that reflection lists
+    Readiness* readiness = nullptr;      // what health says; outlives the server. Null: always ready
   };
   // Calls arrive in `queue`, whose only server this is, and run on the environment's executor. All outlive the server.
   // UNAVAILABLE with the port and the flag when the address is taken.

@@ -31,6 +31,16 @@ struct ServerEnv {
 namespace rpc_internal {
 
 absl::Status ShuttingDown();
+// Returns INVALID_ARGUMENT for bytes that are no message of that type.
+absl::Status MalformedRequest(absl::string_view type);
+// Returns UNAVAILABLE for an error that leaves open what was committed. A request with an id may be sent again.
+absl::Status AsRepeatable(const absl::Status& status);
+
+template <class Request>
+bool HasRequestId(const Request& request) {
+  if constexpr (requires { request.request_id(); }) return !request.request_id().empty();
+  return false;
+}
 
 // A member's coroutine, begun by an ordinary function: with sanitizers GCC 12 reads an uninitialised temporary where a
 // coroutine calls through a pointer to a member.
@@ -42,8 +52,9 @@ auto StartMethod(Impl& impl, Method method, Args&&... args) {
 // What of a caller's context goes along.
 struct CallOrigin {
   explicit CallOrigin(const CallContext& call)
-      : trace(call.trace), actor(call.actor), origin(call.origin), call_id(call.call_id) {}
+      : trace(call.trace), start_by(call.start_by), actor(call.actor), origin(call.origin), call_id(call.call_id) {}
   TraceContext trace;
+  absl::Time start_by;
   std::string actor, origin, call_id;
 };
 

@@ -24,7 +24,8 @@ class Monitoring final : public Module {
     if (!options.forward_otlp_endpoint().empty()) {
       forward = serving_.runtime().PeerAt(options.forward_otlp_endpoint(), limit);
     }
-    monitoring_rpc_ = std::make_unique<MonitoringRpc>(serving_.env(), serving_.runtime().local_methods, peers, traces_);
+    monitoring_rpc_ = std::make_unique<MonitoringRpc>(serving_.env(), serving_.runtime().local_methods, peers, traces_,
+                                                      serving_.runtime().readiness);
     trace_rpc_ = std::make_unique<TraceRpc>(serving_.env(), traces_, std::move(forward));
     monitoring_rpc_->Offer(serving_.runtime().local_methods);
     trace_rpc_->Offer(serving_.runtime().local_methods);

@@ -13,6 +13,7 @@
 #include "services/state-manager/adapters/openai_embedder.h"
 #include "services/state-manager/loops/courier.h"
 #include "services/state-manager/loops/janitor.h"
+#include "services/state-manager/loops/pulse.h"
 #include "services/state-manager/loops/waker.h"
 #include "services/state-manager/rpc/services.h"
 #include "services/state-manager/store_metrics.h"
@@ -64,6 +65,7 @@ class StateManager final : public Module {
     sessions_ = std::make_unique<SessionRpc>(deps, store_->sessions);
     audit_ = std::make_unique<AuditRpc>(deps, store_->audit);
     budgets_ = std::make_unique<BudgetRpc>(deps, store_->ledger);
+    messages_ = std::make_unique<MessageRpc>(deps, store_->outbox);
     LocalMethods& local = runtime.local_methods;
     journal_->Offer(local);
     runs_->Offer(local);
@@ -77,6 +79,7 @@ class StateManager final : public Module {
     sessions_->Offer(local);
     audit_->Offer(local);
     budgets_->Offer(local);
+    messages_->Offer(local);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--state-manager.grpc-port";
@@ -84,7 +87,7 @@ class StateManager final : public Module {
     server.max_message_bytes = static_cast<int>(2 * config_.process().max_message_bytes());
     for (const char* name : {"JournalService", "RunStoreService", "WorkflowStoreService", "LeaseService",
                              "ContextService", "MemoryService", "ConversationService", "SessionService", "AuditService",
-                             "BudgetService", "CacheService", "ScheduleStoreService"}) {
+                             "BudgetService", "MessageService", "CacheService", "ScheduleStoreService"}) {
       server.reflected.push_back(absl::StrCat("tutti.state.v1.", name));
     }
     TUTTI_RETURN_IF_ERROR(serving_.Serve(std::move(server)));
@@ -98,8 +101,8 @@ class StateManager final : public Module {
     if (!options.encryption().key_dir().empty()) janitor.load_keys = [this] { return ReadKeys(); };
     for (size_t i = 0; i < shards_->size(); ++i) {
       Shard& shard = *databases_[i];
-      shard.courier =
-          std::make_unique<Courier>(*shards_, i, *store_, hub_, runtime.timers, serving_.loop(), serving_.log());
+      shard.courier = std::make_unique<Courier>(*shards_, i, *store_, *shard.opened.metrics, hub_, runtime.timers,
+                                                serving_.loop(), serving_.log());
       shard.courier->Start();
       janitor.on_tick = [&shard] { shard.metrics->Refresh(); };
       shard.janitor = std::make_unique<Janitor>(janitor, *shards_, i, *store_, hub_, runtime.timers, serving_.loop(),
@@ -109,12 +112,16 @@ class StateManager final : public Module {
           std::make_unique<Waker>(*shard.access, store_->leases, runtime.timers, serving_.loop(), serving_.log());
       shard.waker->Start();
     }
+    pulse_ = std::make_unique<Pulse>(*shards_, serving_.readiness(), runtime.clock, runtime.timers, serving_.loop(),
+                                     serving_.log());
+    pulse_->Start();
     serving_.log().Info("store open", {{"database", databases_[0]->opened.description},
                                        {"databases", absl::StrCat(shards_->size())},
                                        {"encrypted", store_->codec.encrypts() ? "true" : "false"}});
     return absl::OkStatus();
   }
   void Drain(absl::Time deadline) override {
+    if (pulse_) pulse_->Stop();
     for (auto& shard : databases_) {
       if (shard->janitor) shard->janitor->Stop();
       if (shard->waker) shard->waker->Stop();
@@ -180,6 +187,7 @@ class StateManager final : public Module {
   std::unique_ptr<StateStore> store_;
   std::unique_ptr<Shards> shards_;
   std::vector<std::unique_ptr<Shard>> databases_;
+  std::unique_ptr<Pulse> pulse_;
   std::unique_ptr<HttpClient> http_;
   std::unique_ptr<RemoteEmbedder> embedder_;
   std::unique_ptr<JournalRpc> journal_;
@@ -194,6 +202,7 @@ class StateManager final : public Module {
   std::unique_ptr<SessionRpc> sessions_;
   std::unique_ptr<AuditRpc> audit_;
   std::unique_ptr<BudgetRpc> budgets_;
+  std::unique_ptr<MessageRpc> messages_;
   ServiceServer serving_;
 };
 

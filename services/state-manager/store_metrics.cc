@@ -16,6 +16,7 @@ struct StoreMetrics::Impl {
     };
     transactions = &counter("tutti_db_transactions_total", "Transactions with writes, of which each is one commit.");
     writes = &counter("tutti_db_writes_total", "Writes that were committed in transactions, together.");
+    set_aside = &counter("tutti_store_messages_set_aside_total", "Messages that were refused too often.");
     wait = &counter("tutti_db_pool_wait_seconds_total", "Time spent waiting for a connection.");
     timeouts = &counter("tutti_db_pool_timeouts_total", "Waits for a connection that were given up.");
     failures = &counter("tutti_db_connection_failures_total", "Connections that could not be made.");
@@ -35,7 +36,7 @@ struct StoreMetrics::Impl {
   }
 
   const DatabaseMetrics& database;
-  prometheus::Counter *transactions, *writes, *wait, *timeouts, *failures;
+  prometheus::Counter *transactions, *writes, *set_aside, *wait, *timeouts, *failures;
   prometheus::Gauge *max, *open, *in_use, *waiters;
 };
 
@@ -47,6 +48,7 @@ void StoreMetrics::Refresh() {
   const DatabaseMetrics& from = impl_->database;
   Impl::Raise(*impl_->transactions, static_cast<double>(from.transactions));
   Impl::Raise(*impl_->writes, static_cast<double>(from.writes));
+  Impl::Raise(*impl_->set_aside, static_cast<double>(from.messages_set_aside));
   Impl::Raise(*impl_->wait, static_cast<double>(from.pool_wait_micros) / 1e6);
   Impl::Raise(*impl_->timeouts, static_cast<double>(from.pool_timeouts));
   Impl::Raise(*impl_->failures, static_cast<double>(from.connection_failures));

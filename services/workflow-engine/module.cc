@@ -39,7 +39,7 @@ class WorkflowEngine final : public Module {
     agents_ = std::make_unique<GrpcAgents>(peers.agent_manager, runtime.local_methods);
     tools_ = std::make_unique<GrpcTools>(peers.tool_service, runtime.local_methods);
     names_ = std::make_unique<NameDirectory>(*agents_, *tools_, runtime.clock);
-    checker_ = std::make_unique<SpecChecker>(*names_, evaluator_);
+    checker_ = std::make_unique<SpecChecker>(*names_, evaluator_, expression_thread_.get());
     host_ = std::make_unique<RunHost>(
         RunHost::Options{
             .instance = config_.process().instance(),
@@ -48,6 +48,7 @@ class WorkflowEngine final : public Module {
             .lease_duration = std::clamp(FromProto(options.lease_duration()), absl::Seconds(1), absl::Seconds(60)),
             .park_after = std::max(FromProto(options.park_after()), absl::Milliseconds(100)),
             .max_strikes = options.max_strikes(),
+            .pause_poisoned = options.pause_poisoned(),
             .admission = {.total = options.max_concurrent_steps(),
                           .per_tenant = options.max_concurrent_steps_per_tenant(),
                           .per_workflow = options.max_concurrent_steps_per_workflow(),
@@ -79,7 +80,8 @@ class WorkflowEngine final : public Module {
                                         return run_rpc_->CheckStart(call, request);
                                       });
     schedule_rpc_->Offer(runtime.local_methods);
-    scheduler_ = std::make_unique<Scheduler>(serving_, *state_, *schedules_, start);
+    scheduler_ =
+        std::make_unique<Scheduler>([this] { return host_->instance(); }, serving_, *state_, *schedules_, start);
     RpcServer::Options server;
     if (!standalone_) server.address = absl::StrCat(config_.process().bind_address(), ":", options.grpc_port());
     server.port_flag = "--workflow-engine.grpc-port";

@@ -9,6 +9,7 @@
 #include "services/workflow-engine/domain/expressions/builtins.h"
 #include "services/workflow-engine/domain/expressions/machine.h"
 #include "services/workflow-engine/domain/run_view.h"
+#include "tests/fuzz/http_target.h"
 #include "tutti/workflow/v1/run_service.pb.h"
 #include "tutti/workflow/v1/workflow_spec.pb.h"
 
@@ -77,11 +78,9 @@ void FuzzFilter(const std::string& input) {
 }  // namespace
 
 const std::map<std::string, Target>& Targets() {
-  static const auto* const kTargets = new std::map<std::string, Target>{{"json", FuzzJson},
-                                                                        {"yaml", FuzzYaml},
-                                                                        {"expressions", FuzzExpressions},
-                                                                        {"cron", FuzzCron},
-                                                                        {"filter", FuzzFilter}};
+  static const auto* const kTargets =
+      new std::map<std::string, Target>{{"json", FuzzJson}, {"yaml", FuzzYaml},     {"expressions", FuzzExpressions},
+                                        {"cron", FuzzCron}, {"filter", FuzzFilter}, {"http", FuzzHttp}};
   return *kTargets;
 }
 

@@ -8,7 +8,7 @@
 namespace tutti::fuzz {
 
 using Target = void (*)(const std::string& input);
-// `json`, `yaml`, `expressions`, `cron`, `filter`.
+// `json`, `yaml`, `expressions`, `cron`, `filter`, `http`.
 const std::map<std::string, Target>& Targets();
 
 }  // namespace tutti::fuzz

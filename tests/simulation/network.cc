@@ -87,7 +87,8 @@ void Port::Cut() {
 void Port::Send(Port* to, const std::shared_ptr<Exchange>& exchange, const std::string& method,
                 const grpc::ByteBuffer& request, const rpc_internal::CallOrigin& origin, absl::Duration left) {
   World& world = network_.world_;
-  if (to == nullptr || world.Chance(network_.weather.lost)) {
+  const bool hit = network_.lost && network_.lost(process_, method, request);
+  if (to == nullptr || hit || world.Chance(network_.weather.lost)) {
     world.After(network_.Latency(), [exchange] {
       if (!exchange->answered) exchange->Answer(Broken());
     });
@@ -140,6 +141,7 @@ Task<void> Port::Serve(std::shared_ptr<Exchange> exchange, std::string method, g
     call.actor = origin.actor;
     call.origin = origin.origin;
     call.call_id = origin.call_id;
+    call.start_by = origin.start_by;
     status = co_await local->CallBytes(call, request, response);
   }
   if (cut_) co_return;

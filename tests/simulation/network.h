@@ -80,6 +80,8 @@ class Network {
     return *ports_.back();
   }
   Weather weather;
+  // Requests for which it returns true are lost, also in fair weather. May be null.
+  std::function<bool(const Process& from, const std::string& method, const grpc::ByteBuffer& request)> lost;
 
  private:
   friend class Port;

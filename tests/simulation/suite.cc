@@ -92,6 +92,7 @@ Suite::Suite(World& world)
       snapshot_every_(5 + static_cast<int>(world.Pick(60))),
       park_after_(absl::Milliseconds(100) + world.Delay(absl::Seconds(5))),
       skew_(world.Chance(0.3) ? absl::ZeroDuration() : absl::Seconds(4)),
+      pauses_poisoned_(world.Chance(0.5)),
       client_(world.Start("client")),
       client_port_(network_.Join(client_, "client")),
       methods_(client_, &client_port_) {
@@ -144,6 +145,7 @@ std::unique_ptr<Node> Suite::NewNode(const std::string& kind, const std::string&
   engine->mutable_park_after()->set_nanos(
       static_cast<int32_t>(absl::ToInt64Nanoseconds(park_after_ % absl::Seconds(1))));
   engine->mutable_park_after()->set_seconds(absl::ToInt64Seconds(park_after_));
+  engine->set_pause_poisoned(pauses_poisoned_);
   engine->set_max_concurrent_steps(2 + static_cast<int>(world_.Pick(20)));
   node->config->mutable_state_manager()->set_snapshot_every(snapshot_every_);
   return node;

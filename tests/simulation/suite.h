@@ -56,6 +56,8 @@ class Suite {
   Task<absl::Status> Follow(std::string path, std::function<bool(const Json&)> read);
   // By how much two engines' clocks differ at most.
   absl::Duration skew() const { return skew_; }
+  // A run that ends its engines is paused, not failed.
+  bool pauses_poisoned() const { return pauses_poisoned_; }
 
  private:
   std::unique_ptr<Node> NewNode(const std::string& kind, const std::string& instance);
@@ -68,6 +70,7 @@ class Suite {
   const Peers peers_;  // what is not carried by the network fails
   const int snapshot_every_;
   const absl::Duration park_after_, skew_;
+  const bool pauses_poisoned_;
   std::vector<std::unique_ptr<Node>> nodes_;
   int coming_ = 0;
 

@@ -24,6 +24,7 @@ class ChildProcess {
   // The exit code, or -signal. Kills after `seconds`, and answers -1000.
   int Wait(double seconds);
   bool Running();
+  pid_t pid() const { return pid_; }
 
  private:
   pid_t pid_ = -1;
@@ -72,6 +73,8 @@ class SuiteProcess {
   // The gRPC port of one of six processes, numbered as for Replace.
   std::string address(size_t process) const;
   std::string logs() const;
+  // The process, numbered as for Replace; 0 of one process.
+  pid_t pid(size_t process) const { return children_[process]->pid(); }
   std::unique_ptr<tutti::workflow::v1::RunService::Stub> runs() const {
     return tutti::workflow::v1::RunService::NewStub(channel_);
   }

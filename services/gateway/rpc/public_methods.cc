@@ -13,6 +13,7 @@
 #include "tutti/state/v1/context_service.pb.h"
 #include "tutti/state/v1/conversation_service.pb.h"
 #include "tutti/state/v1/memory_service.pb.h"
+#include "tutti/state/v1/message_service.pb.h"
 #include "tutti/tool/v1/tool_service.pb.h"
 #include "tutti/workflow/v1/run_service.pb.h"
 #include "tutti/workflow/v1/schedule_service.pb.h"
@@ -33,6 +34,7 @@ PublicMethods::PublicMethods(const Peers& peers) {
       {tutti::state::v1::CreateConversationRequest::descriptor()->file(), peers.state_manager},
       {tutti::state::v1::SetBudgetRequest::descriptor()->file(), peers.state_manager},
       {tutti::state::v1::ListAuditRecordsRequest::descriptor()->file(), peers.state_manager},
+      {tutti::state::v1::ListSetAsideMessagesRequest::descriptor()->file(), peers.state_manager},
   };
   for (const auto& [file, peer] : table) {
     const auto* service = file->service(0);  // the public one stands first in its file

@@ -14,8 +14,10 @@ namespace tutti::monitoring {
 Task<v1::ServiceHealth> MonitoringRpc::Ask(CallContext& call, std::string name, RpcPeer peer) {
   v1::ServiceHealth out;
   out.set_name(name);
-  if (!peer) {  // in this process, which answers
-    out.set_status("SERVING");
+  if (!peer) {  // in this process
+    absl::Status ready = readiness_.Of(name).Get();
+    out.set_status(ready.ok() ? "SERVING" : "NOT_SERVING");
+    out.set_message(std::string(ready.message()));
     co_return out;
   }
   grpc::health::v1::HealthCheckRequest request;

@@ -4,6 +4,7 @@
 #include "opentelemetry/proto/collector/trace/v1/trace_service.pb.h"
 #include "runtime/process/module.h"
 #include "runtime/rpc/local_methods.h"
+#include "runtime/rpc/readiness.h"
 #include "runtime/rpc/server_calls.h"
 #include "services/monitoring/domain/trace_store.h"
 #include "tutti/monitoring/v1/monitoring_service.pb.h"
@@ -15,8 +16,9 @@ namespace otlp = opentelemetry::proto::collector::trace::v1;
 
 class MonitoringRpc final {
  public:
-  MonitoringRpc(ServerEnv& env, const LocalMethods& local, const Peers& peers, const TraceStore& traces)
-      : env_(env), local_(local), peers_(peers), traces_(traces) {}
+  MonitoringRpc(ServerEnv& env, const LocalMethods& local, const Peers& peers, const TraceStore& traces,
+                ReadinessBoard& readiness)
+      : env_(env), local_(local), peers_(peers), traces_(traces), readiness_(readiness) {}
   void Offer(LocalMethods& local) {
     local.Add(env_, "tutti.monitoring.v1.MonitoringService/GetHealth", *this, &MonitoringRpc::HandleHealth);
     local.Add(env_, "tutti.monitoring.v1.MonitoringService/ListUsage", *this, &MonitoringRpc::HandleUsage);
@@ -34,6 +36,7 @@ class MonitoringRpc final {
   const LocalMethods& local_;
   const Peers peers_;
   const TraceStore& traces_;
+  ReadinessBoard& readiness_;
 };
 
 class TraceRpc final {

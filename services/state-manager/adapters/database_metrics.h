@@ -12,6 +12,7 @@ namespace tutti::state_manager {
 // Thread safe. Counters are totals since the start.
 struct DatabaseMetrics {
   std::atomic<int64_t> transactions{0}, writes{0};
+  std::atomic<int64_t> messages_set_aside{0};
   std::atomic<int64_t> pool_size{0}, pool_open{0}, pool_in_use{0}, pool_waiters{0};
   std::atomic<int64_t> pool_wait_micros{0}, pool_timeouts{0}, connection_failures{0};
 

@@ -79,6 +79,10 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(Options opt
   SqliteDatabase* raw = out.get();
   out->writer_ = std::make_unique<SqliteWriter>(*out->write_db_, out->metrics_,
                                                 [raw](std::vector<News> news) { raw->listener_.OnNews(news); });
+  if (!o.data_dir.empty() && o.spare_bytes > 0) {
+    out->spare_ = std::make_unique<SpareSpace>(absl::StrCat(o.data_dir, "/tutti.spare"), o.spare_bytes);
+    out->writer_->UseSpare(*out->spare_, absl::StrCat(o.data_dir, "/tutti.db"), o.room_pause);
+  }
   if (!o.data_dir.empty() && o.deferrer != nullptr) {
     TUTTI_ASSIGN_OR_RETURN(auto peek,
                            SqliteDb::Open(absl::StrCat(o.data_dir, "/tutti.db"), SqliteDb::Mode::kRead, now));
@@ -105,6 +109,11 @@ SqliteDatabase::~SqliteDatabase() {
 }
 
 void SqliteDatabase::Write(WriteOp op) { group_commit_->Enqueue(std::move(op)); }
+
+absl::Status SqliteDatabase::Writable() const {
+  if (!spare_ || spare_->held()) return absl::OkStatus();
+  return DiskFull(absl::StrCat(options_.data_dir, "/tutti.db"));
+}
 
 void SqliteDatabase::Announce(std::vector<News> news) { listener_.OnNews(news); }
 

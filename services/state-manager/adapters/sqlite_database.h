@@ -32,6 +32,10 @@ class SqliteDatabase final : public Database {
     // again with the next; and while there are writes, before it is older.
     std::chrono::milliseconds idle_after{5};
     std::chrono::milliseconds longest_behind{40};
+    // Kept free for a full disk, so that reads go on; 0: nothing is.
+    size_t spare_bytes = SpareSpace::kBytes;
+    // How often a full disk is looked at for room.
+    std::chrono::milliseconds room_pause{1000};
   };
   // Creates the folder and the database when they are missing, and migrates it. FAILED_PRECONDITION: the folder is in
   // use, not writable, or the database is newer than this program. DATA_LOSS: the database is damaged.
@@ -42,6 +46,7 @@ class SqliteDatabase final : public Database {
   Dialect dialect() const override { return Dialect::kSqlite; }
   void Write(WriteOp op) override;
   void Read(ReadOp op) override;
+  absl::Status Writable() const override;
   void Announce(std::vector<News> news) override;
   DatabaseMetrics& metrics() { return metrics_; }
 
@@ -54,6 +59,7 @@ class SqliteDatabase final : public Database {
   NewsListener& listener_;
   DatabaseMetrics metrics_;
   int lock_file_ = -1;
+  std::unique_ptr<SpareSpace> spare_;  // null in memory
   std::unique_ptr<SqliteDb> write_db_;
   std::unique_ptr<SqliteWriter> writer_;
   Mutex readers_mutex_;

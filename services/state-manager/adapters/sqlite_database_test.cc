@@ -175,7 +175,7 @@ INSTANTIATE_TEST_SUITE_P(Store, SmallDiskTest, ::testing::Values(Engine::kSqlite
 TEST_P(SmallDiskTest, AFullDiskLosesNothingAndWorksAgainWhenSpaceReturns) {
   std::filesystem::create_directories(disk_);
   if (!Mount("size=2m")) GTEST_SKIP() << "may not mount here";
-  database_ = Check(Open(disk_));
+  database_ = Check(SqliteDatabase::Open({.data_dir = disk_, .spare_bytes = 0}, time_, hub_));
   ASSERT_NE(database_, nullptr);
   auto engine = Register("e", "1");
   ASSERT_THAT(Create("r1", &engine), IsOk());
@@ -195,12 +195,18 @@ TEST_P(SmallDiskTest, AFullDiskLosesNothingAndWorksAgainWhenSpaceReturns) {
   EXPECT_EQ(JournalOf("r1").size(), static_cast<size_t>(acknowledged) + 50);
 }
 
-TEST_P(SmallDiskTest, WithALogAFullDiskLosesNothingEither) {
+TEST_P(SmallDiskTest, WithALogAFullDiskLosesNothingEitherAndIsRead) {
   std::filesystem::create_directories(disk_);
   if (!Mount("size=8m")) GTEST_SKIP() << "may not mount here";
   database_.reset();
   store_ = std::make_unique<StateStore>(StoreOptions(), ids_);
-  database_ = Check(SqliteDatabase::Open({.data_dir = disk_, .deferrer = &store_->journal}, time_, hub_));
+  const size_t spare = size_t{2} << 20;
+  auto open = [&] {
+    SqliteDatabase::Options options{.data_dir = disk_, .deferrer = &store_->journal, .spare_bytes = spare};
+    options.room_pause = std::chrono::milliseconds(0);
+    return SqliteDatabase::Open(std::move(options), time_, hub_);
+  };
+  database_ = Check(open());
   ASSERT_NE(database_, nullptr);
   auto engine = Register("e", "1");
   ASSERT_THAT(Create("r1", &engine), IsOk());
@@ -221,13 +227,17 @@ TEST_P(SmallDiskTest, WithALogAFullDiskLosesNothingEither) {
   write(1000000);
   ASSERT_THAT(status, HasCodeAndText(absl::StatusCode::kUnavailable, "is full; nothing was written"));
   EXPECT_GE(acknowledged, 1000);
+  EXPECT_EQ(JournalOf("r1").size(), static_cast<size_t>(acknowledged)) << "reads go on";
+  EXPECT_THAT(database_->Writable(), HasCode(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(Create("r2"), HasCodeAndText(absl::StatusCode::kResourceExhausted, "is full; nothing was written"));
   filler.close();
   std::filesystem::remove(disk_ + "/filler");
   EXPECT_EQ(JournalOf("r1").size(), static_cast<size_t>(acknowledged)) << "all of it, and nothing half-written";
   EXPECT_THAT(Append("r1", 1, acknowledged + 1, 50), IsOk());
+  EXPECT_THAT(database_->Writable(), IsOk());
   database_.reset();
   store_ = std::make_unique<StateStore>(StoreOptions(), ids_);
-  database_ = Check(SqliteDatabase::Open({.data_dir = disk_, .deferrer = &store_->journal}, time_, hub_));
+  database_ = Check(open());
   EXPECT_EQ(JournalOf("r1").size(), static_cast<size_t>(acknowledged) + 50);
 }
 

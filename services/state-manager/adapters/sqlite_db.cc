@@ -109,6 +109,12 @@ class SqliteDb::StatementOfSqlite final : public StatementImpl {
   absl::Status status_;
 };
 
+absl::Status DiskFull(absl::string_view file) {
+  return Error(absl::StatusCode::kResourceExhausted, "DISK_FULL",
+               absl::StrCat("the disk under ", file, " is full; nothing was written. Free space and try again"))
+      .RetryAfter(absl::Seconds(5));
+}
+
 SqliteDb::SqliteDb(Now now) : now_(std::move(now)) {}
 
 absl::Status SqliteDb::ErrorOf(absl::string_view what) const {
@@ -117,9 +123,8 @@ absl::Status SqliteDb::ErrorOf(absl::string_view what) const {
   std::string text = absl::StrCat(what, " ", file, ": ", sqlite3_errmsg(db_));
   switch (code) {
     case SQLITE_FULL:
-      return Error(absl::StatusCode::kResourceExhausted, "DISK_FULL",
-                   absl::StrCat("the disk under ", file, " is full; nothing was written. Free space and try again"))
-          .RetryAfter(absl::Seconds(5));
+      if (make_room_ && make_room_()) return Error(absl::StatusCode::kAborted, "DISK_FULL", "room was made; once more");
+      return DiskFull(file);
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       return Error(

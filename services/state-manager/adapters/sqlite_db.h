@@ -19,6 +19,9 @@ namespace tutti::state_manager {
 // The house's SQL (ports/database.h) in SQLite's words.
 std::string ToSqlite(absl::string_view sql);
 
+// RESOURCE_EXHAUSTED with DISK_FULL.
+absl::Status DiskFull(absl::string_view file);
+
 class SqliteDb final : public Transaction {
  public:
   enum class Mode { kWrite, kRead, kMemory };
@@ -45,6 +48,8 @@ class SqliteDb final : public Transaction {
   // A new transaction or read: forgets the last one's failure and time.
   void Reset();
   absl::Status ErrorOf(absl::string_view what) const;
+  // Asked when the disk is full. True: there is room now, and the transaction is tried again (ABORTED).
+  void set_make_room(std::function<bool()> make_room) { make_room_ = std::move(make_room); }
   // Outside transactions: does what WipeDeleted asked for, if somebody did. Waits for no reader that is in the way: the
   // next call tries again.
   void WipeIfWanted();
@@ -58,6 +63,7 @@ class SqliteDb final : public Transaction {
   int64_t transaction_time_ = 0;
   absl::Status failure_;
   bool wipe_ = false;
+  std::function<bool()> make_room_;
   absl::flat_hash_map<std::string, std::unique_ptr<StatementOfSqlite>> prepared_;
 };
 

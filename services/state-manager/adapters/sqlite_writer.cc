@@ -65,13 +65,43 @@ absl::Status SqliteWriter::UseLog(const std::array<std::string, 2>& files, Defer
   }
   behind_ = found;
   if (found) {
-    TUTTI_RETURN_IF_ERROR(Prefix(Settle(), absl::StrCat(files[current_], ": ")));
+    absl::Status settled = Settle();
+    if (absl::IsAborted(settled)) settled = Settle();  // room was made
+    TUTTI_RETURN_IF_ERROR(Prefix(settled, absl::StrCat(files[current_], ": ")));
   } else {
     log().BeginGeneration(generation_);
   }
   for (auto& log : logs_) log->Wipe();
   applier_ = std::make_unique<WorkerPool>("db-apply", /*threads=*/1, /*max_queue=*/1);
   return absl::OkStatus();
+}
+
+void SqliteWriter::UseSpare(SpareSpace& spare, std::string file, std::chrono::milliseconds pause) {
+  room_pause_ = pause;
+  spare_ = &spare;
+  file_ = std::move(file);
+  (void)spare.Reserve();
+  db_.set_make_room([&spare] { return spare.Release(); });
+}
+
+bool SqliteWriter::IsDiskFull() {
+  if (!spare_ || spare_->held()) return false;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_reservation_) return true;
+  next_reservation_ = now + room_pause_;
+  return !spare_->Reserve();
+}
+
+void SqliteWriter::RefuseWrites(std::vector<WriteOp>& batch) const {
+  std::vector<WriteOp> rest;
+  for (auto& op : batch) {
+    if (op.batch || op.apply) {
+      op.finish(DiskFull(file_));
+    } else {
+      rest.push_back(std::move(op));
+    }
+  }
+  batch = std::move(rest);
 }
 
 absl::StatusOr<Transaction*> SqliteWriter::Begin() {
@@ -206,6 +236,8 @@ absl::Status SqliteWriter::ApplySealed(uint64_t generation) {
 }
 
 void SqliteWriter::Commit(std::vector<WriteOp>& batch) {
+  if (IsDiskFull()) RefuseWrites(batch);
+  if (batch.empty()) return;
   if (TryDefer(batch)) return HandOver();
   others_write_ = false;
   for (const auto& op : batch) others_write_ |= static_cast<bool>(op.apply);

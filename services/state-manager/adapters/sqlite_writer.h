@@ -19,6 +19,7 @@
 #include "runtime/async/executor.h"
 #include "runtime/sync/mutex.h"
 #include "services/state-manager/adapters/group_commit.h"
+#include "services/state-manager/adapters/spare_space.h"
 #include "services/state-manager/adapters/sqlite_db.h"
 #include "services/state-manager/adapters/write_log.h"
 
@@ -40,6 +41,8 @@ class SqliteWriter final : private WriteSession {
   absl::Status UseLog(const std::array<std::string, 2>& files, DeferringWriter& deferrer,
                       std::unique_ptr<SqliteDb> peek, std::chrono::milliseconds longest_behind);
 
+  // With spare space a full disk refuses writes, and what was acknowledged can still be read.
+  void UseSpare(SpareSpace& spare, std::string file, std::chrono::milliseconds pause);
   void Commit(std::vector<WriteOp>& batch);
   // Puts what is deferred into the tables while nobody waits.
   void Idle();
@@ -51,6 +54,9 @@ class SqliteWriter final : private WriteSession {
   absl::Status Commit() override;
   void Rollback() override;
 
+  bool IsDiskFull();
+  // Answers those that write, and leaves those that wait for the tables.
+  void RefuseWrites(std::vector<WriteOp>& batch) const;
   bool TryDefer(std::vector<WriteOp>& batch);
   // Has the applying thread put into the tables what is deferred by now, if it is time.
   void HandOver();
@@ -67,6 +73,10 @@ class SqliteWriter final : private WriteSession {
   SqliteDb& db_;  // the applying thread's while it applies
   DatabaseMetrics& metrics_;
   const Announce announce_;
+  SpareSpace* spare_ = nullptr;
+  std::string file_;
+  std::chrono::milliseconds room_pause_{0};
+  std::chrono::steady_clock::time_point next_reservation_;
   DeferringWriter* deferrer_ = nullptr;
   std::unique_ptr<SqliteDb> peek_;
   std::chrono::milliseconds longest_behind_{0};

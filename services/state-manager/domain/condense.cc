@@ -113,7 +113,7 @@ std::vector<JournalEntry> Condense(std::vector<JournalEntry> entries) {
     }
     if (entry.has_step_waiting()) keep = !steps[entry.step_waiting().path()].completed;
     // What is said of the past and changes nothing of what is to come.
-    if (entry.has_run_parked() || entry.has_event_emitted()) keep = false;
+    if (entry.has_run_parked() || entry.has_run_settled() || entry.has_event_emitted()) keep = false;
     if (keep && !loops.empty()) keep = !IsBehind(PathOf(entry), loops);
     if (keep || i + 1 == entries.size()) out.push_back(std::move(entry));
   }

@@ -54,7 +54,7 @@ Task<absl::StatusOr<bool>> Courier::Round(size_t target, std::string& after) {
 }
 
 Task<absl::Status> Courier::DeliverTo(size_t target, Messages messages) {
-  using Refused = std::vector<absl::Status>;
+  using Refused = std::vector<Deliveries::Refusal>;
   std::map<std::string, Messages> lanes;
   for (auto& message : messages) lanes[Deliveries::LaneKey(message)].push_back(std::move(message));
   std::vector<Task<absl::StatusOr<Refused>>> writes;
@@ -75,10 +75,16 @@ Task<absl::Status> Courier::DeliverTo(size_t target, Messages messages) {
       failure = refused.status();
       continue;
     }
-    for (const auto& status : *refused) {
-      log_.Error("a message of the outbox was refused and dropped", {{"error", status.message()}});
+    std::map<std::string, absl::Status> whys;
+    for (const auto& [id, why] : *refused) whys[id] = why;
+    for (const auto& message : of_lane) {
+      auto why = whys.find(message.id);
+      if (why == whys.end()) {
+        done.push_back(message);
+      } else {
+        TUTTI_CO_RETURN_IF_ERROR(co_await NoteRefusal(message, why->second));
+      }
     }
-    done.insert(done.end(), of_lane.begin(), of_lane.end());
   }
   if (!done.empty()) {
     auto remove = [&outbox = store_.outbox, done = std::move(done)](Transaction& tx, int&) {
@@ -89,6 +95,26 @@ Task<absl::Status> Courier::DeliverTo(size_t target, Messages messages) {
     TUTTI_CO_RETURN_IF_ERROR(removed.status());
   }
   co_return failure;
+}
+
+Task<absl::Status> Courier::NoteRefusal(Outbox::Message message, absl::Status why) {
+  auto note = [&outbox = store_.outbox, id = message.id, why](Transaction& tx, bool& set_aside) {
+    auto noted = outbox.NoteRefusal(tx, id, why);
+    if (noted.ok()) set_aside = *noted;
+    return noted.status();
+  };
+  auto set_aside =
+      co_await shards_.at(from_).Write<bool>(executor_, absl::InfiniteFuture(), LaneOf("outbox"), std::move(note));
+  TUTTI_CO_RETURN_IF_ERROR(set_aside.status());
+  if (*set_aside) {
+    metrics_.messages_set_aside.fetch_add(1, std::memory_order_relaxed);
+    log_.Error("message set aside; `tutti messages retry` has it tried again",
+               {{"message_id", message.id}, {"kind", message.kind}, {"error", why.message()}});
+  } else {
+    log_.Warning("message refused; trying again later",
+                 {{"message_id", message.id}, {"kind", message.kind}, {"error", why.message()}});
+  }
+  co_return absl::OkStatus();
 }
 
 }  // namespace tutti::state_manager

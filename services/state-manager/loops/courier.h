@@ -8,6 +8,7 @@
 
 #include "runtime/async/scope.h"
 #include "runtime/telemetry/log.h"
+#include "services/state-manager/adapters/database_metrics.h"
 #include "services/state-manager/domain/watch_hub.h"
 #include "services/state-manager/store/shards.h"
 #include "services/state-manager/store/state_store.h"
@@ -16,11 +17,12 @@ namespace tutti::state_manager {
 
 class Courier {
  public:
-  Courier(const Shards& shards, size_t from, const StateStore& store, WatchHub& hub, TimerService& timers,
-          Executor& executor, Logger& log)
+  Courier(const Shards& shards, size_t from, const StateStore& store, DatabaseMetrics& metrics, WatchHub& hub,
+          TimerService& timers, Executor& executor, Logger& log)
       : shards_(shards),
         from_(from),
         store_(store),
+        metrics_(metrics),
         timers_(timers),
         executor_(executor),
         log_(log),
@@ -47,10 +49,13 @@ class Courier {
   Task<absl::StatusOr<bool>> Round(size_t target, std::string& after);
   // Those of each lane are a write of their own. What did not get through stays, and holds up no other.
   Task<absl::Status> DeliverTo(size_t target, Messages messages);
+  // The message stays, and is tried again later or set aside.
+  Task<absl::Status> NoteRefusal(Outbox::Message message, absl::Status why);
 
   const Shards& shards_;
   const size_t from_;
   const StateStore& store_;
+  DatabaseMetrics& metrics_;
   TimerService& timers_;
   Executor& executor_;
   Logger& log_;

@@ -287,6 +287,8 @@ class Database {
   // RESOURCE_EXHAUSTED at once when too many wait.
   virtual void Write(WriteOp op) = 0;
   virtual void Read(ReadOp op) = 0;
+  // OK, or why writes are refused now although reads are answered (RESOURCE_EXHAUSTED: the disk is full).
+  virtual absl::Status Writable() const { return absl::OkStatus(); }
   // News of what is not in the database, here and in the replicas. Never blocks.
   virtual void Announce(std::vector<News> news) = 0;
 };

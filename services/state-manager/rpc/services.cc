@@ -158,6 +158,15 @@ void AuditRpc::Offer(LocalMethods& local) {
   TUTTI_OFFER(AuditRpc, AuditService, VerifyAuditLog);
 }
 
+MessageRpc::MessageRpc(const RpcDeps& deps, const Outbox& outbox)
+    : env_(deps.env), shards_(deps.shards), outbox_(outbox), audit_(deps.audit), access_(deps.access) {}
+MessageRpc::~MessageRpc() = default;
+
+void MessageRpc::Offer(LocalMethods& local) {
+  TUTTI_OFFER(MessageRpc, MessageService, ListSetAsideMessages);
+  TUTTI_OFFER(MessageRpc, MessageService, RetrySetAsideMessage);
+}
+
 BudgetRpc::BudgetRpc(const RpcDeps& deps, const Ledger& ledger)
     : env_(deps.env), access_(deps.access), area_(ledger), audit_(deps.audit) {}
 BudgetRpc::~BudgetRpc() = default;

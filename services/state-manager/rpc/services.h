@@ -16,6 +16,7 @@
 #include "tutti/state/v1/journal_service.pb.h"
 #include "tutti/state/v1/lease_service.pb.h"
 #include "tutti/state/v1/memory_service.pb.h"
+#include "tutti/state/v1/message_service.pb.h"
 #include "tutti/state/v1/run_store_service.pb.h"
 #include "tutti/state/v1/schedule_store_service.pb.h"
 #include "tutti/state/v1/session_service.pb.h"
@@ -276,6 +277,22 @@ class AuditRpc final {
   ServerEnv& env_;
   Access& access_;
   const AuditLog& area_;
+};
+
+class MessageRpc final {
+ public:
+  MessageRpc(const RpcDeps& deps, const Outbox& outbox);
+  ~MessageRpc();
+  void Offer(LocalMethods& local);
+
+ private:
+  TUTTI_STORE_METHOD(ListSetAsideMessages);
+  TUTTI_STORE_METHOD(RetrySetAsideMessage);
+  ServerEnv& env_;
+  const Shards& shards_;
+  const Outbox& outbox_;
+  const AuditLog& audit_;
+  Access& access_;  // the audit log's
 };
 
 class BudgetRpc final {

@@ -65,7 +65,7 @@ absl::Status Deliveries::Work(Transaction& tx, const Outbox::Message& message) c
 }
 
 absl::Status Deliveries::Deliver(Transaction& tx, const std::vector<Outbox::Message>& messages,
-                                 std::vector<absl::Status>& refused) const {
+                                 std::vector<Refusal>& refused) const {
   refused.clear();
   for (const Outbox::Message& message : messages) {
     // Of a later version: it waits for a state-manager that knows it.
@@ -79,7 +79,10 @@ absl::Status Deliveries::Deliver(Transaction& tx, const std::vector<Outbox::Mess
     absl::Status worked = Work(tx, message);
     TUTTI_RETURN_IF_ERROR(tx.failure());
     if (absl::IsAborted(worked)) return worked;  // raced: all of it is tried again
-    if (!worked.ok()) refused.push_back(Prefix(worked, absl::StrCat("message ", message.id, ": ")));
+    if (worked.ok()) continue;
+    refused.push_back({message.id, worked});
+    if (IsSignal(message)) continue;
+    TUTTI_RETURN_IF_ERROR(tx.Prepare("DELETE FROM inbox WHERE message_id = $1").BindAll(message.id).Run());
   }
   return absl::OkStatus();
 }

@@ -18,9 +18,13 @@ class Deliveries {
 
   // What the message's work belongs together with; see LaneOf.
   static std::string LaneKey(const Outbox::Message& message);
-  // What the message's own work refuses is dropped and named in `refused`: it would be refused for ever.
+  struct Refusal {
+    std::string id;  // the message's
+    absl::Status why;
+  };
+  // What the message's own work refuses is named in `refused`, and is delivered when it is tried again.
   absl::Status Deliver(Transaction& tx, const std::vector<Outbox::Message>& messages,
-                       std::vector<absl::Status>& refused) const;
+                       std::vector<Refusal>& refused) const;
   // Forgets what was delivered long ago.
   absl::StatusOr<int64_t> Trim(Transaction& tx, int64_t limit) const;
 

@@ -80,6 +80,8 @@ EntryKey KeyOf(const JournalEntry& entry) {
       return {"run_forked", entry.run_forked().from_step(), "", entry.run_forked().run_id()};
     case JournalEntry::kLoopCheckpoint:
       return {"loop_checkpoint", entry.loop_checkpoint().path(), "while"};
+    case JournalEntry::kRunSettled:
+      return {"run_settled"};
     default:
       return {"unknown"};
   }

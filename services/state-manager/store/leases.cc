@@ -234,12 +234,16 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
   std::vector<std::string> taken;
   for (const auto& run : response.runs()) taken.push_back(run.run_id());
   if (taken.empty()) return absl::OkStatus();
+  // A death counts when the run has made no progress under the dead engine. After the first one only a death during
+  // the walk counts: an engine takes up one suspect after the other (services/workflow-engine/domain/trial.h).
   Statement take = tx.Prepare(
       "UPDATE runs SET owner = $1, owner_incarnation = $2, lease_epoch = lease_epoch + 1, last_writer_seq = 0, strikes "
       "= CASE WHEN owner = '' OR EXISTS (SELECT 1 FROM instances WHERE expire_time > $3 AND "
       "substr(instances.incarnation, 1, 26) = substr(runs.owner_incarnation, 1, 26)) OR EXISTS (SELECT 1 FROM journal "
       "WHERE journal.run_id = runs.run_id AND seq > claimed_seq AND kind NOT IN ('run_started', 'step_started', "
-      "'signal_received')) THEN 0 ELSE strikes + 1 END, claimed_seq = last_seq WHERE run_id = ANY($4)");
+      "'signal_received')) THEN 0 WHEN strikes = 0 OR EXISTS (SELECT 1 FROM journal WHERE journal.run_id = runs.run_id "
+      "AND seq > claimed_seq AND kind = 'run_started') THEN strikes + 1 ELSE strikes END, claimed_seq = last_seq WHERE "
+      "run_id = ANY($4)");
   take.BindAll(instance.name(), instance.incarnation(), now);
   TUTTI_RETURN_IF_ERROR(take.BindList(taken).Run());
   Statement rows = tx.Prepare("SELECT run_id, strikes FROM runs WHERE strikes > 0 AND run_id = ANY($1)");

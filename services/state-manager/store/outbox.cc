@@ -6,12 +6,16 @@
 
 #include "runtime/random/ulid.h"
 #include "runtime/status/macros.h"
+#include "services/state-manager/domain/attempts.h"
 #include "services/state-manager/domain/child_end.h"
+#include "services/state-manager/store/rows.h"
 #include "services/state-manager/store/shards.h"
 #include "tutti/state/v1/run_store_service.pb.h"
 
 namespace tutti::state_manager {
 namespace {
+
+constexpr size_t kMostRefusal = 1000;
 
 constexpr std::pair<Outbox::Kind, const char*> kNames[] = {{Outbox::Kind::kReserve, "reserve"},
                                                            {Outbox::Kind::kSettle, "settle"},
@@ -53,13 +57,58 @@ absl::StatusOr<std::vector<Outbox::Message>> Outbox::Pending(Transaction& tx, si
   std::vector<Message> out;
   Statement rows = tx.Prepare(
       "SELECT message_id, target, kind, body FROM outbox WHERE target = $1 AND message_id > $2 AND (kind <> 'signal' "
-      "OR "
-      "message_id < $3) ORDER BY message_id LIMIT $4");
-  const std::string due = FirstUlidOf(absl::FromUnixMicros(tx.NowMicros()) - kGrace);
-  rows.BindAll(static_cast<int64_t>(target), after, due, limit);
+      "OR message_id < $3) AND set_aside_time = 0 AND try_time <= $5 ORDER BY message_id LIMIT $4");
+  const int64_t now = tx.NowMicros();
+  const std::string due = FirstUlidOf(absl::FromUnixMicros(now) - kGrace);
+  rows.BindAll(static_cast<int64_t>(target), after, due, limit, now);
   while (rows.Step()) out.push_back({rows.Text(0), static_cast<size_t>(rows.Int(1)), rows.Text(2), rows.Bytes(3)});
   TUTTI_RETURN_IF_ERROR(rows.status());
   return out;
+}
+
+absl::StatusOr<bool> Outbox::NoteRefusal(Transaction& tx, const std::string& id, const absl::Status& refusal) const {
+  Statement row = tx.Prepare("SELECT attempts FROM outbox WHERE message_id = $1 AND set_aside_time = 0 FOR UPDATE");
+  row.Bind(id);
+  if (!row.Step()) {  // another replica has delivered it, or set it aside
+    TUTTI_RETURN_IF_ERROR(row.status());
+    return false;
+  }
+  const int64_t attempts = row.Int(0) + 1;
+  const int64_t now = tx.NowMicros();
+  const std::optional<absl::Duration> pause = PauseAfter(attempts);
+  TUTTI_RETURN_IF_ERROR(
+      tx.Prepare("UPDATE outbox SET attempts = $2, try_time = $3, set_aside_time = $4, refusal = $5 WHERE message_id = "
+                 "$1")
+          .BindAll(id, attempts, pause ? now + absl::ToInt64Microseconds(*pause) : 0, pause ? 0 : now,
+                   refusal.ToString(absl::StatusToStringMode::kWithNoExtraData).substr(0, kMostRefusal))
+          .Run());
+  return !pause.has_value();
+}
+
+absl::Status Outbox::ListSetAside(Transaction& tx, const tutti::state::v1::ListSetAsideMessagesRequest& request,
+                                  tutti::state::v1::ListSetAsideMessagesResponse& response) const {
+  Statement rows = tx.Prepare(
+      "SELECT message_id, kind, attempts, set_aside_time, refusal FROM outbox WHERE set_aside_time > 0 AND message_id "
+      "> "
+      "$1 ORDER BY message_id LIMIT $2");
+  rows.BindAll(request.page_token(), request.page_size());
+  while (rows.Step()) {
+    auto* message = response.add_messages();
+    message->set_message_id(rows.Text(0));
+    message->set_kind(rows.Text(1));
+    message->set_attempts(static_cast<int32_t>(rows.Int(2)));
+    SetMicros(rows.Int(3), message->mutable_set_aside_time());
+    message->set_error(rows.Text(4));
+  }
+  return rows.status();
+}
+
+absl::StatusOr<bool> Outbox::Retry(Transaction& tx, const std::string& id) const {
+  tx.Announce({News::Kind::kOutbox, "", ""});
+  Statement again = tx.Prepare(
+      "UPDATE outbox SET attempts = 0, try_time = 0, set_aside_time = 0 WHERE message_id = $1 AND set_aside_time > 0");
+  TUTTI_RETURN_IF_ERROR(again.BindAll(id).Run());
+  return again.Changes() > 0;
 }
 
 absl::Status Outbox::Remove(Transaction& tx, const std::vector<Message>& messages) const {

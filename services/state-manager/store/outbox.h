@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "runtime/random/random.h"
 #include "services/state-manager/ports/database.h"
+#include "tutti/state/v1/message_service.pb.h"
 
 namespace tutti::state_manager {
 
@@ -36,10 +37,17 @@ class Outbox {
   // at once: only what it did not come to do is left to the message.
   absl::Status TellParent(Transaction& tx, const std::string& parent_run_id, absl::string_view run_id) const;
   // Those for a target that come after `after`, the oldest first, up to `limit`; signals that were posted more than
-  // kGrace ago.
+  // kGrace ago; refused ones when their pause is over.
   absl::StatusOr<std::vector<Message>> Pending(Transaction& tx, size_t target, const std::string& after,
                                                int64_t limit) const;
   static constexpr absl::Duration kGrace = absl::Seconds(2);
+  // Notes that the message was refused. True: it is set aside, and not pending any more.
+  absl::StatusOr<bool> NoteRefusal(Transaction& tx, const std::string& id, const absl::Status& refusal) const;
+  // Messages that are set aside, from one after `request.page_token()` on.
+  absl::Status ListSetAside(Transaction& tx, const tutti::state::v1::ListSetAsideMessagesRequest& request,
+                            tutti::state::v1::ListSetAsideMessagesResponse& response) const;
+  // The message is pending again. False: no message of this id is set aside here.
+  absl::StatusOr<bool> Retry(Transaction& tx, const std::string& id) const;
   // When they are delivered.
   absl::Status Remove(Transaction& tx, const std::vector<Message>& messages) const;
 

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "absl/strings/match.h"
+#include "services/state-manager/domain/attempts.h"
 #include "services/state-manager/store/testing/store_fixture.h"
 
 namespace tutti::state_manager::testing {
@@ -184,11 +185,12 @@ TEST_P(ParkingTest, AChildsEndIsKeptForItsParentAndToldOnce) {
   auto deliver = [&] {
     for (const Outbox::Message& message : pending()) {
       EXPECT_EQ(Deliveries::LaneKey(message), absl::StrContains(message.body, "late") ? "gone" : "p");
-      auto refused = Transact<std::vector<absl::Status>>([&](Transaction& tx, std::vector<absl::Status>& out) {
-        return store_->deliveries.Deliver(tx, {message}, out);
-      });
+      auto refused =
+          Transact<std::vector<Deliveries::Refusal>>([&](Transaction& tx, std::vector<Deliveries::Refusal>& out) {
+            return store_->deliveries.Deliver(tx, {message}, out);
+          });
       ASSERT_THAT(refused, IsOk());
-      EXPECT_TRUE(refused->empty()) << refused->front();
+      EXPECT_TRUE(refused->empty()) << refused->front().why;
     }
   };
   deliver();
@@ -207,6 +209,69 @@ TEST_P(ParkingTest, AChildsEndIsKeptForItsParentAndToldOnce) {
   auto removed = Transact<int>([&](Transaction& tx, int&) { return store_->outbox.Remove(tx, messages); });
   ASSERT_THAT(removed, IsOk());
   EXPECT_TRUE(pending().empty());
+}
+
+TEST_P(ParkingTest, AMessageThatIsRefusedIsTriedLaterAndThenSetAside) {
+  // No such reservation: the ledger refuses it for as long as there is none.
+  v1::Settlement settlement;
+  settlement.set_reservation_id("none");
+  auto posted = Transact<int>([&](Transaction& tx, int&) {
+    return store_->outbox.Post(tx, 0, Outbox::Kind::kSettle, settlement.SerializeAsString());
+  });
+  ASSERT_THAT(posted, IsOk());
+  auto pending = [&] {
+    auto messages = Query<std::vector<Outbox::Message>>([&](Transaction& tx, std::vector<Outbox::Message>& out) {
+      auto found = store_->outbox.Pending(tx, 0, "", 10);
+      if (found.ok()) out = *found;
+      return found.status();
+    });
+    EXPECT_THAT(messages, IsOk());
+    return *messages;
+  };
+  auto list = [&] {
+    v1::ListSetAsideMessagesRequest request;
+    request.set_page_size(10);
+    auto listed = Read(store_->outbox, &Outbox::ListSetAside, request);
+    EXPECT_THAT(listed, IsOk());
+    return *listed;
+  };
+  std::string id;
+  for (int attempt = 1; attempt <= kMostAttempts; ++attempt) {
+    EXPECT_EQ(list().messages_size(), 0) << "attempt " << attempt;
+    auto messages = pending();
+    ASSERT_EQ(messages.size(), 1U) << "attempt " << attempt;
+    id = messages[0].id;
+    auto refused = Transact<std::vector<Deliveries::Refusal>>(
+        [&](Transaction& tx, auto& out) { return store_->deliveries.Deliver(tx, messages, out); });
+    ASSERT_THAT(refused, IsOk());
+    ASSERT_EQ(refused->size(), 1U);
+    auto noted = Transact<bool>([&](Transaction& tx, bool& out) {
+      auto set_aside = store_->outbox.NoteRefusal(tx, id, refused->front().why);
+      if (set_aside.ok()) out = *set_aside;
+      return set_aside.status();
+    });
+    ASSERT_THAT(noted, IsOk());
+    EXPECT_EQ(*noted, attempt == kMostAttempts);
+    EXPECT_TRUE(pending().empty()) << "not at once";
+    time_.Advance(absl::Minutes(6));
+  }
+  auto listed = list();
+  ASSERT_EQ(listed.messages_size(), 1);
+  EXPECT_EQ(listed.messages(0).message_id(), id);
+  EXPECT_EQ(listed.messages(0).attempts(), kMostAttempts);
+  EXPECT_FALSE(listed.messages(0).error().empty());
+  EXPECT_TRUE(pending().empty()) << "nobody tries it any more";
+  auto retry = [&](const std::string& which) {
+    return *Transact<bool>([&](Transaction& tx, bool& out) {
+      auto again = store_->outbox.Retry(tx, which);
+      if (again.ok()) out = *again;
+      return again.status();
+    });
+  };
+  EXPECT_FALSE(retry("other"));
+  EXPECT_TRUE(retry(id));
+  EXPECT_EQ(list().messages_size(), 0);
+  EXPECT_EQ(pending().size(), 1U);
 }
 
 TEST_P(ParkingTest, ClaimsAreFairBetweenTenantsAndGoByPriority) {

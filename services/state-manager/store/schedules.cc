@@ -16,6 +16,9 @@ namespace v1 = tutti::state::v1;
 
 // Of definitions in one answer, which may go over one more.
 constexpr size_t kMostBytes = size_t{2} << 20;
+// So many engines have died over it: it is claimed alone, so that the next death tells.
+constexpr int32_t kSuspect = 2;
+constexpr int64_t kSuspectsWait = int64_t{2} * 1000000;
 constexpr int64_t kUnreadable = int64_t{60} * 1000000;
 
 #define TUTTI_SCHEDULE_COLUMNS \
@@ -87,8 +90,8 @@ absl::Status Schedules::PutSchedule(Transaction& tx, const v1::PutScheduleReques
       TUTTI_ASSIGN_OR_RETURN(std::string cell, payloads_.Put(tx, owner, "definition", given.definition().data()));
       TUTTI_RETURN_IF_ERROR(
           tx.Prepare("UPDATE schedules SET workflow = $2, paused = $3, next_time = $4, claim_time = CASE WHEN "
-                     "$6::bigint = 1 "
-                     "THEN claim_time ELSE 0 END, version = version + 1, definition = $5 WHERE name = $1")
+                     "$6::bigint = 1 THEN claim_time ELSE 0 END, strikes = 0, version = version + 1, definition = $5 "
+                     "WHERE name = $1")
               .BindAll(given.name(), given.workflow(), given.paused() ? 1 : 0, next_time, SqlArg::Bytes(cell),
                        request.audit_action().empty() ? 0 : 1)
               .Run());
@@ -184,32 +187,64 @@ absl::StatusOr<bool> Schedules::LookAhead(Transaction& tx, v1::ClaimDueSchedules
   return due > 0;
 }
 
+absl::Status Schedules::LeaveOneSuspect(Transaction& tx, int64_t now, Claimed& due) {
+  auto suspect = [](const auto& claimed) { return claimed.first.strikes() >= kSuspect; };
+  const auto first = std::find_if(due.begin(), due.end(), suspect);
+  if (first == due.end()) return absl::OkStatus();
+  bool tried = false;  // another suspect, by an engine that lives
+  {
+    Statement row = tx.Prepare("SELECT 1 FROM schedules WHERE claim_time > $1 AND claimer <> '' AND strikes >= $2");
+    row.BindAll(now, kSuspect);
+    tried = row.Step();
+    TUTTI_RETURN_IF_ERROR(row.status());
+  }
+  Claimed left;
+  for (auto& claimed : due) {
+    const bool chosen = !tried && claimed.first.name() == first->first.name();
+    if (chosen || (tried && !suspect(claimed))) {
+      left.push_back(std::move(claimed));
+    } else if (suspect(claimed)) {
+      TUTTI_RETURN_IF_ERROR(
+          tx.Prepare("UPDATE schedules SET claim_time = $2, strikes = $3, claimer = '' WHERE name = $1")
+              .BindAll(claimed.first.name(), now + kSuspectsWait, claimed.first.strikes())
+              .Run());
+    }
+  }
+  due = std::move(left);
+  return absl::OkStatus();
+}
+
 absl::Status Schedules::ClaimDueSchedules(Transaction& tx, const v1::ClaimDueSchedulesRequest& request,
                                           v1::ClaimDueSchedulesResponse& response) const {
   if (request.limit() < 1 || request.limit() > 100) return Invalid("limit", "must be 1 to 100");
   TUTTI_RETURN_IF_ERROR(CheckDuration("claim_duration", request.claim_duration(), 1, 600));
   const int64_t now = tx.NowMicros();
-  std::vector<std::pair<v1::StoredSchedule, std::string>> due;
+  Claimed due;
   {
-    Statement rows =
-        tx.Prepare(TUTTI_SCHEDULE_COLUMNS
-                   "WHERE next_time > 0 AND next_time <= $1 AND claim_time <= $1 ORDER BY next_time LIMIT $2 "
-                   "FOR UPDATE SKIP LOCKED");
+    Statement rows = tx.Prepare(
+        "SELECT name, workflow, paused, next_time, version, create_time, definition, CASE WHEN claim_time = 0 THEN 0 "
+        "WHEN claimer = '' THEN strikes WHEN EXISTS (SELECT 1 FROM instances WHERE expire_time > $1 AND "
+        "substr(instances.incarnation, 1, 26) = substr(schedules.claimer, 1, 26)) THEN 0 ELSE strikes + 1 END FROM "
+        "schedules WHERE next_time > 0 AND next_time <= $1 AND claim_time <= $1 ORDER BY next_time LIMIT $2 FOR UPDATE "
+        "SKIP LOCKED");
     rows.BindAll(now, request.limit());
     while (rows.Step()) {
       auto& [schedule, cell] = due.emplace_back();
       FromRow(rows, &schedule, &cell);
+      schedule.set_strikes(static_cast<int32_t>(rows.Int(7)));
     }
     TUTTI_RETURN_IF_ERROR(rows.status());
   }
+  TUTTI_RETURN_IF_ERROR(LeaveOneSuspect(tx, now, due));
   size_t bytes = 0;
   for (auto& [schedule, cell] : due) {
     if (bytes > kMostBytes) break;  // the rest comes with the next claim
     // One that cannot be read (a key is missing, say) does not keep the others from their work; it is looked at again.
     const bool readable = LoadDefinition(tx, cell, &schedule).ok();
     const int64_t until = now + (readable ? ToMicros(request.claim_duration()) : kUnreadable);
-    TUTTI_RETURN_IF_ERROR(
-        tx.Prepare("UPDATE schedules SET claim_time = $2 WHERE name = $1").BindAll(schedule.name(), until).Run());
+    TUTTI_RETURN_IF_ERROR(tx.Prepare("UPDATE schedules SET claim_time = $2, strikes = $3, claimer = $4 WHERE name = $1")
+                              .BindAll(schedule.name(), until, schedule.strikes(), request.instance().incarnation())
+                              .Run());
     if (!readable) continue;
     bytes += schedule.definition().data().size();
     *response.add_schedules() = std::move(schedule);

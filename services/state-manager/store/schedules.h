@@ -25,6 +25,10 @@ class Schedules {
   absl::StatusOr<bool> LookAhead(Transaction& tx, tutti::state::v1::ClaimDueSchedulesResponse& response) const;
 
  private:
+  // With what it is, as stored.
+  using Claimed = std::vector<std::pair<tutti::state::v1::StoredSchedule, std::string>>;
+  // Of schedules whose engines have died again and again one is claimed at a time, with no other schedule.
+  static absl::Status LeaveOneSuspect(Transaction& tx, int64_t now, Claimed& due);
   // Without its definition; `cell` is what that is kept as.
   static void FromRow(const Statement& row, tutti::state::v1::StoredSchedule* out, std::string* cell);
   absl::Status LoadDefinition(Transaction& tx, absl::string_view cell, tutti::state::v1::StoredSchedule* out) const;

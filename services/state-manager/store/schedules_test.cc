@@ -88,6 +88,39 @@ TEST_P(SchedulesTest, WhatIsDueIsClaimedByOneForAWhile) {
   EXPECT_EQ(Claim().size(), 3U);
 }
 
+TEST_P(SchedulesTest, DeathsOfItsClaimersAreCountedAndThenItComesAlone) {
+  ASSERT_THAT(Put("first", 0, -absl::Seconds(60)), IsOk());
+  ASSERT_THAT(Put("second", 0, -absl::Seconds(50)), IsOk());
+  auto claim = [this](const std::string& incarnation) {
+    v1::ClaimDueSchedulesRequest request;
+    request.set_limit(10);
+    request.mutable_claim_duration()->set_seconds(10);
+    request.mutable_instance()->set_incarnation(incarnation);
+    auto response = Write(store_->schedules, &Schedules::ClaimDueSchedules, request);
+    EXPECT_THAT(response, IsOk());
+    std::vector<std::pair<std::string, int>> out;
+    for (const auto& schedule : response->schedules()) out.emplace_back(schedule.name(), schedule.strikes());
+    time_.Advance(absl::Seconds(11));  // nobody hears of the claimer again
+    return out;
+  };
+  using Claims = std::vector<std::pair<std::string, int>>;
+  EXPECT_EQ(claim("a"), (Claims{{"first", 0}, {"second", 0}}));
+  EXPECT_EQ(claim("b"), (Claims{{"first", 1}, {"second", 1}}));
+  EXPECT_EQ(claim("c"), (Claims{{"first", 2}})) << "two deaths: alone";
+  EXPECT_EQ(claim("d"), (Claims{{"first", 3}})) << "its engine died while it did nothing else";
+  // Who has kept it, or has set it aside, has written it.
+  ASSERT_THAT(Put("first", Get("first")->version(), absl::Hours(1)), IsOk());
+  EXPECT_EQ(claim("e"), (Claims{{"second", 2}})) << "not counted while it waited for its turn";
+  ASSERT_THAT(Put("second", Get("second")->version(), -absl::Seconds(1)), IsOk());
+  EXPECT_EQ(claim("f"), (Claims{{"second", 0}}));
+  // A claimer that lives and could not write is no death.
+  auto engine = Register("engine", "01ARZ3NDEKTSV4RRFFQ69G5FAV.1");
+  ASSERT_THAT(Put("second", Get("second")->version(), -absl::Seconds(1)), IsOk());
+  EXPECT_EQ(claim(engine.incarnation()).size(), 1U);
+  engine = Register("engine", "01ARZ3NDEKTSV4RRFFQ69G5FAV.2");
+  EXPECT_EQ(claim("g"), (Claims{{"second", 0}}));
+}
+
 TEST_P(SchedulesTest, SaysHowLongUntilTheNextOne) {
   auto look = [&] {
     auto out = Transact<v1::ClaimDueSchedulesResponse>([&](Transaction& tx, v1::ClaimDueSchedulesResponse& response) {

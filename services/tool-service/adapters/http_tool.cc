@@ -83,6 +83,7 @@ class HttpTool final : public Tool {
 
   Task<absl::StatusOr<Json>> CallAsync(CallContext& call, Json parameters, ToolCallInfo info) override {
     HttpRequest request;
+    request.start_by = call.start_by;
     request.method = parameters.value("method", "GET");
     request.url = parameters["url"];
     request.max_answer_bytes = static_cast<size_t>(config_.max_response_bytes());

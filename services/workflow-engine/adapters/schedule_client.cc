@@ -84,15 +84,17 @@ Task<absl::StatusOr<StoredSchedule>> ScheduleClient::Change(CallContext& call, s
 }
 
 Task<absl::StatusOr<ScheduleClient::Claimed>> ScheduleClient::ClaimDue(CallContext& call, int limit,
-                                                                       absl::Duration claim) {
+                                                                       absl::Duration claim,
+                                                                       state::InstanceRef instance) {
   state::ClaimDueSchedulesRequest request;
   request.set_limit(limit);
+  *request.mutable_instance() = std::move(instance);
   ToProto(claim, request.mutable_claim_duration());
   TUTTI_CO_ASSIGN_OR_RETURN(state::ClaimDueSchedulesResponse response,
                             co_await state_.ClaimDueSchedules(call, request));
   Claimed out;
   for (const auto& stored : response.schedules()) {
-    out.schedules.push_back({Read(stored), stored.version(), FromProto(response.now())});
+    out.schedules.push_back({Read(stored), stored.version(), FromProto(response.now()), stored.strikes()});
   }
   if (response.has_next_in()) out.next_in = FromProto(response.next_in());
   co_return out;

@@ -14,6 +14,7 @@ struct StoredSchedule {
   tutti::workflow::v1::Schedule schedule;
   int64_t version = 0;  // 0: not stored yet
   absl::Time now;       // the store's, when it was read
+  int strikes = 0;      // engines in a row that died over it; of claims only
 };
 
 class ScheduleClient {
@@ -41,7 +42,8 @@ class ScheduleClient {
     std::vector<StoredSchedule> schedules;
     absl::Duration next_in = absl::InfiniteDuration();
   };
-  Task<absl::StatusOr<Claimed>> ClaimDue(CallContext& call, int limit, absl::Duration claim);
+  Task<absl::StatusOr<Claimed>> ClaimDue(CallContext& call, int limit, absl::Duration claim,
+                                         state::InstanceRef instance);
   Task<absl::Status> Delete(CallContext& call, std::string name);
 
  private:

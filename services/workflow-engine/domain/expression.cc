@@ -1,5 +1,6 @@
 #include "services/workflow-engine/domain/expression.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -17,13 +18,17 @@
 namespace tutti::engine {
 namespace {
 
+using expressions::EvaluationQueue;
 using expressions::Machine;
 using expressions::Value;
 
 constexpr int64_t kSlice = 10'000;                 // steps between pauses
+constexpr size_t kFirstMemory = size_t{4} << 20;   // what the first slice may take
 constexpr size_t kMaxExpanded = size_t{64} << 20;  // bytes of one string with its expressions
 constexpr uint32_t kMaxResultDepth = 100;
 constexpr double kWrittenWhole = 1e17;  // whole numbers below are written without an exponent
+
+absl::Status Stopped() { return absl::CancelledError("the run was asked to stop"); }
 
 absl::Status Wrong(const std::string& expression, absl::string_view what, const char* reason = "BAD_EXPRESSION") {
   std::string shown = expression.size() <= 200 ? expression : absl::StrCat(Utf8Prefix(expression, 200), " …");
@@ -256,52 +261,76 @@ absl::StatusOr<Evaluator::ProgramRef> Evaluator::Compile(const std::string& text
   return *program;
 }
 
+absl::StatusOr<Json> Evaluator::Outcome(Machine& machine, Machine::State state, const std::string& text) const {
+  Json out(nullptr);
+  switch (state) {
+    case Machine::State::kResult:
+      if (FromValue(machine.result(), kMaxResultDepth, &out)) return out;
+      return Wrong(text, absl::StrCat("the result is nested deeper than ", kMaxResultDepth, " levels"),
+                   "EXPRESSION_TOO_LARGE");
+    case Machine::State::kFailed:
+      return Wrong(text, machine.error());
+    case Machine::State::kTooLong:
+      return Wrong(text,
+                   absl::StrCat("not done after ", absl::FormatDuration(options_.limits.time),
+                                " of processor time, the most that an expression may take"),
+                   "EXPRESSION_TOO_LONG");
+    case Machine::State::kTooLarge:
+      return Wrong(text,
+                   absl::StrCat("needs more than ", options_.limits.memory >> 20,
+                                " MiB, the most that an expression may take, or nests too deep"),
+                   "EXPRESSION_TOO_LARGE");
+    default:
+      return out;
+  }
+}
+
 Task<absl::StatusOr<Json>> Evaluator::Run(std::string text, const Variables& variables, const Context& context) {
   TUTTI_CO_ASSIGN_OR_RETURN(ProgramRef program, Compile(text));
   // The machine borrows from these; they outlive it.
   const std::map<std::string, JsonRef> seen = variables.Seen();
-  Machine machine(program, options_.limits, context.now);
-  Value input = Value::Object(&machine.heap());
-  for (const auto& [name, value] : seen) {
-    if (program->whole || program->names.count(name) > 0) {
-      input.SetMember(&machine.heap(), absl::string_view(name), Value::Borrow(value.get(), &machine.heap()));
+  auto set_input = [&](Machine& machine) {
+    Value input = Value::Object(&machine.heap());
+    for (const auto& [name, value] : seen) {
+      if (program->whole || program->names.count(name) > 0) {
+        input.SetMember(&machine.heap(), absl::string_view(name), Value::Borrow(value.get(), &machine.heap()));
+      }
+    }
+    machine.SetInput(std::move(input));
+  };
+  {
+    // Most evaluations end here, at once. What needs more begins anew below, so that whoever waits holds no memory.
+    expressions::Limits limits = options_.limits;
+    if (options_.queue) limits.memory = std::min(limits.memory, kFirstMemory);
+    Machine machine(program, limits, context.now);
+    set_input(machine);
+    Machine::State state = machine.Run(kSlice, /*patient=*/false);
+    while (state == Machine::State::kYield && !options_.queue) {
+      if (context.stopped && context.stopped()) co_return Stopped();
+      state = machine.Run(kSlice, /*patient=*/true);
+    }
+    if (state != Machine::State::kYield && (state != Machine::State::kTooLarge || !options_.queue)) {
+      co_return Outcome(machine, state, text);
     }
   }
-  machine.SetInput(std::move(input));
-  absl::StatusOr<Json> out = Json(nullptr);
-  bool moved = false;
-  for (bool first = true;; first = false) {
-    const Machine::State state = machine.Run(kSlice, /*patient=*/!first);
-    if (state == Machine::State::kYield) {
-      if (context.stopped && context.stopped()) {
-        out = absl::CancelledError("the run was asked to stop");
+  if (context.long_ones) ++*context.long_ones;
+  absl::StatusOr<Json> out = Stopped();
+  {
+    const EvaluationQueue::Seat seat = co_await options_.queue->Enter(context.tenant);
+    co_await options_.queue->NextTurn(context.tenant);
+    Machine machine(program, options_.limits, context.now);
+    set_input(machine);
+    while (!context.stopped || !context.stopped()) {
+      const Machine::State state = machine.Run(kSlice, /*patient=*/true);
+      if (state != Machine::State::kYield) {
+        out = Outcome(machine, state, text);
         break;
       }
-      if (options_.queue) {
-        moved = true;
-        co_await options_.queue->NextTurn(context.tenant);
-      }
-      continue;
+      co_await options_.queue->NextTurn(context.tenant);
     }
-    if (state == Machine::State::kResult && !FromValue(machine.result(), kMaxResultDepth, &*out)) {
-      out = Wrong(text, absl::StrCat("the result is nested deeper than ", kMaxResultDepth, " levels"),
-                  "EXPRESSION_TOO_LARGE");
-    } else if (state == Machine::State::kFailed) {
-      out = Wrong(text, machine.error());
-    } else if (state == Machine::State::kTooLong) {
-      out = Wrong(text,
-                  absl::StrCat("not done after ", absl::FormatDuration(options_.limits.time),
-                               " of processor time, the most that an expression may take"),
-                  "EXPRESSION_TOO_LONG");
-    } else if (state == Machine::State::kTooLarge) {
-      out = Wrong(text,
-                  absl::StrCat("needs more than ", options_.limits.memory >> 20,
-                               " MiB, the most that an expression may take, or nests too deep"),
-                  "EXPRESSION_TOO_LARGE");
-    }
-    break;
   }
-  if (moved) co_await ResumeOn(*context.executor);
+  co_await ResumeOn(*context.executor);
+  if (context.long_ones) --*context.long_ones;
   co_return out;
 }
 

@@ -51,7 +51,7 @@ class Evaluator {
  public:
   struct Options {
     expressions::Limits limits;
-    // Where evaluations go on that are not done after their first slice. Null: where they began, without a pause.
+    // Runs evaluations that are not done after their first slice. Null: they go on where they began, without a pause.
     expressions::EvaluationQueue* queue = nullptr;
   };
   // Whom an evaluation is for.
@@ -60,6 +60,8 @@ class Evaluator {
     absl::Time now = absl::UnixEpoch();  // what `now` returns
     Executor* executor = nullptr;        // where the caller goes on; needed with a queue
     std::function<bool()> stopped;       // looked at between slices, on any thread; may be null
+    // Counts the evaluations that go on after their first slice; may be null. Changed where the caller is.
+    int* long_ones = nullptr;
   };
 
   Evaluator() : Evaluator(Options()) {}
@@ -88,6 +90,9 @@ class Evaluator {
     std::list<std::string>::iterator recent;
   };
   absl::StatusOr<ProgramRef> Compile(const std::string& text);
+  // Returns what the machine came to.
+  absl::StatusOr<Json> Outcome(expressions::Machine& machine, expressions::Machine::State state,
+                               const std::string& text) const;
   Task<absl::StatusOr<Json>> Run(std::string text, const Variables& variables, const Context& context);
   Task<absl::StatusOr<Json>> ExpandString(std::string text, const Variables& variables, const Context& context);
 

@@ -7,6 +7,7 @@
 
 #include "runtime/async/scope.h"
 #include "runtime/async/sync_wait.h"
+#include "runtime/async/testing/manual_executor.h"
 #include "runtime/status/error.h"
 #include "runtime/status/testing/matchers.h"
 
@@ -150,6 +151,28 @@ TEST_F(ExpressionTest, ALongEvaluationPausesOften) {
   EXPECT_EQ(**out, Json(300000));
   // A number costs at least three instructions, so there are at least 90 slices of 10,000 steps.
   EXPECT_GE(turns, 90);
+}
+
+TEST_F(ExpressionTest, ATenantsManyEvaluationsLeaveSeatsForOthers) {
+  tutti::testing::ManualExecutor executor;
+  expressions::EvaluationQueue queue(executor);
+  Evaluator evaluator({.limits = {.time = absl::Seconds(20)}, .queue = &queue});
+  Evaluator::Context many{.tenant = "many", .executor = &executor}, one{.tenant = "one", .executor = &executor};
+  std::vector<std::string> ended;
+  auto note = [&](Task<absl::StatusOr<Json>> task, std::string name) -> Task<void> {
+    auto out = co_await std::move(task);
+    EXPECT_THAT(out, tutti::testing::IsOk());
+    ended.push_back(name);
+  };
+  Scope scope;
+  for (int i = 0; i < 8; ++i) {
+    scope.Spawn(executor, note(evaluator.Evaluate("[range(30000)] | length", inner_, many), "many"));
+  }
+  scope.Spawn(executor, note(evaluator.Evaluate("[range(30000)] | map(. + 1) | length", inner_, one), "one"));
+  executor.RunUntilIdle();
+  ASSERT_EQ(ended.size(), 9U);
+  const auto place = std::find(ended.begin(), ended.end(), "one") - ended.begin();
+  EXPECT_LE(place, 4) << "the others' six wait for seats meanwhile";
 }
 
 TEST_F(ExpressionTest, AStoppedRunStopsItsEvaluation) {

@@ -73,6 +73,7 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       TUTTI_ASSIGN_OR_RETURN(Json result, FromPayload(completed.result()));
       if (completed.kind() == "gate") Judged(completed.path(), result);
       step.result = std::make_shared<const Json>(std::move(result));
+      step.result_bytes = completed.result().data().size();
       for (Signal& signal : signals_) signal.taken |= signal.seq == completed.signal_seq();
       // A failure that was caught here, or inside what has ended well, is nobody's to try again.
       Caught(completed.path());

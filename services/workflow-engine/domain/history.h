@@ -15,7 +15,8 @@
 namespace tutti::engine {
 
 struct StepHistory {
-  JsonRef result;  // set when the step has completed
+  JsonRef result;           // set when the step has completed
+  size_t result_bytes = 0;  // of its JSON
   bool skipped = false;
   bool inherited = false;  // of the run that this one was forked from
   int64_t order = 0;       // of its completion among the run's entries

@@ -76,6 +76,7 @@ Interpreter::Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::
   bounds_.priority = subject_.priority;
   evaluation_.tenant = subject_.tenant;
   evaluation_.executor = &deps_.executor;
+  evaluation_.long_ones = &computing_;
   // The same each time the run is walked: an expression steers it the same way again.
   evaluation_.now = std::min(subject_.start_time, deps_.clock.Now());
   evaluation_.stopped = [this] {
@@ -85,6 +86,7 @@ Interpreter::Interpreter(InterpreterDeps deps, RunSubject subject, const tutti::
   if (spec.has_timeout()) bounds_.deadline = start + FromProto(spec.timeout());
   // Also without bounds: it knows what the run consumes, with those that it starts.
   bounds_.budget = std::make_shared<Budget>(spec.budget(), "", nullptr, history_.SpentBelow(""));
+  bounds_.results = std::make_shared<ResultMeter>(deps_.tenant_results, kMaxRunResults, "the run");
   if (spec.budget().has_time()) {
     bounds_.budget_end = start + FromProto(spec.budget().time());
     bounds_.deadline = std::min(bounds_.deadline, bounds_.budget_end);

@@ -26,6 +26,7 @@
 #include "services/workflow-engine/domain/history.h"
 #include "services/workflow-engine/domain/known_names.h"
 #include "services/workflow-engine/domain/progress.h"
+#include "services/workflow-engine/domain/result_meter.h"
 #include "services/workflow-engine/domain/routing.h"
 #include "services/workflow-engine/ports/effects.h"
 #include "services/workflow-engine/ports/pattern_observer.h"
@@ -51,8 +52,10 @@ struct InterpreterDeps {
   PatternObserver* observer = nullptr;
   // A run that only waits for longer than this leaves memory: Run ends with RUN_PARKED. Infinite: never.
   absl::Duration park_after = absl::InfiniteDuration();
-  // Whether the engine still owns the run, by its own clock: asked right before something leaves. Null: always.
-  std::function<bool()> owns;
+  // Returns the time until which the engine owns the run, by its own clock. No call leaves later. Null: for ever.
+  std::function<absl::Time()> owned_until;
+  // Counts the results of all runs of the tenant; may be null.
+  std::shared_ptr<ResultMeter> tenant_results;
 };
 
 // The run that is walked.
@@ -86,6 +89,8 @@ class Interpreter {
   int64_t inbox() const { return inbox_; }
   // In which the run's expressions are read: that of its first start.
   int expression_version() const { return history_.expression_version(); }
+  // Returns true while a part of the walk computes rather than waits for the world.
+  bool computes() const { return computing_ > 0; }
   // What the run has consumed, with those that it has started; without compensations and handlers of its failure.
   const Spent& spent() const { return bounds_.budget->spent(); }
   int progress_percent() const { return std::max(progress_.percent(), history_.progress_percent()); }
@@ -108,6 +113,7 @@ class Interpreter {
     absl::Duration call_timeout = absl::InfiniteDuration();  // of one call, from its turn on
     TraceContext trace;
     std::shared_ptr<Budget> budget;
+    std::shared_ptr<ResultMeter> results;
     int priority = 0;
     bool replay_only = false;  // walks what is known and begins nothing
   };
@@ -163,6 +169,8 @@ class Interpreter {
 
   // leaves.cc
   CallContext NewCall(const Bounds& bounds);
+  // Returns ABORTED, which ends the walk, when the run may be another engine's by now.
+  absl::Status CheckOwned() const;
   // Of an agent that the workflow defines itself; else null.
   const tutti::agent::v1::Agent* DefinitionOf(const std::string& agent) const;
   // Waits until it is this call's turn. The permit is held while the call is under way.
@@ -317,6 +325,7 @@ class Interpreter {
   std::stop_callback<std::function<void()>> on_halt_, on_cancel_;
   std::atomic<bool> undoing_ = false;  // a cancel has been obeyed, and what undoes the run goes on
   Evaluator::Context evaluation_;
+  int computing_ = 0;  // long evaluations and loops that give way
   Progress progress_;
   Variables root_;
   Bounds bounds_;
@@ -347,6 +356,9 @@ class Interpreter {
 bool EndsWalk(const absl::Status& status);
 // The error as one that ends the walk; for journals, when the run is another's.
 absl::Status WalkEnd(const absl::Status& status);
+
+// The most bytes of results that a run holds. A history of more could not be taken up again in reasonable time.
+inline constexpr size_t kMaxRunResults = size_t{128} << 20;
 
 // Puts a result into a payload. FAILED_PRECONDITION: larger than 4 MiB or nested too deeply to be stored and read
 // again; large things are passed by reference.

@@ -10,6 +10,7 @@ namespace tutti::engine {
 namespace {
 
 constexpr char kHttpTool[] = "http_request";
+constexpr int kMostStarts = 3;
 constexpr absl::Duration kKnockAgain = absl::Milliseconds(50);  // at least, where a service has no room
 
 std::string ToText(const Json& value) { return value.is_string() ? value.get<std::string>() : DumpJson(value); }
@@ -49,11 +50,14 @@ Task<absl::StatusOr<Admission::Permit>> Interpreter::Enter(std::string target, c
     bounds.budget->Call();
   }
   // An engine that was frozen may wake up when its runs are another's, with this call next in its queue.
-  if (permit.ok() && deps_.owns && !deps_.owns()) {
-    co_return WalkEnd(Error(absl::StatusCode::kAborted, "LEASE_LOST",
-                            "the lease has ended by this engine's clock; the run goes on elsewhere"));
-  }
+  if (permit.ok()) TUTTI_CO_RETURN_IF_ERROR(CheckOwned());
   co_return permit;
+}
+
+absl::Status Interpreter::CheckOwned() const {
+  if (!deps_.owned_until || deps_.clock.Now() <= deps_.owned_until()) return absl::OkStatus();
+  return WalkEnd(Error(absl::StatusCode::kAborted, "LEASE_LOST",
+                       "the lease has ended by this engine's clock; the run goes on elsewhere"));
 }
 
 Task<Interpreter::Result> Interpreter::RunAgent(const tutti::workflow::v1::AgentStep& step, std::string path,
@@ -91,11 +95,17 @@ Task<Interpreter::Result> Interpreter::CallTool(std::string tool, Json parameter
                                                 Bounds bounds) {
   TUTTI_CO_ASSIGN_OR_RETURN(Admission::Permit permit, co_await Enter(tool, bounds));
   bounds.deadline = std::min(bounds.deadline, deps_.clock.Now() + bounds.call_timeout);
-  CallContext call = NewCall(bounds);
-  Attempt attempt{subject_.run_id, std::move(path), std::move(key)};
-  TUTTI_CO_ASSIGN_OR_RETURN(Json result, co_await deps_.effects.tools.Execute(call, std::move(attempt), std::move(tool),
-                                                                              std::move(parameters)));
-  co_return Ref(std::move(result));
+  for (int tries = 1;; ++tries) {
+    CallContext call = NewCall(bounds);
+    if (deps_.owned_until) call.start_by = deps_.owned_until();
+    Attempt attempt{subject_.run_id, path, key};
+    auto result = co_await deps_.effects.tools.Execute(call, std::move(attempt), tool, parameters);
+    if (result.ok()) co_return Ref(*std::move(result));
+    // It waited for a socket over the end of the lease, and nothing left: once more under the next lease, if there is
+    // one.
+    if (ReasonOf(result.status()) != "START_TOO_LATE" || tries == kMostStarts) co_return result.status();
+    TUTTI_CO_RETURN_IF_ERROR(CheckOwned());
+  }
 }
 
 Task<Interpreter::Result> Interpreter::RunTool(const tutti::workflow::v1::ToolStep& step, std::string path,

@@ -14,6 +14,7 @@ constexpr size_t kMaxItems = 100000;
 constexpr int kDefaultIterations = 1000;
 // A recovery reads at most so many iterations again.
 constexpr int kCheckpointEvery = 500;
+constexpr size_t kCheckpointBytes = size_t{16} << 20;  // of results since the last one
 // Iterations that may only compute, before others have their turn on the loop.
 constexpr int kTurn = 64;
 
@@ -21,8 +22,10 @@ constexpr int kTurn = 64;
 
 // Others run; what was posted is durable.
 Task<absl::Status> Interpreter::GiveWay() {
+  ++computing_;
   co_await ResumeOn(deps_.executor);
   absl::Status durable = co_await deps_.effects.journal.Barrier();
+  --computing_;
   co_return durable;
 }
 
@@ -85,6 +88,7 @@ Task<Interpreter::Result> Interpreter::RunForEach(const tutti::workflow::v1::For
                     absl::StrCat("step ", path, ": items must be a list of at most ", kMaxItems, ", it is ",
                                  list.is_array() ? absl::StrCat("one of ", list.size()) : list.type_name()));
   }
+  TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/", list.size())));
   Items all(step, variables, path, std::move(list));
   all.bounds = bounds;
   all.bounds.stop = all.stop.get_token();
@@ -109,6 +113,7 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
     // Not to bound it: what lies behind a checkpoint is known by the checkpoint alone, also to the budgets around.
     bounds.budget = std::make_shared<Budget>(tutti::workflow::v1::StepBudget::default_instance(), path,
                                              std::move(bounds.budget), history_.SpentBelow(path));
+    bounds.results = std::make_shared<ResultMeter>(std::move(bounds.results), ResultMeter::kNoLimit, path);
   }
   int64_t iteration = 0;
   JsonRef last = Ref(nullptr);
@@ -121,7 +126,10 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
     inner.Set("iteration", Ref(iteration));
     inner.Set("last", last);
     TUTTI_CO_ASSIGN_OR_RETURN(bool goes_on, co_await EvaluateCondition(step.condition(), inner));
-    if (!goes_on) co_return last;
+    if (!goes_on) {
+      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/", iteration)));
+      co_return last;
+    }
     if (iteration >= most) {
       co_return Error(absl::StatusCode::kOutOfRange, "TOO_MANY_ITERATIONS",
                       absl::StrCat("step ", path, ": the condition still holds after ", most,
@@ -129,7 +137,8 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
     }
     TUTTI_CO_ASSIGN_OR_RETURN(last, co_await RunBlock(step.steps(), absl::StrCat(path, "/", iteration), inner, bounds));
     progress_.Reach(step, static_cast<double>(iteration + 1) / most);
-    if (!checkpoints || (iteration + 1) % kCheckpointEvery != 0 || bounds.replay_only) continue;
+    const bool due = (iteration + 1) % kCheckpointEvery == 0 || bounds.results->bytes() >= kCheckpointBytes;
+    if (!checkpoints || !due || bounds.replay_only) continue;
     auto entry = NewEntry();
     entry.mutable_loop_checkpoint()->set_path(path);
     entry.mutable_loop_checkpoint()->set_iteration(iteration + 1);
@@ -139,6 +148,7 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
     totals->set_cost_nano_units(spent.cost_nano_units);
     totals->set_calls(spent.calls);
     if (CheckResult(*last, entry.mutable_loop_checkpoint()->mutable_last()).ok()) {
+      bounds.results->Forget();
       deps_.effects.journal.Post(std::move(entry));
     }
   }

@@ -39,7 +39,10 @@ bool Takes(const tutti::workflow::v1::ErrorHandler& handler, const absl::Status&
 
 size_t EndOfResults(const std::vector<tutti::state::v1::JournalEntry>& entries) {
   size_t end = entries.size();
-  while (end > 0 && (entries[end - 1].has_step_started() || entries[end - 1].has_run_started())) --end;
+  auto follows = [](const tutti::state::v1::JournalEntry& entry) {
+    return entry.has_step_started() || entry.has_run_started() || entry.has_run_settled();
+  };
+  while (end > 0 && follows(entries[end - 1])) --end;
   return end;
 }
 
@@ -227,6 +230,7 @@ Task<Interpreter::Result> Interpreter::RunAttempts(const Step& step, std::string
                                                    Bounds bounds) {
   const StepHistory* known = history_.Find(path);
   if (known && known->result && RecordsResult(step)) {
+    bounds.results->Add(known->result_bytes);
     progress_.Complete(step);
     if (IsBlock(step) && HasCompensations()) {
       (void)co_await Rewalk(step, path, known->failed_attempts + 1, variables, bounds);
@@ -385,6 +389,7 @@ Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string 
   }
   if (RecordsResult(step)) {
     absl::Status fits = CheckResult(**result, completed.mutable_result());
+    if (fits.ok()) fits = bounds.results->Take(completed.result().data().size());
     if (!fits.ok()) co_return Prefix(fits, where);
   }
   if (step.has_cache() && !step.has_gate() && !completed.cached()) {

@@ -257,6 +257,80 @@ TEST_F(InterpreterTest, NobodysErrorCanPretendToEndTheWalk) {
   EXPECT_TRUE(world_.journal.back().has_step_failed());
 }
 
+TEST_F(InterpreterTest, ACallThatWaitedOverTheLeasesEndIsBegunUnderTheNextLeaseOrNotAtAll) {
+  auto spec = Spec("steps:\n- {id: one, tool: {tool: t}}\n");
+  const absl::Status late = Error(absl::StatusCode::kAborted, "START_TOO_LATE", "nothing was sent");
+  absl::Time owned = absl::InfiniteFuture();
+  owned_until_ = [&owned] { return owned; };
+  world_.answer = [&](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    if (world_.calls.size() == 1) return late;
+    return Json("done");
+  };
+  EXPECT_THAT(Walk(spec), IsOk());
+  ASSERT_EQ(world_.calls.size(), 2U);
+  EXPECT_EQ(world_.calls[0], world_.calls[1]) << "the same attempt";
+  world_.calls.clear();
+  world_.journal.clear();
+  world_.answer = [&](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    owned = absl::InfinitePast();
+    return late;
+  };
+  EXPECT_EQ(ReasonOf(Walk(spec).status()), "LEASE_LOST");
+  EXPECT_EQ(world_.calls.size(), 1U);
+  for (const auto& entry : world_.journal) EXPECT_FALSE(entry.has_step_failed()) << "it is another engine's step";
+}
+
+TEST_F(InterpreterTest, ARunOfVersion01IsLedNoOtherWayByWhatAnExpressionMeansNow) {
+  // The second spec stands for the first, read by another version.
+  const std::pair<std::string, std::string> specs[] = {
+      {"steps:\n- id: one\n  switch: {cases: [{when: 'true', steps: [{id: a, tool: {tool: t}}]}], default: [{id: b, "
+       "tool: "
+       "{tool: t}}]}\n",
+       "steps:\n- id: one\n  switch: {cases: [{when: 'false', steps: [{id: a, tool: {tool: t}}]}], default: [{id: b, "
+       "tool: "
+       "{tool: t}}]}\n"},
+      {"steps:\n- {id: one, while: {condition: .iteration < 3, steps: [{id: a, tool: {tool: t}}]}}\n",
+       "steps:\n- {id: one, while: {condition: .iteration < 2, steps: [{id: a, tool: {tool: t}}]}}\n"},
+      {"steps:\n- {id: one, for_each: {items: '[1, 2, 3]', steps: [{id: a, tool: {tool: t}}]}}\n",
+       "steps:\n- {id: one, for_each: {items: '[1, 2]', steps: [{id: a, tool: {tool: t}}]}}\n"}};
+  for (const auto& [before, after] : specs) {
+    for (int version : {0, 1}) {
+      world_.journal.clear();
+      ASSERT_THAT(Walk(Spec(before)), IsOk()) << before;
+      tutti::state::v1::JournalEntry started;
+      started.mutable_run_started()->set_expression_version(version);
+      world_.journal.insert(world_.journal.begin(), started);
+      EXPECT_THAT(Walk(Spec(before)), IsOk()) << before;
+      EXPECT_EQ(ReasonOf(Walk(Spec(after)).status()), version == 0 ? "EXPRESSION_CHANGED" : "") << after;
+    }
+  }
+}
+
+TEST_F(InterpreterTest, WhatARunHoldsIsBounded) {
+  const std::string megabytes(3 << 20, 'x');
+  world_.answer = [&](const std::string&, const Json&) -> absl::StatusOr<Json> { return Json(megabytes); };
+  // A loop whose checkpoints stand for its results may go on; a list of results may not grow without bound.
+  auto loop = Spec(
+      "steps:\n- {id: l, while: {condition: .iteration < 120, max_iterations: 1000, steps: [{id: a, tool: "
+      "{tool: t}}]}}\n- {id: end, transform: {value: done}}\n");
+  auto looped = Walk(loop);
+  world_.journal.clear();
+  auto list = Spec("steps:\n- {id: l, for_each: {items: '[range(60)]', steps: [{id: a, tool: {tool: t}}]}}\n");
+  auto listed = Walk(list);
+  EXPECT_EQ(ReasonOf(listed.status()), "RESULTS_TOO_LARGE");
+  EXPECT_THAT(looped, IsOk());
+  // What one run of a tenant holds counts for the next.
+  world_.journal.clear();
+  tenant_results_ = std::make_shared<ResultMeter>(nullptr, size_t{8} << 20, "the tenant");
+  auto few = Spec("steps:\n- {id: l, for_each: {items: '[range(2)]', steps: [{id: a, tool: {tool: t}}]}}\n");
+  ASSERT_THAT(Walk(few), IsOk());
+  world_.journal.clear();
+  EXPECT_THAT(Walk(few), IsOk()) << "a run that has ended holds nothing";
+  world_.journal.clear();
+  tenant_results_->Add(size_t{4} << 20);
+  EXPECT_EQ(ReasonOf(Walk(few).status()), "RESULTS_TOO_LARGE");
+}
+
 TEST_F(InterpreterTest, ACaughtFailureUndoesOnlyWhatTheFailedStepDid) {
   auto spec = Spec(R"(
 steps:

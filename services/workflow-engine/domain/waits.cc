@@ -40,6 +40,7 @@ struct Interpreter::Self {
 
 Interpreter::~Interpreter() {
   if (self_) self_->interpreter = nullptr;
+  bounds_.results->Forget();
 }
 
 Task<bool> Interpreter::Await(Turn& turn) {

@@ -44,6 +44,7 @@ RunHost::RunHost(Options options, ServiceServer& serving, StateClient& state, Ag
       journal_(std::move(state_manager), serving.runtime().local_methods, serving.loop(), serving.runtime().clock,
                serving.runtime().timers, serving.tracer(), serving.runtime().rng, serving.log()),
       admission_(serving.loop(), serving.runtime().timers, options_.admission),
+      trials_(serving.loop()),
       patterns_(*serving.runtime().metrics),
       claimable_(static_cast<size_t>(options_.max_waiting_runs)),
       claim_wanted_(serving.loop(), 1),
@@ -95,6 +96,7 @@ void RunHost::Drain() {
 
 Task<void> RunHost::EndAll() {
   claim_wanted_.Close();
+  trials_.Close();
   DropAll();
   co_return;
 }

@@ -15,6 +15,7 @@
 #include "services/workflow-engine/adapters/state_client.h"
 #include "services/workflow-engine/domain/descendants.h"
 #include "services/workflow-engine/domain/interpreter.h"
+#include "services/workflow-engine/domain/trial.h"
 #include "services/workflow-engine/domain/waiting_room.h"
 #include "tutti/config/v1/config.pb.h"
 
@@ -34,6 +35,7 @@ class RunHost {
     absl::Duration lease_duration = absl::Seconds(3);
     absl::Duration park_after = absl::Seconds(10);
     int max_strikes = 3;
+    bool pause_poisoned = false;
     Admission::Limits admission;
   };
   using Validate = std::function<absl::Status(const tutti::workflow::v1::WorkflowSpec&)>;
@@ -46,6 +48,8 @@ class RunHost {
   ~RunHost();
 
   void Start();
+  // This engine, as its leases name it now.
+  const state::InstanceRef& instance() const { return instance_; }
   // Stops working, gives the leases back. From a thread of its own; blocks.
   void Drain();
 
@@ -65,6 +69,7 @@ class RunHost {
     Interpreter* interpreter = nullptr;  // while it is walked
     std::string tenant;
     bool reading_inbox = false, read_again = false;
+    std::unique_ptr<Trials::Turn> trial;                  // of a suspect, until it comes to a wait
     std::vector<std::shared_ptr<OneShot<End>>> watchers;  // of its end
   };
 
@@ -82,8 +87,16 @@ class RunHost {
                   std::shared_ptr<Active> active);
   Task<absl::Status> WorkOn(const state::StoredRun& run, std::shared_ptr<const state::ReadJournalResponse> known,
                             Active& active);
-  // Ends a run that has killed its engines, as failed with POISONED.
+  // The walk; of a suspect with its trial, which ends when the walk comes to a wait.
+  Task<absl::StatusOr<Json>> Walk(Interpreter& interpreter, RunJournal& journal, Active& active);
+  // Tells the journal that the suspect has come to a wait and its engine lives; then others have their trials.
+  Task<bool> Settle(const Interpreter& interpreter, RunJournal& journal, Active& active, const bool& ended);
+  // Returns the meter of a tenant's results in this engine.
+  std::shared_ptr<ResultMeter> ResultsOf(const std::string& tenant);
+  // Ends a run that has killed its engines as failed with POISONED, or pauses it.
   Task<absl::Status> SetAside(const state::StoredRun& run);
+  Task<absl::Status> FailPoisoned(const state::StoredRun& run, absl::Status why);
+  Task<absl::Status> PausePoisoned(const state::StoredRun& run, const absl::Status& why);
   std::string NewIncarnation();
   Task<absl::StatusOr<History>> LoadHistory(CallContext& call, const std::string& run_id);
   // Brings a run that is walked what others wrote to its journal.
@@ -103,7 +116,9 @@ class RunHost {
   const Refresh refresh_;
   JournalClient journal_;
   Admission admission_;
+  Trials trials_;
   Descendants descendants_{10'000};
+  std::map<std::string, std::weak_ptr<ResultMeter>> results_;  // by tenant, while runs of it are walked
   SpecialistRecords specialists_;
   PatternMetrics patterns_;
   state::InstanceRef instance_;

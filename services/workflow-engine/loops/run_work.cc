@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/async/sleep.h"
+#include "runtime/async/when_all.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
@@ -19,6 +20,8 @@ namespace {
 
 constexpr absl::Duration kRetryPause = absl::Milliseconds(500);
 constexpr int kAnnounceTries = 5;
+constexpr size_t kMaxTenantResults = size_t{512} << 20;
+constexpr absl::Duration kSettling = absl::Milliseconds(2);
 
 bool ForGood(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsDataLoss(status) || absl::IsNotFound(status);
@@ -40,6 +43,7 @@ Task<void> RunHost::Work(state::StoredRun run, std::shared_ptr<const state::Read
                          std::shared_ptr<Active> active) {
   absl::Status status = co_await WorkOn(run, std::move(journal), *active);
   if (auto it = active_.find(run.run_id()); it != active_.end() && it->second == active) active_.erase(it);
+  active->trial.reset();
   for (auto& watcher : active->watchers) watcher->Set(nullptr);  // it goes on elsewhere, if it has not ended
   active_gauge_.Set(static_cast<double>(active_.size()));
   if (!status.ok() && !stop_.stop_requested()) {
@@ -148,28 +152,100 @@ Task<void> RunHost::AnnounceEnd(std::string run_id, std::string parent_run_id) {
   }
 }
 
-Task<absl::Status> RunHost::SetAside(const state::StoredRun& run) {
+std::shared_ptr<ResultMeter> RunHost::ResultsOf(const std::string& tenant) {
+  std::shared_ptr<ResultMeter> meter = results_[tenant].lock();
+  if (meter) return meter;
+  std::erase_if(results_, [](const auto& entry) { return entry.second.expired(); });
+  meter = std::make_shared<ResultMeter>(nullptr, kMaxTenantResults, "the tenant's runs on this engine");
+  results_[tenant] = meter;
+  return meter;
+}
+
+Task<absl::Status> RunHost::FailPoisoned(const state::StoredRun& run, absl::Status why) {
   RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
   state::JournalEntry entry;
   ToProto(serving_.runtime().clock.Now(), entry.mutable_time());
   entry.set_progress_percent(run.progress_percent());
-  absl::Status why =
-      Error(absl::StatusCode::kFailedPrecondition, "POISONED",
-            absl::StrCat("set aside: ", run.strikes(),
-                         " engines in a row died while they worked on this run, without progress; see their logs, then "
-                         "retry the run"))
-          .Metadata("strikes", absl::StrCat(run.strikes()));
   entry.mutable_run_finished()->set_outcome(state::OUTCOME_FAILED);
   *entry.mutable_run_finished()->mutable_error() = ToRpcStatus(why);
   TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(entry)));
-  poisoned_.Increment();
   failed_.Increment();
+  co_await AnnounceEnd(run.run_id(), run.parent_run_id());
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> RunHost::PausePoisoned(const state::StoredRun& run, const absl::Status& why) {
+  CallContext call = NewCall();
+  state::SetRunPausedRequest request;
+  request.set_run_id(run.run_id());
+  request.set_paused(true);
+  request.set_reason(std::string(why.message()));
+  TUTTI_CO_ASSIGN_OR_RETURN(state::SetRunPausedResponse paused, co_await state_.SetRunPaused(call, request));
+  RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
+  state::JournalEntry entry;
+  ToProto(serving_.runtime().clock.Now(), entry.mutable_time());
+  entry.set_progress_percent(run.progress_percent());
+  entry.mutable_run_parked()->set_inbox_seen(paused.run().inbox());
+  absl::Status parked = co_await journal.Commit(std::move(entry));
+  co_return parked;
+}
+
+Task<absl::Status> RunHost::SetAside(const state::StoredRun& run) {
+  const char* again = options_.pause_poisoned ? "resume the run" : "retry the run";
+  absl::Status why = Error(absl::StatusCode::kFailedPrecondition, "POISONED",
+                           absl::StrCat("set aside: ", run.strikes(),
+                                        " engines in a row died while they worked on this run, without progress; see "
+                                        "their logs, then ",
+                                        again))
+                         .Metadata("strikes", absl::StrCat(run.strikes()));
+  absl::Status done;
+  if (options_.pause_poisoned) {
+    done = co_await PausePoisoned(run, why);
+  } else {
+    done = co_await FailPoisoned(run, why);
+  }
+  TUTTI_CO_RETURN_IF_ERROR(done);
+  poisoned_.Increment();
   serving_.log().Error("run set aside", {{"run_id", run.run_id()},
                                          {"workflow", run.workflow()},
                                          {"tenant", run.tenant()},
                                          {"strikes", absl::StrCat(run.strikes())}});
-  co_await AnnounceEnd(run.run_id(), run.parent_run_id());
   co_return absl::OkStatus();
+}
+
+Task<bool> RunHost::Settle(const Interpreter& interpreter, RunJournal& journal, Active& active, const bool& ended) {
+  // Twice, since what a turn of the loop begins may compute in the next one.
+  for (int quiet = 0; quiet < 2 && !ended; quiet = interpreter.computes() ? 0 : quiet + 1) {
+    bool slept = co_await Sleep(serving_.runtime().timers, serving_.loop(), kSettling, active.halt.get_token());
+    if (!slept) co_return false;
+  }
+  if (ended) co_return true;
+  state::JournalEntry entry;
+  ToProto(serving_.runtime().clock.Now(), entry.mutable_time());
+  entry.set_progress_percent(interpreter.progress_percent());
+  entry.mutable_run_settled();
+  absl::Status told = co_await journal.Commit(std::move(entry));
+  active.trial.reset();
+  co_return told.ok();
+}
+
+Task<absl::StatusOr<Json>> RunHost::Walk(Interpreter& interpreter, RunJournal& journal, Active& active) {
+  if (!active.trial) {
+    auto output = co_await interpreter.Run();
+    co_return output;
+  }
+  absl::StatusOr<Json> output = absl::UnknownError("not walked");
+  bool ended = false;
+  auto walk = [&]() -> Task<bool> {
+    output = co_await interpreter.Run();
+    ended = true;
+    co_return output.ok();
+  };
+  std::vector<Task<bool>> both;
+  both.push_back(walk());
+  both.push_back(Settle(interpreter, journal, active, ended));
+  co_await WhenAll(std::move(both));
+  co_return output;
 }
 
 // OK when the run has ended or was rightly left; an error when it could not be worked on.
@@ -178,6 +254,10 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   if (known && options_.max_strikes > 0 && run.strikes() >= options_.max_strikes) {
     absl::Status aside = co_await SetAside(run);
     co_return aside;
+  }
+  if (known && run.strikes() > 0 && run.strikes() == options_.max_strikes - 1) {
+    active.trial = co_await trials_.Enter();
+    if (!active.trial || active.halt.stop_requested()) co_return absl::OkStatus();
   }
   RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
   tutti::workflow::v1::WorkflowSpec spec;
@@ -228,7 +308,8 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
                        specialists_,
                        &patterns_,
                        options_.park_after,
-                       [this] { return serving_.runtime().clock.Now() <= lease_end_; }};
+                       [this] { return lease_end_; },
+                       ResultsOf(run.tenant())};
   RunSubject subject;
   subject.run_id = run.run_id();
   subject.tenant = run.tenant();
@@ -256,7 +337,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   } else {
     journal.Post(std::move(started));
   }
-  auto output = co_await interpreter.Run();
+  auto output = co_await Walk(interpreter, journal, active);
   active.interpreter = nullptr;
   span.SetStatus(output.status());
   if (EndsWalk(output.status())) {

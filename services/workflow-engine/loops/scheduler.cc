@@ -22,7 +22,10 @@ namespace v1 = tutti::workflow::v1;
 
 constexpr int kClaimed = 32;         // at once, side by side
 constexpr size_t kTimesAtOnce = 50;  // of one schedule
-constexpr int kMostRunning = 100;    // remembered, where runs may overlap
+// Engines in a row that die over one schedule, from the third on with nothing else due. A claim is long, and its engine
+// may die for another's fault: more than a run's strikes.
+constexpr int kMostStrikes = 10;
+constexpr int kMostRunning = 100;  // remembered, where runs may overlap
 constexpr absl::Duration kClaim = absl::Seconds(15);
 constexpr absl::Duration kKeep = absl::Seconds(12);     // within the claim
 constexpr absl::Duration kStarting = absl::Seconds(8);  // of which runs are started: the rest is for writing it down
@@ -44,8 +47,10 @@ void PauseItself(v1::Schedule& schedule, int64_t next_version, const std::string
 
 }  // namespace
 
-Scheduler::Scheduler(ServiceServer& serving, StateClient& state, ScheduleClient& schedules, StartRun start)
-    : serving_(serving),
+Scheduler::Scheduler(Instance instance, ServiceServer& serving, StateClient& state, ScheduleClient& schedules,
+                     StartRun start)
+    : instance_(std::move(instance)),
+      serving_(serving),
       state_(state),
       schedules_(schedules),
       start_(std::move(start)),
@@ -74,7 +79,7 @@ Task<void> Scheduler::Loop() {
     call.stop = stop_.get_token();
     call.trace = TraceContext{.trace_high = 1, .trace_low = 1, .span = 1, .sampled = false};
     call.deadline = serving_.runtime().clock.Now() + absl::Seconds(5);
-    auto claimed = co_await schedules_.ClaimDue(call, kClaimed, kClaim);
+    auto claimed = co_await schedules_.ClaimDue(call, kClaimed, kClaim, instance_());
     if (!claimed.ok()) {
       if (!away && !stop_.stop_requested()) {
         serving_.log().Warning("schedules are not kept while the store is away",
@@ -110,6 +115,16 @@ Task<absl::Status> Scheduler::Keep(StoredSchedule stored) {
   call.origin = "scheduler";
   call.deadline = serving_.runtime().clock.Now() + kKeep;
   const std::string before = schedule.state().SerializeAsString();
+  if (stored.strikes >= kMostStrikes) {
+    PauseItself(schedule, stored.version + 1,
+                absl::StrCat("set aside: ", stored.strikes,
+                             " engines in a row died while they kept it; see their logs, then resume the schedule"));
+    Count("set_aside");
+    serving_.log().Error("schedule set aside",
+                         {{"schedule", schedule.name()}, {"strikes", absl::StrCat(stored.strikes)}});
+    absl::Status written = co_await Write(call, std::move(stored), before, /*paused_itself=*/true);
+    co_return written;
+  }
   auto times = TimesOf(schedule);
   if (times.ok()) {
     TUTTI_CO_RETURN_IF_ERROR(co_await LookAtRunning(call, schedule, stored.version));

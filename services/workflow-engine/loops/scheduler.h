@@ -22,7 +22,9 @@ class Scheduler {
  public:
   using StartRun = std::function<Task<absl::StatusOr<state::CreateRunResponse>>(
       CallContext& call, const tutti::workflow::v1::StartRunRequest& request)>;
-  Scheduler(ServiceServer& serving, StateClient& state, ScheduleClient& schedules, StartRun start);
+  // Returns this engine, as its leases name it now.
+  using Instance = std::function<state::InstanceRef()>;
+  Scheduler(Instance instance, ServiceServer& serving, StateClient& state, ScheduleClient& schedules, StartRun start);
   ~Scheduler() { Stop(); }
 
   void Start();
@@ -42,6 +44,7 @@ class Scheduler {
   Task<absl::Status> Write(CallContext& call, StoredSchedule stored, std::string state_before, bool paused_itself);
   void Count(const char* outcome, int64_t by = 1);
 
+  const Instance instance_;
   ServiceServer& serving_;
   StateClient& state_;
   ScheduleClient& schedules_;

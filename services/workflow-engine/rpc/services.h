@@ -41,13 +41,17 @@ class NameDirectory {
 // What both services do with a spec.
 class SpecChecker {
  public:
-  SpecChecker(NameDirectory& names, Evaluator& evaluator) : names_(names), evaluator_(evaluator) {}
+  // Checks large specs on `worker`, so that compiling their expressions keeps nobody waiting. Null: where it is called.
+  SpecChecker(NameDirectory& names, Evaluator& evaluator, Executor* worker)
+      : names_(names), evaluator_(evaluator), worker_(worker) {}
   // INVALID_ARGUMENT: fields are named below `field`.
   Task<absl::Status> Check(CallContext& call, const v1::WorkflowSpec& spec, std::string field);
 
  private:
   NameDirectory& names_;
   Evaluator& evaluator_;
+  Executor* const worker_;
+  Evaluator large_;  // the worker's own
 };
 
 class WorkflowRpc final {

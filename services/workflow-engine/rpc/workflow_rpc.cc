@@ -15,6 +15,9 @@
 namespace tutti::engine {
 namespace {
 
+// Checked within some 10 ms.
+constexpr size_t kSmallSpec = 32 << 10;
+
 // Equal specs have equal bytes: maps are written in the order of their keys.
 std::string Deterministic(const v1::WorkflowSpec& spec) {
   std::string out;
@@ -76,7 +79,14 @@ Task<absl::StatusOr<KnownNames>> NameDirectory::Get(CallContext& call) {
 
 Task<absl::Status> SpecChecker::Check(CallContext& call, const v1::WorkflowSpec& spec, std::string field) {
   TUTTI_CO_ASSIGN_OR_RETURN(KnownNames known, co_await names_.Get(call));
-  absl::Status status = ValidateSpec(spec, known, evaluator_);
+  absl::Status status;
+  if (worker_ == nullptr || spec.ByteSizeLong() <= kSmallSpec) {
+    status = ValidateSpec(spec, known, evaluator_);
+  } else {
+    co_await ResumeOn(*worker_);
+    status = ValidateSpec(spec, known, large_);
+    co_await ResumeOn(*call.executor);
+  }
   if (status.ok()) co_return status;
   std::vector<FieldViolation> violations = ViolationsOf(status);
   for (auto& violation : violations) violation.field = absl::StrCat(field, ".", violation.field);

@@ -13,7 +13,7 @@ namespace tutti::engine::expressions {
 // Nesting that a program may have.
 inline constexpr int kMaxProgramDepth = 500;
 // Length that a program may have, in bytes.
-inline constexpr size_t kMaxProgramBytes = 256 << 10;
+inline constexpr size_t kMaxProgramBytes = 32 << 10;
 
 struct Ast;
 using AstPtr = std::unique_ptr<Ast>;

@@ -267,7 +267,9 @@ class InterpreterTest : public ::testing::Test {
         Known,
         world_.specialists,
         &world_,
-        park_after_};
+        park_after_,
+        owned_until_,
+        tenant_results_};
     RunSubject subject;
     subject.run_id = "run1";
     subject.input = std::move(input);
@@ -331,6 +333,8 @@ class InterpreterTest : public ::testing::Test {
   std::stop_source stop_, halt_;
   std::function<void()> on_held_ = [this] { LetGo(0); };
   std::function<void()> on_idle_;  // once, when nothing moves
+  std::shared_ptr<ResultMeter> tenant_results_;
+  std::function<absl::Time()> owned_until_;
   absl::Duration park_after_ = absl::InfiniteDuration();
   Admission::Limits limits_;
   Interpreter* current_ = nullptr;
