@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "tests/e2e/state_manager_processes.h"
 #include "tutti/state/v1/context_service.grpc.pb.h"
 #include "tutti/state/v1/memory_service.grpc.pb.h"
@@ -185,8 +186,26 @@ TEST_P(StateManagerTest, WithoutItsDatabaseItAnswersInTimeAndSaysWhy) {
   EXPECT_EQ(away.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_NE(away.error_message().find("the database cannot be reached"), std::string::npos) << away.error_message();
   EXPECT_NE(away.error_details().find("RetryInfo"), std::string::npos);
+  // Health checks hear of it, those who ask and those who watch.
+  using grpc::health::v1::HealthCheckResponse;
+  auto serves = [&] {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+    HealthCheckResponse response;
+    EXPECT_TRUE(grpc::health::v1::Health::NewStub(replica.channel)->Check(&context, {}, &response).ok());
+    return response.status() == HealthCheckResponse::SERVING;
+  };
+  EXPECT_TRUE(Eventually([&] { return !serves(); }, 30));
+  grpc::ClientContext watching;
+  auto watch = grpc::health::v1::Health::NewStub(replica.channel)->Watch(&watching, {});
+  HealthCheckResponse seen;
+  ASSERT_TRUE(watch->Read(&seen));
+  EXPECT_EQ(seen.status(), HealthCheckResponse::NOT_SERVING);
   ASSERT_TRUE((*own)->StartAgain().ok());
   EXPECT_TRUE(Eventually([&] { return ask().error_code() == grpc::StatusCode::NOT_FOUND; }, 20));
+  ASSERT_TRUE(watch->Read(&seen));
+  EXPECT_EQ(seen.status(), HealthCheckResponse::SERVING);
+  watching.TryCancel();
 }
 
 // A reader that stalls costs the server one message, is sent away with its token, and misses nothing by it.
