@@ -160,8 +160,8 @@ std::string Normal(const std::string& json) {
   return parsed.ok() ? DumpJson(WithDoubles(*parsed)) : json;
 }
 
-// Runs generated programs here and by `command`, which gets a file with many of them and prints a line for each. At most
-// one in `tolerance` may differ.
+// Runs generated programs here and by `command`, which gets a file with many of them and prints a line for each. At
+// most one in `tolerance` may differ.
 void CompareWith(const std::string& command, int tolerance) {
   const char* seed_text = getenv("TUTTI_COMPARE_SEED");
   const char* count_text = getenv("TUTTI_COMPARE_PROGRAMS");

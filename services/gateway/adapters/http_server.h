@@ -56,8 +56,8 @@ class HttpServer {
     std::string port_flag;
     int64_t max_body_bytes = 4 << 20;
     int max_connections = 4096;
-    // Most connections of one address. Beyond this and the limit above a few more connections are served one request each: `/healthz`
-    // is answered, anything else with 503.
+    // Most connections of one address. Beyond this and the limit above a few more connections are served one request
+    // each: `/healthz` is answered, anything else with 503.
     int max_connections_per_address = 512;
     // Told why connections are refused, at most every ten seconds. May be null.
     std::function<void(const std::string&)> on_refused;

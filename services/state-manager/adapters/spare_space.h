@@ -1,5 +1,5 @@
-// Keeps disk space in reserve. On a full disk the store uses it to put acknowledged writes into the tables, so that they
-// can be read.
+// Keeps disk space in reserve. On a full disk the store uses it to put acknowledged writes into the tables, so that
+// they can be read.
 #pragma once
 
 #include <atomic>
