@@ -66,7 +66,7 @@ Json ScalarToJson(const YAML::Node& node) {
   if (text == "false" || text == "False" || text == "FALSE") return false;
   bool numeric = text.find_first_not_of("0123456789+-.eE") == std::string::npos &&
                  text.find_first_of("0123456789") != std::string::npos;
-  // In JSON's grammar the text is kept where it says more than a double does.
+  // Keeps the text where it says more than a double does, if it is a number of JSON.
   if (numeric && NumberTextLength(text) == text.size()) return JsonNumber(text);
   if (text.size() > 2 && text[0] == '0' && (text[1] == 'x' || text[1] == 'o')) {
     uint64_t whole = 0;

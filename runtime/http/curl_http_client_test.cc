@@ -35,7 +35,7 @@ class Listener {
   }
   ~Listener() { close(socket_); }
   int port() const { return port_; }
-  // What the next connection has sent when its other side has closed.
+  // Returns what the next connection sent before its other side closed it.
   std::string Received() const {
     const int connection = accept(socket_, nullptr, nullptr);
     std::string out;

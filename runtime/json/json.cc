@@ -28,7 +28,7 @@ absl::Status BadJson(absl::string_view what) { return Error(absl::StatusCode::kI
 // it.
 constexpr int kExactNumberField = 15001;
 
-// In front of a payload's JSON: its numbers keep their text. White space, which no payload of version 0.1 begins with.
+// Marks a payload whose numbers keep their text. The mark is white space, which no payload of version 0.1 begins with.
 constexpr char kExactMark = ' ';
 
 std::string LibraryDump(const Json& value, int indent) {
@@ -309,7 +309,7 @@ Json ToJson(const google::protobuf::Value& value) {
             field.type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
           continue;
         }
-        // From outside: believed when it is a number, and the one that the double says as well.
+        // The text comes from outside: it counts only if it is a number, and the number that the double says.
         const std::string& text = field.length_delimited();
         if (NumberTextLength(text) == text.size() && !text.empty() &&
             (NumberTextToDouble(text) == number || std::isinf(NumberTextToDouble(text)))) {
@@ -351,7 +351,7 @@ void ToProto(const Json& json, google::protobuf::Value* out) {
     case Json::value_t::binary: {
       double number = *ToDouble(WithDoubles(json));
       out->set_number_value(number);
-      // Where the double alone would be read as another number, or as a whole one.
+      // The text goes along where the double alone would be read as another number, or as a whole one.
       const bool whole = number == std::floor(number) && std::fabs(number) < 9007199254740992.0;
       const bool exact = IsExactNumber(json) || json.is_number_float() == whole;
       if (exact) {

@@ -19,7 +19,7 @@ struct JsonBounds {
   bool allow_nan = false;                 // `nan` and `NaN`, with a sign or without, as jq has them
 };
 
-// Why a text is no JSON, and where.
+// Says why a text is no JSON, and where.
 struct JsonFault {
   size_t offset = 0;
   std::string what;

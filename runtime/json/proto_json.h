@@ -25,7 +25,7 @@ struct ProtoJsonOptions {
   bool defaults = false;        // also fields without a value
   bool empty_lists = false;     // also empty lists of the outermost message
 };
-// In the order of the fields' numbers.
+// Writes fields in the order of their numbers.
 std::string ProtoToJson(const google::protobuf::Message& message, const ProtoJsonOptions& options = {});
 
 // Valid JSON in one line, with a line for each member and item: nothing else changes, also not the order.

@@ -109,7 +109,7 @@ class Writer {
     }
     const int size = reflection.FieldSize(message, field);
     if (field->is_map()) {
-      // In the order of the keys: a message's map has none that stays.
+      // Sorts the keys, since a message's map has no stable order.
       std::map<std::string, const Message*> entries;
       const FieldDescriptor* key = field->message_type()->map_key();
       for (int i = 0; i < size; ++i) {

@@ -42,7 +42,7 @@ class ServiceServer {
   Tracer& tracer() { return *tracer_; }
   Executor& loop() { return loop_; }
   Runtime& runtime() { return runtime_; }
-  // What health checks say of this service.
+  // Returns what health checks report of this service.
   Readiness& readiness() { return runtime_.readiness.Of(name_); }
 
   // By gRPC. What has no address is reached by the runtime's local methods only.

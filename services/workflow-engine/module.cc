@@ -103,7 +103,7 @@ class WorkflowEngine final : public Module {
   const tutti::config::v1::Config& config_;
   const bool standalone_;
   ServiceServer serving_;
-  // Where expressions go on that take long; none where time is simulated.
+  // Runs expressions that take long; null where time is simulated.
   std::unique_ptr<EventLoop> expression_thread_;
   std::unique_ptr<expressions::EvaluationQueue> evaluations_;
   Evaluator evaluator_;

@@ -154,7 +154,7 @@ std::string RunHere(const std::string& text, const std::string& input) {
   }
 }
 
-// With the members of objects in one order: gojq sorts them.
+// Sorts the members of objects, as gojq does.
 std::string Normal(const std::string& json) {
   auto parsed = ParseJson(json, 1000);
   return parsed.ok() ? DumpJson(WithDoubles(*parsed)) : json;

@@ -43,6 +43,13 @@ class Transcoding final : public gateway::HttpHandler {
 
 int Connect(int port) {
   const int connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  // From many addresses: a port that the server has closed cannot be used for a minute.
+  static uint32_t count = 0;
+  ++count;
+  sockaddr_in from{};
+  from.sin_family = AF_INET;
+  from.sin_addr.s_addr = htonl(0x7f010001 + (count % 200) + (count / 200 % 200 << 8));
+  if (bind(connection, reinterpret_cast<const sockaddr*>(&from), sizeof from) != 0) abort();
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));

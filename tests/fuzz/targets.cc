@@ -16,12 +16,12 @@
 namespace tutti::fuzz {
 namespace {
 
-// What must hold, also where assertions are off.
+// Ends the process unless `holds`, also where assertions are off.
 void Must(bool holds) {
   if (!holds) abort();
 }
 
-// What is read can be written, and reads as the same again.
+// Checks that what was read can be written, and reads as the same again.
 void FuzzJson(const std::string& input) {
   if (auto json = ParseJson(input); json.ok()) {
     auto again = ParseJson(DumpJson(*json));

@@ -1,4 +1,4 @@
-// What is fuzzed: each parser of text from outside, by name. A target returns; it never ends the process, and never
+// Names the fuzz targets, one for each parser of text from outside. A target returns: it neither ends the process nor
 // takes longer than its bounds.
 #pragma once
 

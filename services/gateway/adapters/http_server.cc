@@ -102,7 +102,7 @@ class Server final : public HttpServer {
     connections_.erase(connection);
     if (auto it = by_address_.find(address); it != by_address_.end() && --it->second == 0) by_address_.erase(it);
   }
-  // Why a connection of that address is one too many; empty: it is not.
+  // Returns why a connection of that address is one too many; empty when there is room.
   std::string WhyBusy(const std::string& address) const;
   void AddBusy(Connection* connection) { busy_.push_back(connection); }
   void RemoveBusy(Connection* connection) { busy_.remove(connection); }

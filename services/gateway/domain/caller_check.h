@@ -1,5 +1,5 @@
-// Which requests a gateway answers by their Host and Origin: a page of another site, or a name that was made to point
-// at this machine, must not use it.
+// Checks the Host and Origin of requests: neither a page of another site nor a foreign name that points at this machine
+// may use the gateway.
 #pragma once
 
 #include <string>

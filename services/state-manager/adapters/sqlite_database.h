@@ -34,7 +34,7 @@ class SqliteDatabase final : public Database {
     std::chrono::milliseconds longest_behind{40};
     // Kept free for a full disk, so that reads go on; 0: nothing is.
     size_t spare_bytes = SpareSpace::kBytes;
-    // How often a full disk is looked at for room.
+    // Pause between two looks for room on a full disk.
     std::chrono::milliseconds room_pause{1000};
   };
   // Creates the folder and the database when they are missing, and migrates it. FAILED_PRECONDITION: the folder is in

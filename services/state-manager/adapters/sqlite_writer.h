@@ -41,7 +41,7 @@ class SqliteWriter final : private WriteSession {
   absl::Status UseLog(const std::array<std::string, 2>& files, DeferringWriter& deferrer,
                       std::unique_ptr<SqliteDb> peek, std::chrono::milliseconds longest_behind);
 
-  // With spare space a full disk refuses writes, and what was acknowledged can still be read.
+  // Uses `spare` on a full disk: writes are refused, and what was acknowledged can still be read.
   void UseSpare(SpareSpace& spare, std::string file, std::chrono::milliseconds pause);
   void Commit(std::vector<WriteOp>& batch);
   // Puts what is deferred into the tables while nobody waits.

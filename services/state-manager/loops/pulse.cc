@@ -8,7 +8,7 @@ namespace {
 
 constexpr absl::Duration kPeriod = absl::Seconds(1);
 constexpr absl::Duration kPatience = absl::Seconds(2);
-// So many looks in a row fail before the service is said to be away: one slow answer is none.
+// Number of failed looks in a row before the service is not ready: one slow answer is no failure.
 constexpr int kMisses = 3;
 
 }  // namespace
@@ -16,7 +16,7 @@ constexpr int kMisses = 3;
 Task<absl::Status> Pulse::Look() {
   for (size_t i = 0; i < shards_.size(); ++i) {
     Access& access = shards_.at(i);
-    // Nothing is written. A database whose disk was full tries again to have room.
+    // This op writes nothing. A database whose disk was full looks for room when it arrives.
     WriteOp nothing;
     nothing.finish = [](const absl::Status&) {};
     access.database().Write(std::move(nothing));

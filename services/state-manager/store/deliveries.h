@@ -22,7 +22,7 @@ class Deliveries {
     std::string id;  // the message's
     absl::Status why;
   };
-  // What the message's own work refuses is named in `refused`, and is delivered when it is tried again.
+  // Works on each message once. `refused` names the messages whose work was refused; they may be delivered again.
   absl::Status Deliver(Transaction& tx, const std::vector<Outbox::Message>& messages,
                        std::vector<Refusal>& refused) const;
   // Forgets what was delivered long ago.

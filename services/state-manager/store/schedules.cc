@@ -16,7 +16,7 @@ namespace v1 = tutti::state::v1;
 
 // Of definitions in one answer, which may go over one more.
 constexpr size_t kMostBytes = size_t{2} << 20;
-// So many engines have died over it: it is claimed alone, so that the next death tells.
+// Deaths of claimers after which a schedule is claimed alone, so that the next death tells.
 constexpr int32_t kSuspect = 2;
 constexpr int64_t kSuspectsWait = int64_t{2} * 1000000;
 constexpr int64_t kUnreadable = int64_t{60} * 1000000;

@@ -25,9 +25,9 @@ class Schedules {
   absl::StatusOr<bool> LookAhead(Transaction& tx, tutti::state::v1::ClaimDueSchedulesResponse& response) const;
 
  private:
-  // With what it is, as stored.
+  // Pairs a claimed schedule with the cell of its definition.
   using Claimed = std::vector<std::pair<tutti::state::v1::StoredSchedule, std::string>>;
-  // Of schedules whose engines have died again and again one is claimed at a time, with no other schedule.
+  // Leaves one suspect among `due`, a schedule whose claimers died again and again, and no other schedule beside it.
   static absl::Status LeaveOneSuspect(Transaction& tx, int64_t now, Claimed& due);
   // Without its definition; `cell` is what that is kept as.
   static void FromRow(const Statement& row, tutti::state::v1::StoredSchedule* out, std::string* cell);

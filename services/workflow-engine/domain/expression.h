@@ -54,7 +54,7 @@ class Evaluator {
     // Runs evaluations that are not done after their first slice. Null: they go on where they began, without a pause.
     expressions::EvaluationQueue* queue = nullptr;
   };
-  // Whom an evaluation is for.
+  // Describes the caller of an evaluation.
   struct Context {
     std::string tenant;
     absl::Time now = absl::UnixEpoch();  // what `now` returns

@@ -59,7 +59,7 @@ class History {
   absl::Status Add(const tutti::state::v1::JournalEntry& entry);
   // Null when the journal does not know the step.
   const StepHistory* Find(const std::string& path) const;
-  // Whether the journal knows a step below that path.
+  // Returns true when the journal knows a step below `path`.
   bool KnowsBelow(const std::string& path) const;
   // Null when the loop has no checkpoint.
   const LoopHistory* FindLoop(const std::string& path) const;
@@ -82,7 +82,7 @@ class History {
     auto it = forgiven_gates_.find(path);
     return it == forgiven_gates_.end() ? 0 : it->second;
   }
-  // Of the run's first start; the current one before it has begun.
+  // Returns the expression version of the run's first start; the current version before the run has begun.
   int expression_version() const { return expression_version_; }
   // A compensation has begun.
   bool compensated() const { return compensated_; }

@@ -87,7 +87,7 @@ class Interpreter {
   // How far the journal is known here, for who reads what came after.
   int64_t delivered_seq() const { return delivered_seq_; }
   int64_t inbox() const { return inbox_; }
-  // In which the run's expressions are read: that of its first start.
+  // Returns the version of the language in which the run's expressions are read.
   int expression_version() const { return history_.expression_version(); }
   // Returns true while a part of the walk computes rather than waits for the world.
   bool computes() const { return computing_ > 0; }
@@ -126,7 +126,7 @@ class Interpreter {
   Task<absl::StatusOr<Json>> Walk();
   Task<absl::StatusOr<Json>> RunAll();
   absl::Status Interrupted(const Bounds& bounds) const;
-  // Of a run of version 0.1: an expression means something else now, and would lead the run another way than before.
+  // Returns EXPRESSION_CHANGED when a run of version 0.1 went by `other` before and its expression now leads elsewhere.
   absl::Status ExpressionChanged(const std::string& path, const std::string& other) const;
   // Expressions, for this run.
   Task<absl::StatusOr<Json>> Evaluate(std::string expression, const Variables& variables) {

@@ -136,7 +136,7 @@ class RunHost {
   prometheus::Counter &succeeded_, &failed_, &cancelled_, &poisoned_;
   std::string process_;  // new at every start, the same for all incarnations of this process
   int64_t incarnations_ = 0;
-  // When this engine's leases end by its own clock; what would leave after it does not.
+  // End of this engine's leases by its own clock. No call leaves later.
   absl::Time lease_end_ = absl::InfinitePast();
   Scope scope_;
 };

@@ -22,6 +22,7 @@ constexpr absl::Duration kRetryPause = absl::Milliseconds(500);
 constexpr int kAnnounceTries = 5;
 constexpr size_t kMaxTenantResults = size_t{512} << 20;
 constexpr absl::Duration kSettling = absl::Milliseconds(2);
+constexpr absl::Duration kLongestTrial = absl::Seconds(10);
 
 bool ForGood(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsDataLoss(status) || absl::IsNotFound(status);
@@ -214,8 +215,11 @@ Task<absl::Status> RunHost::SetAside(const state::StoredRun& run) {
 }
 
 Task<bool> RunHost::Settle(const Interpreter& interpreter, RunJournal& journal, Active& active, const bool& ended) {
-  // Twice, since what a turn of the loop begins may compute in the next one.
-  for (int quiet = 0; quiet < 2 && !ended; quiet = interpreter.computes() ? 0 : quiet + 1) {
+  // Two quiet looks in a row, since what a turn of the loop begins may compute in the next one. A run that computes on
+  // and on has been looked at for long enough: others wait for their trials.
+  const absl::Time enough = serving_.runtime().clock.Now() + kLongestTrial;
+  for (int quiet = 0; quiet < 2 && !ended && serving_.runtime().clock.Now() < enough;
+       quiet = interpreter.computes() ? 0 : quiet + 1) {
     bool slept = co_await Sleep(serving_.runtime().timers, serving_.loop(), kSettling, active.halt.get_token());
     if (!slept) co_return false;
   }
@@ -331,7 +335,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   started.mutable_run_started()->set_instance(instance_.name());
   started.mutable_run_started()->set_lease_epoch(run.lease_epoch());
   started.mutable_run_started()->set_expression_version(interpreter.expression_version());
-  // Of a run that is taken up again it is known before anything is done that may end this engine as well.
+  // A take-up is durable before anything happens that may end this engine as well.
   if (taken_up) {
     TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(started)));
   } else {

@@ -1,5 +1,6 @@
-// From syntax to code. A function that does not call itself is expanded where it is called, and so are its arguments;
-// slots are never reused, so that going back to a fork needs no saved state: what runs again writes its slots again.
+// Compiles syntax to code. A function that does not call itself is expanded where it is called, and so are its
+// arguments; slots are never reused, so that going back to a fork needs no saved state: what runs again writes its
+// slots again.
 #include <set>
 
 #include "absl/strings/str_cat.h"

@@ -1,4 +1,4 @@
-// From syntax to code; for the compiler's own files only.
+// Compiles syntax to code. Only the compiler's own files include this header.
 #pragma once
 
 #include <deque>
@@ -83,7 +83,7 @@ class Compiler {
   static const Binding* FindFunction(const Binding* scope, const std::string& name, size_t arity);
   static const Binding* FindNamed(const Binding* scope, Binding::Type type, const std::string& name);
 
-  // Whether evaluating leaves no fork behind, so that what was read before it is not read again.
+  // Returns true when evaluation leaves no fork behind, so that nothing read before is read again.
   bool ForkFree(const Ast& ast, const Binding* scope, int depth = 0);
 
   // -- Expressions ---------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class Compiler {
 
   absl::Status GenIterate(const Ast& ast, const Binding* scope, int in, bool last, int out, int flags);
 
-  // What a suffix stands behind; with `flags` the same suffixes inside it are optional as well.
+  // Generates the value before a suffix; `flags` make the same suffixes inside it optional as well.
   absl::StatusOr<Operand> GenTarget(const Ast& ast, const Binding* scope, int in, bool last, int flags);
 
   absl::Status GenArray(const Ast& ast, const Binding* scope, int in, bool last, int out);

@@ -70,7 +70,7 @@ void Lexer::SkipBlanks() {
     if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
       ++position_;
     } else if (c == '#') {
-      // To the end of the line; an odd number of backslashes before it continues the comment.
+      // A comment ends with its line, unless an odd number of backslashes stands at the end.
       while (position_ < text_.size() && text_[position_] != '\n') {
         if (text_[position_] == '\\' && position_ + 1 < text_.size()) {
           ++position_;
@@ -119,7 +119,7 @@ void Lexer::ReadNumber() {
       exponent = text_.substr(back, position_ - back);
     }
   }
-  // In JSON's grammar: no leading zeros, digits on both sides of the point.
+  // Follows JSON's grammar: no leading zeros, digits on both sides of the point.
   std::string integer = text_.substr(begin, whole - begin);
   integer.erase(0, std::min(integer.find_first_not_of('0'), integer.size()));
   if (integer.empty()) integer = "0";

@@ -152,7 +152,7 @@ bool Machine::Backtrack() {
   return false;
 }
 
-// To the innermost `try` or `//` whose body the error comes from.
+// Goes back to the innermost `try` or `//` whose body raised the error.
 bool Machine::Unwind() {
   double outside = INFINITY;  // forks from this place up are of bodies that have been left
   while (!forks_.empty()) {

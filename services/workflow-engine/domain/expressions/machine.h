@@ -38,7 +38,7 @@ class Machine {
   Machine& operator=(const Machine&) = delete;
 
   Heap& heap() { return heap_; }
-  // Before the first Run. The value's heap is this machine's.
+  // Sets the program's input, before the first Run. The value's heap is this machine's.
   void SetInput(Value input);
 
   // One instruction is a step, and a native as many as it looks at values. In a slice that is not `patient` a native
@@ -65,7 +65,7 @@ class Machine {
   bool Reserve(size_t bytes);
   absl::Time now() const { return now_; }
   RegexCache& regexes();
-  // Whether comparisons and other natives should end because of their time.
+  // Returns true when comparisons and other natives must end, for their time is over.
   bool OutOfTime();
 
  private:

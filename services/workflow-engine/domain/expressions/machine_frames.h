@@ -1,4 +1,4 @@
-// What a machine's run is made of; for its own files only.
+// Defines the frames and forks of a machine's run. Only the machine's own files include this header.
 #pragma once
 
 #include <cstdint>

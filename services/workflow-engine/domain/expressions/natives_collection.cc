@@ -194,7 +194,7 @@ bool ItemsOf(Machine& machine, const Value& input, const char* what, std::vector
   return true;
 }
 
-// What the functions by key have in common: the items, their keys and their order.
+// Holds what the functions by key share: the items, their keys and their order.
 struct Ordered {
   std::vector<Value> items, keys;
   std::vector<uint32_t> order;

@@ -95,7 +95,7 @@ Value IsFinite(Machine&, Value& input, Value*) { return Value::Bool(input.is_num
 
 Value Abs(Machine& machine, Value& input, Value*) {
   if (!input.is_number()) {
-    // As jq has it: what is not below 0 in the order of all values is its own absolute value.
+    // Follows jq: a value that is not below 0 in the order of all values is its own absolute value.
     if (input.kind() < Kind::kNumber) return machine.Fail(absl::StrCat(Named(input), " has no absolute value"));
     return input;
   }

@@ -13,7 +13,7 @@ namespace {
 
 std::string Named(const Value& value) { return absl::StrCat(value.type_name(), " (", Excerpt(value), ")"); }
 
-// What the functions have in common: the pattern and flags of the arguments, also `["pattern", "flags"]`.
+// Reads the pattern and the flags of the arguments, also as `["pattern", "flags"]`.
 struct Search {
   Regex* regex = nullptr;
   RegexFlags flags;

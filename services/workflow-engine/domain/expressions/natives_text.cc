@@ -282,7 +282,7 @@ Value Join(Machine& machine, Value& input, Value* args) {
   return out;
 }
 
-// Where `needle` begins, in code points; one may begin inside another.
+// Returns the places where `needle` begins, in code points; matches may overlap.
 Value IndicesOf(Machine& machine, absl::string_view text, absl::string_view needle) {
   Value out = Value::Array(&machine.heap());
   if (needle.empty()) return Value::Null();

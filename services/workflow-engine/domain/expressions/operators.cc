@@ -351,7 +351,7 @@ Value Index(Machine& machine, const Value& target, const Value& key) {
       return Slice(machine, target, BoundOf(key, "start"), BoundOf(key, "end"));
     }
   } else if (key.is_array() && target.is_array()) {
-    // Where the array `key` begins in the other.
+    // Returns the places where the array `key` begins in the other.
     Value out = Value::Array(&machine.heap());
     if (key.size() == 0) return Value::Null();
     for (size_t i = 0; i + key.size() <= target.size(); ++i) {

@@ -33,7 +33,7 @@ class Regex {
   virtual ~Regex() = default;
   // The first match at or behind `start`. `text` is valid UTF-8. `steps` bounds the work.
   virtual RegexResult Find(absl::string_view text, size_t start, int64_t steps, Groups* groups) = 0;
-  // Of the groups from 1 on; empty: without a name.
+  // Returns the names of the groups from 1 on; empty for a group without a name.
   virtual const std::vector<std::string>& names() const = 0;
 };
 

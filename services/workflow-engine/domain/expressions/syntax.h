@@ -18,7 +18,7 @@ inline constexpr size_t kMaxProgramBytes = 32 << 10;
 struct Ast;
 using AstPtr = std::unique_ptr<Ast>;
 
-// What `as` binds: `$name`, `[p, …]` or `{key: p, …}`.
+// Pattern is the right side of `as`: `$name`, `[p, …]` or `{key: p, …}`.
 struct Pattern {
   enum class Type { kVariable, kArray, kObject };
   struct Member {

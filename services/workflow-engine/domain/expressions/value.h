@@ -43,7 +43,7 @@ class Heap {
   bool too_deep_ = false;
 };
 
-// In the order in which jq sorts types.
+// Lists the types in the order in which jq sorts them.
 enum class Kind : uint8_t { kNull, kFalse, kTrue, kNumber, kString, kArray, kObject };
 
 class Value;
@@ -117,19 +117,19 @@ class Value {
   double number() const;
   // The text of a literal; empty for other numbers.
   absl::string_view literal() const;
-  // Of strings. Valid while this value, or a copy of it, lives unchanged.
+  // Returns a string's text, valid while this value or a copy of it lives unchanged.
   absl::string_view text() const;
 
   // This value, opened for iteration: a borrowed object is copied one level deep, uncounted; others are shared.
   Value Opened() const;
 
-  // Of arrays and objects: how many there are, and each by position. An object's members keep the order in which they
-  // were added.
+  // Returns the number of items of an array or object, and each item by its position. Members keep the order in which
+  // they were added.
   size_t size() const;
   Value At(size_t index) const;
   absl::string_view KeyAt(size_t index) const;
   Value KeyValueAt(size_t index) const;
-  // Of objects; absent when there is no such member.
+  // Returns an object's member; absent when there is none.
   Value Find(absl::string_view key) const;
   // Nesting at most; 0 for scalars and borrowed values.
   uint32_t depth() const { return counted() ? raw()->depth : 0; }
@@ -139,14 +139,14 @@ class Value {
   void SetAt(Heap* heap, size_t index, Value value);
   void Append(Heap* heap, Value value);
   void Truncate(Heap* heap, size_t size);
-  // Of arrays: for many changes at once; Recount after them.
+  // Returns an array's items for many changes at once. Call Recount after them.
   std::vector<Value>& MutableItems(Heap* heap);
   void Recount(Heap* heap);
-  // Of objects. `key` is a string.
+  // Changes an object's member. `key` is a string.
   void SetMember(Heap* heap, Value key, Value value);
   void SetMember(Heap* heap, absl::string_view key, Value value);
   void RemoveMember(Heap* heap, absl::string_view key);
-  // Of strings.
+  // Appends to a string.
   void AppendText(Heap* heap, absl::string_view text);
 
   // Sets the mark of a program's constants: no thread counts references to it. Scalars and strings only.
