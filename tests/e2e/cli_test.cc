@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <regex>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/json/json.h"
@@ -98,6 +99,22 @@ TEST(CliTest, AGatewayWithNothingBehindItIsToldApartFromNoGateway) {
   auto [text, code] = Shell(absl::StrCat(BinDir(), "/tutti --server 127.0.0.1:", ports[1], " runs list 2>&1"));
   EXPECT_EQ(code, 5);
   EXPECT_THAT(text, HasSubstr("answers, a service behind it does not"));
+  std::filesystem::remove_all(dir);
+}
+
+TEST(CliTest, WhatAlertsAskForIsMeasured) {
+  const std::string dir = NewTempDir("cli");
+  const std::string port = absl::StrCat(FreePorts(1)[0]);
+  SuiteProcess suite({.data_dir = dir + "/data", .flags = {"--telemetry.metrics-port=" + port}});
+  ASSERT_TRUE(suite.Start());
+  const std::string metrics = Shell("curl -s http://127.0.0.1:" + port + "/metrics").first;
+  const std::string alerts = ReadAll(SourceDir() + "/deploy/prometheus/alerts.yaml");
+  const std::regex series(R"((tutti_\w+)(\{\w+="\w+")?)");
+  int found = 0;
+  for (std::sregex_iterator it(alerts.begin(), alerts.end(), series), end; it != end; ++it, ++found) {
+    EXPECT_THAT(metrics, HasSubstr("\n" + it->str())) << "series of an alert, there from the start";
+  }
+  EXPECT_GE(found, 3);
   std::filesystem::remove_all(dir);
 }
 

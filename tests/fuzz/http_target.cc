@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 
@@ -41,6 +43,13 @@ class Transcoding final : public gateway::HttpHandler {
   std::unique_ptr<gateway::Transcoder> transcoder_;
 };
 
+// Ends the process with the system's error unless `holds`.
+void Must(bool holds, const char* what) {
+  if (holds) return;
+  perror(what);
+  abort();
+}
+
 int Connect(int port) {
   const int connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   // From many addresses: a port that the server has closed cannot be used for a minute.
@@ -49,12 +58,16 @@ int Connect(int port) {
   sockaddr_in from{};
   from.sin_family = AF_INET;
   from.sin_addr.s_addr = htonl(0x7f010001 + (count % 200) + (count / 200 % 200 << 8));
-  if (bind(connection, reinterpret_cast<const sockaddr*>(&from), sizeof from) != 0) abort();
+  Must(bind(connection, reinterpret_cast<const sockaddr*>(&from), sizeof from) == 0, "bind");
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) abort();
+  if (connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    Must(errno == EINTR, "connect");  // by the alarm of libFuzzer
+    close(connection);
+    return Connect(port);
+  }
   const timeval patience{10, 0};
   setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);

@@ -57,7 +57,9 @@ Scheduler::Scheduler(Instance instance, ServiceServer& serving, StateClient& sta
       actions_(prometheus::BuildCounter()
                    .Name("tutti_engine_schedule_times_total")
                    .Help("Times of schedules that this engine came to, by what became of them.")
-                   .Register(*serving.runtime().metrics)) {}
+                   .Register(*serving.runtime().metrics)) {
+  actions_.Add({{"outcome", "set_aside"}});  // an alert sees the first one only as a rise from 0
+}
 
 void Scheduler::Start() { scope_.Spawn(serving_.loop(), Loop()); }
 
