@@ -5,6 +5,7 @@
 #include <google/protobuf/message.h>
 #include <google/protobuf/struct.pb.h>
 #include <google/protobuf/timestamp.pb.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <cmath>
 #include <memory>
 #include <set>
+#include <sstream>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -434,6 +436,40 @@ absl::Status CheckBounds(absl::string_view text, absl::string_view file) {
   return absl::OkStatus();
 }
 
+// Notes where documents begin.
+class DocumentStarts final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { starts_.push_back(mark); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+  const std::vector<YAML::Mark>& starts() const { return starts_; }
+
+ private:
+  std::vector<YAML::Mark> starts_;
+};
+
+// Refuses a second document. The library's LoadAll would not end where a document begins with a comma: it finds an
+// empty document there again and again.
+absl::Status CheckSingleDocument(absl::string_view text, absl::string_view file) {
+  std::istringstream in{std::string(text)};
+  YAML::Parser parser(in);
+  DocumentStarts documents;
+  for (int i = 0; i < 2 && parser.HandleNextDocument(documents); ++i) {
+  }
+  const auto& starts = documents.starts();
+  if (starts.size() < 2) return absl::OkStatus();
+  const bool moved = starts[1].pos > starts[0].pos;
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE",
+               absl::StrCat(file, ":", starts[1].line + 1, ": ",
+                            moved ? "a second document begins here; a file holds one" : "no YAML begins like this"));
+}
+
 }  // namespace
 
 absl::Status ParseYaml(absl::string_view text, absl::string_view file, Message* out, SourceMap* lines) {
@@ -445,13 +481,8 @@ absl::Status ParseYaml(absl::string_view text, absl::string_view file, Message* 
   Decoder decoder(file, lines);
   try {
     if (absl::Status bounded = CheckBounds(text, file); !bounded.ok()) return bounded;
-    std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    if (documents.size() > 1) {
-      return Error(
-          absl::StatusCode::kInvalidArgument, "INVALID_FILE",
-          absl::StrCat(file, ":", documents[1].Mark().line + 1, ": a second document begins here; a file holds one"));
-    }
-    decoder.DecodeMessage(documents.empty() ? YAML::Node() : documents[0], "", 0, out);
+    if (absl::Status single = CheckSingleDocument(text, file); !single.ok()) return single;
+    decoder.DecodeMessage(YAML::Load(std::string(text)), "", 0, out);
   } catch (const YAML::ParserException& e) {
     return Error(absl::StatusCode::kInvalidArgument, "INVALID_FILE",
                  absl::StrCat(file, ":", e.mark.line + 1, ":", e.mark.column + 1, ": ", e.msg));
