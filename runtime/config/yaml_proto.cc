@@ -115,6 +115,8 @@ class Decoder {
       const FieldDescriptor* field = out->GetDescriptor()->FindFieldByName(key);
       if (!field) field = out->GetDescriptor()->FindFieldByCamelcaseName(key);
       if (!field) {
+        // The suggestion costs more than all else: not beyond what is told.
+        if (violations_.size() >= kMaxViolations) continue;
         Fail(entry.first, field_path,
              absl::StrCat("unknown field", DidYouMeanOf(key, FieldNames(*out->GetDescriptor()))));
         continue;
