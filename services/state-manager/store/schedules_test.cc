@@ -108,7 +108,7 @@ TEST_P(SchedulesTest, DeathsOfItsClaimersAreCountedAndThenItComesAlone) {
   EXPECT_EQ(claim("b"), (Claims{{"first", 1}, {"second", 1}}));
   EXPECT_EQ(claim("c"), (Claims{{"first", 2}})) << "two deaths: alone";
   EXPECT_EQ(claim("d"), (Claims{{"first", 3}})) << "its engine died while it did nothing else";
-  // Who has kept it, or has set it aside, has written it.
+  // A write ends the claim, whether the schedule was kept or set aside.
   ASSERT_THAT(Put("first", Get("first")->version(), absl::Hours(1)), IsOk());
   EXPECT_EQ(claim("e"), (Claims{{"second", 2}})) << "not counted while it waited for its turn";
   ASSERT_THAT(Put("second", Get("second")->version(), -absl::Seconds(1)), IsOk());

@@ -319,7 +319,7 @@ TEST_F(InterpreterTest, WhatARunHoldsIsBounded) {
   auto listed = Walk(list);
   EXPECT_EQ(ReasonOf(listed.status()), "RESULTS_TOO_LARGE");
   EXPECT_THAT(looped, IsOk());
-  // What one run of a tenant holds counts for the next.
+  // The results of one run of a tenant count for its next run.
   world_.journal.clear();
   tenant_results_ = std::make_shared<ResultMeter>(nullptr, size_t{8} << 20, "the tenant");
   auto few = Spec("steps:\n- {id: l, for_each: {items: '[range(2)]', steps: [{id: a, tool: {tool: t}}]}}\n");
