@@ -1,6 +1,7 @@
 #include "services/state-manager/loops/pulse.h"
 
 #include "runtime/async/sleep.h"
+#include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 
 namespace tutti::state_manager {
@@ -38,7 +39,7 @@ Task<void> Pulse::Loop() {
     absl::Status status = co_await Look();
     if (stop_.stop_requested()) co_return;
     misses = status.ok() ? 0 : misses + 1;
-    const bool certain = status.ok() || absl::IsResourceExhausted(status) || misses >= kMisses;
+    const bool certain = status.ok() || ReasonOf(status) == "DISK_FULL" || misses >= kMisses;
     if (!certain || status.ok() == readiness_.Get().ok()) continue;
     if (status.ok()) {
       log_.Info("ready again", {});

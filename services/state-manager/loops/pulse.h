@@ -25,7 +25,8 @@ class Pulse {
 
  private:
   Task<void> Loop();
-  // Returns the first database's error. RESOURCE_EXHAUSTED: the disk is full, and the database can only be read.
+  // Returns the first database's error. RESOURCE_EXHAUSTED with DISK_FULL: the disk is full, and the database can only
+  // be read.
   Task<absl::Status> Look();
 
   const Shards& shards_;

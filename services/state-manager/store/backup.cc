@@ -210,6 +210,7 @@ absl::Status FinishImport(Transaction& tx) {
   TUTTI_RETURN_IF_ERROR(tx.Prepare("UPDATE runs SET owner = '', owner_incarnation = '', lease_epoch = lease_epoch + 1, "
                                    "last_writer_seq = 0 WHERE status IN ('PENDING', 'RUNNING')")
                             .Run());
+  TUTTI_RETURN_IF_ERROR(tx.Prepare("UPDATE schedules SET claim_time = 0, claimer = '' WHERE claimer <> ''").Run());
   if (tx.sqlite()) return absl::OkStatus();  // SQLite's numbers go on after the largest by themselves
   return tx
       .Prepare(

@@ -238,10 +238,10 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
   // the walk counts: an engine takes up one suspect after the other (services/workflow-engine/domain/trial.h).
   Statement take = tx.Prepare(
       "UPDATE runs SET owner = $1, owner_incarnation = $2, lease_epoch = lease_epoch + 1, last_writer_seq = 0, strikes "
-      "= CASE WHEN owner = '' OR EXISTS (SELECT 1 FROM instances WHERE expire_time > $3 AND "
-      "substr(instances.incarnation, 1, 26) = substr(runs.owner_incarnation, 1, 26)) OR EXISTS (SELECT 1 FROM journal "
-      "WHERE journal.run_id = runs.run_id AND seq > claimed_seq AND kind NOT IN ('run_started', 'step_started', "
-      "'signal_received')) THEN 0 WHEN strikes = 0 OR EXISTS (SELECT 1 FROM journal WHERE journal.run_id = runs.run_id "
+      "= CASE WHEN EXISTS (SELECT 1 FROM journal WHERE journal.run_id = runs.run_id AND seq > claimed_seq AND kind NOT "
+      "IN ('run_started', 'step_started', 'signal_received')) THEN 0 WHEN owner = '' OR EXISTS (SELECT 1 FROM "
+      "instances WHERE expire_time > $3 AND substr(instances.incarnation, 1, 26) = substr(runs.owner_incarnation, 1, "
+      "26)) THEN strikes WHEN strikes = 0 OR EXISTS (SELECT 1 FROM journal WHERE journal.run_id = runs.run_id "
       "AND seq > claimed_seq AND kind = 'run_started') THEN strikes + 1 ELSE strikes END, claimed_seq = last_seq WHERE "
       "run_id = ANY($4)");
   take.BindAll(instance.name(), instance.incarnation(), now);
@@ -265,6 +265,9 @@ absl::Status Leases::ReleaseInstance(Transaction& tx, const v1::ReleaseInstanceR
   TUTTI_RETURN_IF_ERROR(tx.Prepare("UPDATE runs SET owner = '', owner_incarnation = '' WHERE " TUTTI_TO_WORK_ON
                                    " AND owner = $1 AND owner_incarnation = $2")
                             .BindAll(request.instance().name(), request.instance().incarnation())
+                            .Run());
+  TUTTI_RETURN_IF_ERROR(tx.Prepare("UPDATE schedules SET claim_time = 0, claimer = '' WHERE claimer = $1")
+                            .BindAll(request.instance().incarnation())
                             .Run());
   return tx.Prepare("DELETE FROM instances WHERE name = $1 AND incarnation = $2")
       .BindAll(request.instance().name(), request.instance().incarnation())

@@ -6,6 +6,7 @@
 
 #include "runtime/random/ulid.h"
 #include "runtime/status/macros.h"
+#include "runtime/text/utf8.h"
 #include "services/state-manager/domain/attempts.h"
 #include "services/state-manager/domain/child_end.h"
 #include "services/state-manager/store/rows.h"
@@ -67,20 +68,22 @@ absl::StatusOr<std::vector<Outbox::Message>> Outbox::Pending(Transaction& tx, si
 }
 
 absl::StatusOr<bool> Outbox::NoteRefusal(Transaction& tx, const std::string& id, const absl::Status& refusal) const {
-  Statement row = tx.Prepare("SELECT attempts FROM outbox WHERE message_id = $1 AND set_aside_time = 0 FOR UPDATE");
-  row.Bind(id);
-  if (!row.Step()) {  // another replica has delivered it, or set it aside
+  const int64_t now = tx.NowMicros();
+  Statement row = tx.Prepare(
+      "SELECT attempts FROM outbox WHERE message_id = $1 AND set_aside_time = 0 AND try_time <= $2 FOR UPDATE");
+  row.BindAll(id, now);
+  if (!row.Step()) {  // another replica has delivered the message, noted its refusal, or set it aside
     TUTTI_RETURN_IF_ERROR(row.status());
     return false;
   }
   const int64_t attempts = row.Int(0) + 1;
-  const int64_t now = tx.NowMicros();
   const std::optional<absl::Duration> pause = PauseAfter(attempts);
+  const std::string text = CleanUtf8(refusal.ToString(absl::StatusToStringMode::kWithNoExtraData));
   TUTTI_RETURN_IF_ERROR(
       tx.Prepare("UPDATE outbox SET attempts = $2, try_time = $3, set_aside_time = $4, refusal = $5 WHERE message_id = "
                  "$1")
           .BindAll(id, attempts, pause ? now + absl::ToInt64Microseconds(*pause) : 0, pause ? 0 : now,
-                   refusal.ToString(absl::StatusToStringMode::kWithNoExtraData).substr(0, kMostRefusal))
+                   std::string(Utf8Prefix(text, kMostRefusal)))
           .Run());
   return !pause.has_value();
 }

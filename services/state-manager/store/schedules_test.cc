@@ -121,6 +121,23 @@ TEST_P(SchedulesTest, DeathsOfItsClaimersAreCountedAndThenItComesAlone) {
   EXPECT_EQ(claim("g"), (Claims{{"second", 0}}));
 }
 
+TEST_P(SchedulesTest, AnEngineThatLeavesInGoodOrderGivesItsClaimsBack) {
+  ASSERT_THAT(Put("first", 0, -absl::Seconds(60)), IsOk());
+  const auto engine = Register("engine", "01ARZ3NDEKTSV4RRFFQ69G5FAV.1");
+  v1::ClaimDueSchedulesRequest request;
+  request.set_limit(10);
+  request.mutable_claim_duration()->set_seconds(100);
+  *request.mutable_instance() = engine;
+  ASSERT_EQ(Write(store_->schedules, &Schedules::ClaimDueSchedules, request)->schedules_size(), 1);
+  ASSERT_EQ(Write(store_->schedules, &Schedules::ClaimDueSchedules, request)->schedules_size(), 0);
+  v1::ReleaseInstanceRequest release;
+  *release.mutable_instance() = engine;
+  ASSERT_THAT(Write(store_->leases, &Leases::ReleaseInstance, release), IsOk());
+  auto again = Write(store_->schedules, &Schedules::ClaimDueSchedules, request);
+  ASSERT_EQ(again->schedules_size(), 1);
+  EXPECT_EQ(again->schedules(0).strikes(), 0);
+}
+
 TEST_P(SchedulesTest, SaysHowLongUntilTheNextOne) {
   auto look = [&] {
     auto out = Transact<v1::ClaimDueSchedulesResponse>([&](Transaction& tx, v1::ClaimDueSchedulesResponse& response) {

@@ -97,7 +97,8 @@ Task<Interpreter::Result> Interpreter::CallTool(std::string tool, Json parameter
   bounds.deadline = std::min(bounds.deadline, deps_.clock.Now() + bounds.call_timeout);
   for (int tries = 1;; ++tries) {
     CallContext call = NewCall(bounds);
-    if (deps_.owned_until) call.start_by = deps_.owned_until();
+    // The last try may begin at any time: a connection that takes longer than a lease would never be made otherwise.
+    if (deps_.owned_until && tries < kMostStarts) call.start_by = deps_.owned_until();
     Attempt attempt{subject_.run_id, path, key};
     auto result = co_await deps_.effects.tools.Execute(call, std::move(attempt), tool, parameters);
     if (result.ok()) co_return Ref(*std::move(result));

@@ -8,7 +8,7 @@ namespace tutti::engine {
 absl::Status ResultMeter::Take(size_t bytes) {
   for (const ResultMeter* meter = this; meter; meter = meter->outer_.get()) {
     if (meter->limit_ == kNoLimit || meter->bytes_ + bytes <= meter->limit_) continue;
-    return Error(absl::StatusCode::kResourceExhausted, "RESULTS_TOO_LARGE",
+    return Error(absl::StatusCode::kFailedPrecondition, "RESULTS_TOO_LARGE",
                  absl::StrCat("the results that ", meter->whose_, " holds would have ", meter->bytes_ + bytes,
                               " bytes, the limit is ", meter->limit_, "; pass large things by reference"));
   }

@@ -27,7 +27,8 @@ class ResultMeter {
   void Add(size_t bytes) {
     for (ResultMeter* meter = this; meter; meter = meter->outer_.get()) meter->bytes_ += bytes;
   }
-  // Counts `bytes`. RESOURCE_EXHAUSTED with RESULTS_TOO_LARGE, and nothing is counted, when a limit would be passed.
+  // Counts `bytes`. FAILED_PRECONDITION with RESULTS_TOO_LARGE, and nothing is counted, when a limit would be passed:
+  // the step's call is not worth another try.
   absl::Status Take(size_t bytes);
   size_t bytes() const { return bytes_; }
   // Takes back what was counted here: the run is walked here no longer, or a loop's checkpoint stands for its results.

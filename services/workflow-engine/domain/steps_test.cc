@@ -170,87 +170,6 @@ TEST_F(InterpreterTest, AFailStepFailsAndTheRunsHandlerMayCatchIt) {
   EXPECT_EQ(*out, Json("step no: for you"));
 }
 
-// Books three things, undoes them in reverse order when the fourth fails, wherever it crashes.
-TEST_F(InterpreterTest, CompensationsRunOnceInReverseOrderWhereverItCrashes) {
-  auto spec = Spec(R"(
-steps:
-- {id: one, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check, parameters: {of: one}}}]}
-- id: both
-  parallel:
-    branches:
-    - {id: left, steps: [{id: two, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}]}
-    - {id: right, steps: [{id: three, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}, {id: note, tool: {tool: check}}]}]}
-- {id: four, agent: {agent: a}}
-)");
-  world_.answer = [](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
-    if (target == "a") return absl::FailedPreconditionError("no room");
-    return input;
-  };
-  for (int crash_after = 0; crash_after < 12; ++crash_after) {
-    SCOPED_TRACE(crash_after);
-    world_.journal.clear();
-    world_.next_seq = 1;
-    world_.commits_until_crash = crash_after;
-    auto first = Walk(spec);
-    world_.commits_until_crash = -1;
-    auto second = Walk(spec);
-    EXPECT_THAT(second, HasCodeAndText(absl::StatusCode::kFailedPrecondition, "no room"));
-    std::vector<std::string> done, undone;
-    std::map<std::string, int> times;
-    for (const auto& entry : world_.journal) {
-      if (!entry.has_step_completed()) continue;
-      std::string path = entry.step_completed().path();
-      EXPECT_EQ(++times[path], 1) << path;
-      size_t at = path.find("/compensate/");
-      if (at == std::string::npos) {
-        if (entry.step_completed().kind() == "tool") done.push_back(path);
-      } else if (absl::EndsWith(path, "/undo")) {
-        undone.push_back(path.substr(0, at));
-      }
-    }
-    std::reverse(undone.begin(), undone.end());
-    EXPECT_EQ(done, undone);
-  }
-}
-
-TEST_F(InterpreterTest, ACancelCompensatesAndCannotStopHalfwayThrough) {
-  auto spec = Spec(
-      "steps:\n- {id: one, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}\n- {id: two, agent: "
-      "{agent: "
-      "a}}\n");
-  world_.hold = true;
-  on_held_ = [&] {
-    if (world_.calls.back() == "run1/two/1") stop_.request_stop();
-    LetGo(0);
-  };
-  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kCancelled));
-  EXPECT_EQ(CompletedPaths(), (std::vector<std::string>{"one", "one/compensate/undo"}));
-}
-
-// A run that was parked is cancelled: what its blocks had completed is undone too, by an engine that walks them anew.
-TEST_F(InterpreterTest, ACancelAfterARecoveryUndoesWhatBlocksDid) {
-  park_after_ = absl::Seconds(10);
-  auto spec = Spec(R"(
-steps:
-- {id: one, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}
-- id: both
-  parallel:
-    branches:
-    - {id: left, steps: [{id: two, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}]}
-    - {id: right, steps: [{id: three, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}]}
-- {id: wait, wait_for_signal: {signal: go}}
-)");
-  EXPECT_TRUE(EndsWalk(Walk(spec).status()));
-  stop_.request_stop();
-  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kCancelled));
-  std::vector<std::string> undone;
-  for (const auto& path : CompletedPaths()) {
-    if (absl::EndsWith(path, "/compensate/undo")) undone.push_back(path);
-  }
-  EXPECT_EQ(undone, (std::vector<std::string>{"both/right/three/compensate/undo", "both/left/two/compensate/undo",
-                                              "one/compensate/undo"}));
-}
-
 TEST_F(InterpreterTest, NobodysErrorCanPretendToEndTheWalk) {
   auto out = Walk(Spec("steps:\n- {id: no, fail: {code: ABORTED, reason: LEASE_LOST, message: x}}\n"));
   EXPECT_FALSE(EndsWalk(out.status()));
@@ -278,6 +197,16 @@ TEST_F(InterpreterTest, ACallThatWaitedOverTheLeasesEndIsBegunUnderTheNextLeaseO
   EXPECT_EQ(ReasonOf(Walk(spec).status()), "LEASE_LOST");
   EXPECT_EQ(world_.calls.size(), 1U);
   for (const auto& entry : world_.journal) EXPECT_FALSE(entry.has_step_failed()) << "it is another engine's step";
+}
+
+TEST_F(InterpreterTest, AHostWhoseConnectionsTakeLongerThanALeaseIsReachedInTheEnd) {
+  owned_until_ = [this] { return world_.time.Now() + absl::Seconds(10); };
+  world_.answer = [&](const std::string&, const Json&) -> absl::StatusOr<Json> {
+    if (world_.start_by == absl::InfiniteFuture()) return Json("done");
+    return Error(absl::StatusCode::kAborted, "START_TOO_LATE", "nothing was sent");
+  };
+  EXPECT_THAT(Walk(Spec("steps:\n- {id: one, tool: {tool: t}}\n")), IsOk());
+  EXPECT_EQ(world_.calls, std::vector<std::string>(3, world_.calls[0])) << "the same attempt";
 }
 
 TEST_F(InterpreterTest, ARunOfVersion01IsLedNoOtherWayByWhatAnExpressionMeansNow) {
@@ -331,29 +260,6 @@ TEST_F(InterpreterTest, WhatARunHoldsIsBounded) {
   EXPECT_EQ(ReasonOf(Walk(few).status()), "RESULTS_TOO_LARGE");
 }
 
-TEST_F(InterpreterTest, ACaughtFailureUndoesOnlyWhatTheFailedStepDid) {
-  auto spec = Spec(R"(
-steps:
-- {id: outside, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}
-- id: trip
-  pipeline:
-    stages:
-    - {id: book, steps: [{id: hotel, tool: {tool: t}, compensation: [{id: undo, tool: {tool: check}}]}]}
-    - {id: fly, steps: [{id: flight, agent: {agent: a}}]}
-  fallback: [{id: stay, transform: {value: home}}]
-)");
-  world_.answer = [](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
-    if (target == "a") return absl::FailedPreconditionError("no seat");
-    return input;
-  };
-  auto out = Walk(spec);
-  ASSERT_THAT(out, IsOk());
-  EXPECT_EQ(*out, Json("home"));
-  auto paths = CompletedPaths();
-  EXPECT_EQ(std::count(paths.begin(), paths.end(), "trip/book/hotel/compensate/undo"), 1);
-  EXPECT_EQ(std::count(paths.begin(), paths.end(), "outside/compensate/undo"), 0);
-}
-
 TEST_F(InterpreterTest, ACachedAnswerIsNotAskedForAgain) {
   auto spec = Spec("steps:\n- {id: ask, agent: {agent: a, input: {q: '${ .input.q }'}}, cache: {ttl: 60s}}\n");
   ASSERT_THAT(Walk(spec, {{"q", 1}}), IsOk());
@@ -399,115 +305,6 @@ steps:
   world_.calls.clear();
   EXPECT_THAT(Walk(spec), IsOk());
   EXPECT_TRUE(world_.calls.empty());
-}
-
-TEST_F(InterpreterTest, AReopenedRunGoesOnFromWhatFailed) {
-  auto spec = Spec(R"(
-steps:
-- {id: one, agent: {agent: a}}
-- id: flow
-  pipeline: {stages: [{id: s, steps: [{id: two, agent: {agent: b}, retry: {max_attempts: 2}}]}]}
-)");
-  bool away = true;
-  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
-    if (target == "b" && away) return absl::UnavailableError("away");
-    return input;
-  };
-  EXPECT_THAT(Walk(spec, 1, absl::Seconds(1)), HasCode(absl::StatusCode::kUnavailable));
-  JournalEntry finished, reopened;
-  finished.mutable_run_finished();
-  reopened.mutable_run_reopened();
-  world_.Write(finished);
-  world_.Write(reopened);
-  away = false;
-  world_.calls.clear();
-  auto out = Walk(spec, 1);
-  ASSERT_THAT(out, IsOk());
-  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/flow/s/two/3"})) << "a new attempt, under a new key";
-}
-
-JournalEntry Finished() {
-  JournalEntry entry;
-  entry.mutable_run_finished();
-  return entry;
-}
-
-TEST_F(InterpreterTest, AReopenedRunHasItsTimeOnceMore) {
-  auto spec = Spec(R"(
-timeout: 60s
-steps:
-- {id: one, agent: {agent: a}}
-- id: two
-  budget: {time: 50s}
-  while: {condition: .iteration < 1, steps: [{id: ask, agent: {agent: b}}]}
-)");
-  bool away = true;
-  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
-    if (target == "b" && away) return absl::InternalError("broken");
-    return input;
-  };
-  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kInternal));
-  world_.Write(Finished());
-  world_.time.Advance(absl::Hours(1));
-  JournalEntry reopened;
-  reopened.mutable_run_reopened();
-  ToProto(world_.time.Now(), reopened.mutable_time());
-  world_.Write(reopened);
-  away = false;
-  EXPECT_THAT(Walk(spec), IsOk());
-}
-
-TEST_F(InterpreterTest, AReopenedRunDoesNotGoBackBehindAFallback) {
-  auto spec = Spec(R"(
-steps:
-- id: flow
-  pipeline:
-    stages:
-    - id: outline
-      steps: [{id: make, agent: {agent: a, input: bad}}]
-      gate: {expression: '.output == "good"', fallback: [{id: instead, agent: {agent: a, input: plain}}]}
-    - id: last
-      steps: [{id: make, agent: {agent: b, input: bad}}]
-      gate: {expression: '.output == "good"'}
-)");
-  bool better = false;
-  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
-    return target == "b" && better ? Json("good") : input;
-  };
-  EXPECT_THAT(Walk(spec), HasCodeAndText(absl::StatusCode::kFailedPrecondition, "quality gate"));
-  world_.Write(Finished());
-  JournalEntry reopened;
-  reopened.mutable_run_reopened();
-  world_.Write(reopened);
-  better = true;
-  world_.calls.clear();
-  auto out = Walk(spec);
-  ASSERT_THAT(out, IsOk());
-  EXPECT_EQ(*out, Json("good"));
-  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/flow/last/attempt-2/make/1"}));
-}
-
-TEST_F(InterpreterTest, AForkLeavesToTheOriginalWhatThatHasDone) {
-  auto spec = Spec(R"(
-steps:
-- {id: one, tool: {tool: t, parameters: {n: 1}}, compensation: [{id: undo, tool: {tool: t}}]}
-- {id: two, tool: {tool: t, parameters: {n: 2}}, compensation: [{id: undo, tool: {tool: t}}]}
-- {id: three, agent: {agent: a}}
-)");
-  world_.answer = [&](const std::string& target, const Json& input) -> absl::StatusOr<Json> {
-    if (target == "a") return absl::InternalError("no");
-    return input;
-  };
-  JournalEntry one, forked;
-  one.mutable_step_completed()->set_path("one");
-  one.mutable_step_completed()->set_kind("tool");
-  one.mutable_step_completed()->set_attempt(1);
-  ToPayload(Json{{"n", 1}}, one.mutable_step_completed()->mutable_result());
-  forked.mutable_run_forked()->set_from_step("two");
-  world_.Write(one);
-  world_.Write(forked);
-  EXPECT_THAT(Walk(spec), HasCode(absl::StatusCode::kInternal));
-  EXPECT_EQ(world_.calls, (std::vector<std::string>{"run1/two/1", "run1/three/1", "run1/two/compensate/undo/1"}));
 }
 
 TEST_F(InterpreterTest, WhatAGateSendsBackIsNotKeptInTheCache) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/async/sleep.h"
 #include "runtime/async/when_all.h"
@@ -181,18 +182,26 @@ Task<absl::Status> RunHost::PausePoisoned(const state::StoredRun& run, const abs
   request.set_run_id(run.run_id());
   request.set_paused(true);
   request.set_reason(std::string(why.message()));
-  TUTTI_CO_ASSIGN_OR_RETURN(state::SetRunPausedResponse paused, co_await state_.SetRunPaused(call, request));
+  absl::StatusOr<state::SetRunPausedResponse> paused = co_await state_.SetRunPaused(call, request);
+  while (absl::IsUnavailable(paused.status())) {
+    bool slept = co_await Sleep(serving_.runtime().timers, serving_.loop(), kRetryPause, stop_.get_token());
+    if (!slept) co_return paused.status();
+    CallContext again = NewCall();
+    paused = co_await state_.SetRunPaused(again, request);
+  }
+  TUTTI_CO_RETURN_IF_ERROR(paused.status());
   RunJournal journal(journal_, serving_.runtime().timers, serving_.loop(), run.run_id(), run.lease_epoch());
   state::JournalEntry entry;
   ToProto(serving_.runtime().clock.Now(), entry.mutable_time());
   entry.set_progress_percent(run.progress_percent());
-  entry.mutable_run_parked()->set_inbox_seen(paused.run().inbox());
+  entry.mutable_run_parked()->set_inbox_seen(paused->run().inbox());
   absl::Status parked = co_await journal.Commit(std::move(entry));
   co_return parked;
 }
 
 Task<absl::Status> RunHost::SetAside(const state::StoredRun& run) {
-  const char* again = options_.pause_poisoned ? "resume the run" : "retry the run";
+  const bool pause = options_.pause_poisoned && !run.cancel_requested();  // what is to be cancelled ends
+  const char* again = pause ? "resume the run" : "retry the run";
   absl::Status why = Error(absl::StatusCode::kFailedPrecondition, "POISONED",
                            absl::StrCat("set aside: ", run.strikes(),
                                         " engines in a row died while they worked on this run, without progress; see "
@@ -200,7 +209,7 @@ Task<absl::Status> RunHost::SetAside(const state::StoredRun& run) {
                                         again))
                          .Metadata("strikes", absl::StrCat(run.strikes()));
   absl::Status done;
-  if (options_.pause_poisoned) {
+  if (pause) {
     done = co_await PausePoisoned(run, why);
   } else {
     done = co_await FailPoisoned(run, why);
@@ -325,6 +334,8 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   Interpreter interpreter(std::move(deps), std::move(subject), spec, std::move(history), active.halt.get_token(),
                           active.cancel.get_token());
   active.interpreter = &interpreter;
+  // The inbox may still be read when the walk never begins.
+  absl::Cleanup forget_interpreter = [&active] { active.interpreter = nullptr; };
   auto now = [&] {
     state::JournalEntry entry;
     ToProto(serving_.runtime().clock.Now(), entry.mutable_time());
@@ -342,7 +353,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
     journal.Post(std::move(started));
   }
   auto output = co_await Walk(interpreter, journal, active);
-  active.interpreter = nullptr;
+  std::move(forget_interpreter).Invoke();
   span.SetStatus(output.status());
   if (EndsWalk(output.status())) {
     // Parked runs come back when they are woken; halted ones are left to others. Only what another has taken is news.
@@ -376,6 +387,7 @@ Task<absl::Status> RunHost::WorkOn(const state::StoredRun& run, std::shared_ptr<
   end->mutable_spent()->set_calls(spent.calls);
   auto ended = std::make_shared<const state::JournalEntry>(finished);
   TUTTI_CO_RETURN_IF_ERROR(co_await journal.Commit(std::move(finished)));
+  active.trial.reset();
   for (auto& watcher : active.watchers) watcher->Set(ended);
   counter->Increment();
   // Each end of a run is in the store, in metrics and in its trace; the log has what somebody may have to look into.

@@ -121,11 +121,11 @@ Task<absl::Status> Scheduler::Keep(StoredSchedule stored) {
     PauseItself(schedule, stored.version + 1,
                 absl::StrCat("set aside: ", stored.strikes,
                              " engines in a row died while they kept it; see their logs, then resume the schedule"));
+    const std::string name = schedule.name(), strikes = absl::StrCat(stored.strikes);
+    TUTTI_CO_RETURN_IF_ERROR(co_await Write(call, std::move(stored), before, /*paused_itself=*/true));
     Count("set_aside");
-    serving_.log().Error("schedule set aside",
-                         {{"schedule", schedule.name()}, {"strikes", absl::StrCat(stored.strikes)}});
-    absl::Status written = co_await Write(call, std::move(stored), before, /*paused_itself=*/true);
-    co_return written;
+    serving_.log().Error("schedule set aside", {{"schedule", name}, {"strikes", strikes}});
+    co_return absl::OkStatus();
   }
   auto times = TimesOf(schedule);
   if (times.ok()) {

@@ -48,6 +48,7 @@ struct World final : PatternObserver {
   Evaluator evaluator;
   std::vector<JournalEntry> journal;  // what is durable
   std::vector<std::string> calls;     // idempotency keys, in order
+  absl::Time start_by;                // of the last call
   std::function<absl::StatusOr<Json>(const std::string& target, const Json& input)> answer =
       [](const std::string&, const Json& input) { return input; };
   // A call waits until the test lets it go, when set.
@@ -75,6 +76,7 @@ struct World final : PatternObserver {
 inline Task<absl::StatusOr<Json>> Act(World& world, CallContext& call, Attempt attempt, std::string target,
                                       Json input) {
   world.calls.push_back(attempt.idempotency_key);
+  world.start_by = call.start_by;
   if (world.hold) {
     auto gate = std::make_shared<OneShot<bool>>();
     world.held.push_back(gate);
