@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "absl/strings/numbers.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/usage/usage_totals.h"
 #include "services/state-manager/domain/child_end.h"
 
@@ -25,16 +26,10 @@ const std::string& PathOf(const JournalEntry& entry) {
 
 // Whether it is of an iteration that its loop has left behind: `loop/7/…` after a checkpoint of 8 or more.
 bool IsBehind(const std::string& path, const std::unordered_map<std::string, int64_t>& loops) {
-  for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
-    auto loop = loops.find(path.substr(0, slash));
-    if (loop == loops.end()) continue;
-    int64_t iteration = 0;
-    size_t end = path.find('/', slash + 1);
-    bool number =
-        absl::SimpleAtoi(path.substr(slash + 1, end == std::string::npos ? end : end - slash - 1), &iteration);
-    if (number && iteration < loop->second) return true;
-  }
-  return false;
+  return step_path::AnyItem(path, [&loops](const std::string& loop_path, int64_t iteration) {
+    auto loop = loops.find(loop_path);
+    return loop != loops.end() && iteration < loop->second;
+  });
 }
 
 bool IsSome(const tutti::type::v1::UsageTotals& usage) { return usage.ByteSizeLong() > 0; }

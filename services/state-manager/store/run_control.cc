@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
@@ -25,10 +26,6 @@ absl::Status Ended(const std::string& run_id, const std::string& status) {
   return Error(absl::StatusCode::kFailedPrecondition, "RUN_ENDED",
                absl::StrCat("run ", run_id, " has ended (", status, ")"))
       .Metadata("run_id", run_id);
-}
-
-bool AtOrBelow(const std::string& path, const std::string& step) {
-  return absl::StartsWith(path, step) && (path.size() == step.size() || path[step.size()] == '/');
 }
 
 }  // namespace
@@ -284,12 +281,13 @@ absl::StatusOr<std::vector<v1::JournalEntry>> RunControl::EntriesBefore(Transact
     after = page.entries().rbegin()->seq();
     for (auto& entry : *page.mutable_entries()) {
       EntryKey key = KeyOf(entry);
-      if (AtOrBelow(std::string(key.path), from_step)) {
+      if (step_path::IsAtOrBelow(std::string(key.path), from_step)) {
         found = true;
         TUTTI_ASSIGN_OR_RETURN(std::vector<std::string> undone, UndoneSteps(tx, run_id, entry.seq()));
         for (const std::string& step : undone) {
           auto below = completed.lower_bound(step + "/");
-          const bool inherited = completed.count(step) > 0 || (below != completed.end() && AtOrBelow(*below, step));
+          const bool inherited =
+              completed.count(step) > 0 || (below != completed.end() && step_path::IsAtOrBelow(*below, step));
           if (!inherited) continue;
           return Error(absl::StatusCode::kFailedPrecondition, "STEP_UNDONE",
                        absl::StrCat("what step ", step, " of run ", run_id, " had done was undone since; fork from ",

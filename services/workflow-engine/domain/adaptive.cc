@@ -1,5 +1,6 @@
 // Steps that an agent proposes.
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/json/proto_json.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
@@ -48,7 +49,7 @@ Task<Interpreter::Result> Interpreter::RunAdaptive(const tutti::workflow::v1::Ad
   for (const auto& agent : spec_.agents()) known.agents[agent.name()] = agent.role();
   for (const auto& [name, role] : known.agents) request["agents"].push_back({{"name", name}, {"role", role}});
   for (const auto& [name, what] : known.tools) request["tools"].push_back({{"name", name}, {"description", what}});
-  auto proposal = co_await Ask(step.planner(), std::move(request), absl::StrCat(path, "/plan"), bounds);
+  auto proposal = co_await Ask(step.planner(), std::move(request), step_path::Below(path, "plan"), bounds);
   if (!proposal.ok() && (EndsWalk(proposal.status()) || bounds.stop.stop_requested())) co_return proposal;
 
   WorkflowSpec& proposed = proposed_.emplace_back();
@@ -66,13 +67,13 @@ Task<Interpreter::Result> Interpreter::RunAdaptive(const tutti::workflow::v1::Ad
     co_return Ref(good.ok() ? Json{{"accepted", true}}
                             : Json{{"accepted", false}, {"reason", std::string(good.message()).substr(0, 2000)}});
   };
-  TUTTI_CO_ASSIGN_OR_RETURN(JsonRef verdict, co_await Record(absl::StrCat(path, "/proposal"), "adaptive",
+  TUTTI_CO_ASSIGN_OR_RETURN(JsonRef verdict, co_await Record(step_path::Below(path, "proposal"), "adaptive",
                                                              step.planner(), std::move(say), bounds.replay_only));
   Variables inner(&variables);
   bool accepted = verdict->value("accepted", false);
   const bool kept = progress_.Unfold(step, accepted ? proposed.steps() : step.steps());
   auto result = co_await RunBlock(accepted ? proposed.steps() : step.steps(),
-                                  absl::StrCat(path, accepted ? "/proposed" : "/planned"), inner, bounds);
+                                  step_path::Below(path, accepted ? "proposed" : "planned"), inner, bounds);
   // Of a loop there may be many; nothing else refers to a proposal's steps, which have no compensations.
   if (!kept) proposed_.remove_if([&](const WorkflowSpec& other) { return &other == &proposed; });
   co_return result;

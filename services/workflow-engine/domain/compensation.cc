@@ -3,19 +3,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/macros.h"
 #include "services/workflow-engine/domain/interpreter.h"
 #include "services/workflow-engine/domain/spec_search.h"
 
 namespace tutti::engine {
-namespace {
-
-bool Below(const std::string& path, const std::string& root) {
-  return root.empty() || path == root || (absl::StartsWith(path, root) && path[root.size()] == '/');
-}
-
-}  // namespace
-
 bool Interpreter::HasCompensations() {
   if (!has_compensations_) has_compensations_ = HoldsField(spec_, "compensation");
   return *has_compensations_;
@@ -31,13 +24,15 @@ void Interpreter::Completed(const Step& step, const std::string& path, const Jso
 
 Task<absl::Status> Interpreter::CompensateExcept(std::string path, Bounds bounds, std::string except) {
   auto meant = [&](const Compensable& entry) {
-    return Below(entry.path, path) && (except.empty() || !Below(entry.path, except));
+    return (path.empty() || step_path::IsAtOrBelow(entry.path, path)) &&
+           (except.empty() || !step_path::IsAtOrBelow(entry.path, except));
   };
   if (bounds.replay_only) {  // nothing is begun: what was undone before is known, the rest is for whoever catches this
     std::erase_if(completed_, [&](const Compensable& entry) {
       if (!meant(entry)) return false;
       return std::all_of(entry.step->compensation().begin(), entry.step->compensation().end(), [&](const Step& step) {
-        const StepHistory* known = history_.Find(absl::StrCat(entry.path, "/compensate/", step.id()));
+        const StepHistory* known =
+            history_.Find(step_path::Below(step_path::Below(entry.path, step_path::kCompensate), step.id()));
         return known && (known->result || known->failed_for_good());
       });
     });
@@ -57,8 +52,8 @@ Task<absl::Status> Interpreter::CompensateExcept(std::string path, Bounds bounds
     completed_.erase(last);
     Variables variables(&undone.variables);
     variables.Set("output", undone.output);
-    auto result =
-        co_await RunBlock(undone.step->compensation(), absl::StrCat(undone.path, "/compensate"), variables, bounds);
+    auto result = co_await RunBlock(undone.step->compensation(), step_path::Below(undone.path, step_path::kCompensate),
+                                    variables, bounds);
     // A compensation that fails is recorded by its steps; the others are undone all the same.
     if (EndsWalk(result.status())) co_return result.status();
     if (halt_.stop_requested()) co_return absl::CancelledError("the run goes on elsewhere");

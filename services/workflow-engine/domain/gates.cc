@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
@@ -59,13 +60,14 @@ Task<absl::StatusOr<Interpreter::Gated>> Interpreter::RunGated(const tutti::work
   const int attempts = std::max(1, gate.max_attempts()) * (1 + history_.forgiven_gates(path));
   Gated gated;
   for (int attempt = 1;; ++attempt) {
-    gated.path = attempt == 1 ? path : absl::StrCat(path, "/", again, "-", attempt);
+    gated.path = attempt == 1 ? path : step_path::Below(path, again, attempt);
     Variables inner(&variables);
     inner.Set("feedback", feedback);
     TUTTI_CO_ASSIGN_OR_RETURN(gated.output, co_await body(gated.path, inner));
     Variables judged(&inner);
     judged.Set("output", gated.output);
-    TUTTI_CO_ASSIGN_OR_RETURN(gated.verdict, co_await RunGate(gate, absl::StrCat(gated.path, "/gate"), judged, bounds));
+    TUTTI_CO_ASSIGN_OR_RETURN(gated.verdict,
+                              co_await RunGate(gate, step_path::Below(gated.path, step_path::kGate), judged, bounds));
     if (gated.verdict.passed || attempt >= attempts) co_return gated;
     // What is done again must not stand twice.
     TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(gated.path, bounds));

@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
 #include "runtime/time/proto_time.h"
@@ -56,7 +57,7 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
       step.start_time = std::min(step.start_time, FromProto(entry.time()));
       if (started.attempt() > step.failed_attempts)
         step.attempt_time = std::min(step.attempt_time, FromProto(entry.time()));
-      compensated_ |= absl::StrContains(started.path(), "/compensate/");
+      compensated_ |= step_path::PassesThrough(started.path(), step_path::kCompensate);
       break;
     }
     case JournalEntry::kStepCompleted: {
@@ -157,34 +158,31 @@ absl::Status History::Add(const tutti::state::v1::JournalEntry& entry) {
 
 void History::Caught(const std::string& path) {
   for (auto it = kinds_.begin(); it != kinds_.end();) {
-    bool inside =
-        absl::StartsWith(it->first, path) && (it->first.size() == path.size() || it->first[path.size()] == '/');
-    bool instead = absl::StartsWith(path, it->first + "/fallback-") || absl::StartsWith(path, it->first + "/on-error-");
-    it = inside || instead ? kinds_.erase(it) : std::next(it);
+    const bool instead = step_path::IsBelow(path, it->first, step_path::kFallback) ||
+                         step_path::IsBelow(path, it->first, step_path::kOnError);
+    it = step_path::IsAtOrBelow(it->first, path) || instead ? kinds_.erase(it) : std::next(it);
   }
   for (auto it = failed_gates_.begin(); it != failed_gates_.end();) {
-    const bool inside = absl::StartsWith(*it, path) && (it->size() == path.size() || (*it)[path.size()] == '/');
-    const bool instead = absl::StartsWith(path, *it + "/fallback-") || absl::StartsWith(path, *it + "/on-error-") ||
-                         absl::StartsWith(path, *it + "/gate-fallback/");
-    it = inside || instead ? failed_gates_.erase(it) : std::next(it);
+    const bool instead = step_path::IsBelow(path, *it, step_path::kFallback) ||
+                         step_path::IsBelow(path, *it, step_path::kOnError) ||
+                         step_path::IsBelow(path, *it, absl::StrCat(step_path::kGateFallback, "/"));
+    it = step_path::IsAtOrBelow(*it, path) || instead ? failed_gates_.erase(it) : std::next(it);
   }
 }
 
 // `stage/attempt-2/gate` is the gate of `stage`, `step/gated-2/gate` that of `step`.
 void History::Judged(const std::string& gate_path, const Json& verdict) {
-  std::string owner(absl::StripSuffix(gate_path, "/gate"));
-  const size_t slash = owner.rfind('/');
-  if (slash != std::string::npos) {
-    const absl::string_view last = absl::string_view(owner).substr(slash + 1);
-    if (absl::StartsWith(last, "attempt-") || absl::StartsWith(last, "gated-")) owner.resize(slash);
+  std::string owner = step_path::Without(gate_path, step_path::kGate).value_or(gate_path);
+  for (const char* again : {step_path::kAttempt, step_path::kGated}) {
+    if (auto judged = step_path::Without(owner, again)) {
+      owner = *std::move(judged);
+      break;
+    }
   }
   // A stage that was sent back to is visited again, and the later visit's verdict counts.
-  const size_t visit = owner.rfind("/visit-");
-  const bool again = visit != std::string::npos && owner.find('/', visit + 1) == std::string::npos;
-  const std::string base = again ? owner.substr(0, visit) : owner;
+  const std::string stage = step_path::Without(owner, step_path::kVisit).value_or(owner);
   std::erase_if(failed_gates_, [&](const std::string& gate) {
-    return gate == base ||
-           (absl::StartsWith(gate, base + "/visit-") && gate.find('/', base.size() + 1) == std::string::npos);
+    return gate == stage || step_path::Without(gate, step_path::kVisit) == stage;
   });
   if (!verdict.is_object() || !verdict.value("passed", false)) failed_gates_.insert(owner);
 }
@@ -208,22 +206,18 @@ void History::Reopen(absl::Time time) {
 }
 
 bool History::IsBehind(const std::string& path) const {
-  for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
-    const LoopHistory* loop = FindLoop(path.substr(0, slash));
-    int64_t iteration = 0;
-    if (loop && absl::SimpleAtoi(path.substr(slash + 1, path.find('/', slash + 1) - slash - 1), &iteration) &&
-        iteration < loop->iteration) {
-      return true;
-    }
-  }
-  return false;
+  return step_path::AnyItem(path, [this](const std::string& loop_path, int64_t iteration) {
+    const LoopHistory* loop = FindLoop(loop_path);
+    return loop && iteration < loop->iteration;
+  });
 }
 
 Spent History::SpentBelow(const std::string& path) const {
   Spent out;
   auto inside = [&](const std::string& other) {
-    return (path.empty() || other.size() == path.size() || other[path.size()] == '/') &&
-           other.find("/compensate/", path.size()) == std::string::npos && (loops_.empty() || !IsBehind(other));
+    return (path.empty() || step_path::IsAtOrBelow(other, path)) &&
+           !step_path::PassesThrough(other, step_path::kCompensate, path.size()) &&
+           (loops_.empty() || !IsBehind(other));
   };
   for (auto it = steps_.lower_bound(path); it != steps_.end() && absl::StartsWith(it->first, path); ++it) {
     if (inside(it->first)) out.Add(it->second.spent);

@@ -7,6 +7,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/time/proto_time.h"
@@ -165,7 +166,7 @@ Task<Interpreter::Result> Interpreter::RunBlock(const Steps& steps, std::string 
   }
   JsonRef last = Ref(nullptr);
   for (const Step& step : steps) {
-    std::string step_path = path.empty() ? step.id() : absl::StrCat(path, "/", step.id());
+    std::string step_path = step_path::Below(path, step.id());
     TUTTI_CO_ASSIGN_OR_RETURN(last, co_await RunStep(step, std::move(step_path), variables, bounds));
     variables.Set(step.id(), last);
   }
@@ -239,12 +240,11 @@ Task<Interpreter::Result> Interpreter::RunGraph(const Steps& steps, std::string 
   for (const Step& step : steps) collect(step.id(), graph.nodes.at(step.id()).ancestors);
   std::vector<Task<bool>> tasks;
   for (const Step& step : steps) {
-    tasks.push_back(RunGraphStep(step, path.empty() ? step.id() : absl::StrCat(path, "/", step.id()), graph));
+    tasks.push_back(RunGraphStep(step, step_path::Below(path, step.id()), graph));
   }
   const absl::Time begin = deps_.clock.Now();
-  const bool ended_before = std::all_of(steps.begin(), steps.end(), [&](const Step& step) {
-    return HasEnded(path.empty() ? step.id() : absl::StrCat(path, "/", step.id()));
-  });
+  const bool ended_before = std::all_of(steps.begin(), steps.end(),
+                                        [&](const Step& step) { return HasEnded(step_path::Below(path, step.id())); });
   co_await Join(std::move(tasks));
   if (EndsWalk(graph.failure)) co_return graph.failure;
   if (deps_.observer && !bounds.replay_only && !ended_before) {

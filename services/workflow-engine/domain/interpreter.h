@@ -17,6 +17,7 @@
 #include "runtime/async/executor.h"
 #include "runtime/async/one_shot.h"
 #include "runtime/async/task.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/random/random.h"
 #include "runtime/telemetry/trace.h"
 #include "runtime/time/clock.h"
@@ -267,7 +268,7 @@ class Interpreter {
   // Does `body` until the gate passes or its attempts are used up; the second at `path/again-2`.
   Task<absl::StatusOr<Gated>> RunGated(const tutti::workflow::v1::Gate& gate, std::string path,
                                        const Variables& variables, Bounds bounds, JsonRef feedback, Body body,
-                                       const char* again = "attempt");
+                                       const char* again = step_path::kAttempt);
   Task<absl::StatusOr<Verdict>> RunGate(const tutti::workflow::v1::Gate& gate, std::string path,
                                         const Variables& variables, Bounds bounds);
   Task<absl::StatusOr<Json>> AskGate(const tutti::workflow::v1::Gate& gate, std::string path, std::string key,

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "services/workflow-engine/domain/interpreter.h"
@@ -52,7 +53,7 @@ Task<bool> Interpreter::RunItems(Items& all) {
     Variables inner(&all.variables);
     inner.Set("item", Ref(all.list[i]));
     inner.Set("index", Ref(i));
-    std::string path = absl::StrCat(all.path, "/", i);
+    std::string path = step_path::Item(all.path, i);
     if (i % kTurn == kTurn - 1) {
       absl::Status durable = co_await GiveWay();
       if (!durable.ok()) {
@@ -88,7 +89,7 @@ Task<Interpreter::Result> Interpreter::RunForEach(const tutti::workflow::v1::For
                     absl::StrCat("step ", path, ": items must be a list of at most ", kMaxItems, ", it is ",
                                  list.is_array() ? absl::StrCat("one of ", list.size()) : list.type_name()));
   }
-  TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/", list.size())));
+  TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, step_path::Item(path, static_cast<int64_t>(list.size()))));
   Items all(step, variables, path, std::move(list));
   all.bounds = bounds;
   all.bounds.stop = all.stop.get_token();
@@ -127,7 +128,7 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
     inner.Set("last", last);
     TUTTI_CO_ASSIGN_OR_RETURN(bool goes_on, co_await EvaluateCondition(step.condition(), inner));
     if (!goes_on) {
-      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/", iteration)));
+      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, step_path::Item(path, iteration)));
       co_return last;
     }
     if (iteration >= most) {
@@ -135,7 +136,7 @@ Task<Interpreter::Result> Interpreter::RunWhile(const tutti::workflow::v1::While
                       absl::StrCat("step ", path, ": the condition still holds after ", most,
                                    " iterations; raise max_iterations or mend the condition"));
     }
-    TUTTI_CO_ASSIGN_OR_RETURN(last, co_await RunBlock(step.steps(), absl::StrCat(path, "/", iteration), inner, bounds));
+    TUTTI_CO_ASSIGN_OR_RETURN(last, co_await RunBlock(step.steps(), step_path::Item(path, iteration), inner, bounds));
     progress_.Reach(step, static_cast<double>(iteration + 1) / most);
     const bool due = (iteration + 1) % kCheckpointEvery == 0 || bounds.results->bytes() >= kCheckpointBytes;
     if (!checkpoints || !due || bounds.replay_only) continue;

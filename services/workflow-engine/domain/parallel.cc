@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/time/proto_time.h"
@@ -65,7 +66,7 @@ struct Interpreter::Branches {
 // undone.
 Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
   const auto& branch = all.step.branches(index);
-  std::string path = absl::StrCat(all.path, "/", branch.id());
+  std::string path = step_path::Below(all.path, branch.id());
   const auto slot = static_cast<size_t>(index);
   struct Race {
     std::stop_source stop, stop_waiting;
@@ -75,15 +76,16 @@ Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
   Bounds bounds = all.bounds;
   bounds.stop = race.stop.get_token();
   std::stop_callback outer(all.bounds.stop, [&race] { race.stop.request_stop(); });
-  const std::string copy_path = path + "/hedge-copy";
-  const StepHistory* known = history_.Find(path + "/hedge-winner");
+  const std::string copy_path = step_path::Below(path, step_path::kHedgeCopy);
+  const StepHistory* known = history_.Find(step_path::Below(path, step_path::kHedgeWinner));
   const bool decided = known && known->result;
   bool second_won = decided && *known->result == Json("hedge");
   // However often the run has left memory since the branch began.
   absl::Time hedge_time = absl::InfinitePast();
   if (all.step.has_hedge_after() && !decided) {
     hedge_time = deps_.clock.Now();
-    const StepHistory* first = branch.steps().empty() ? nullptr : history_.Find(path + "/" + branch.steps(0).id());
+    const StepHistory* first =
+        branch.steps().empty() ? nullptr : history_.Find(step_path::Below(path, branch.steps(0).id()));
     if (first) hedge_time = std::min(hedge_time, first->start_time);
     hedge_time += FromProto(all.step.hedge_after());
   }
@@ -108,7 +110,8 @@ Task<bool> Interpreter::HedgeBranch(Branches& all, int index) {
       second_won = name == "hedge";
       if (all.step.has_hedge_after()) {
         std::function<Task<Result>()> say = [&]() -> Task<Result> { co_return Ref(name); };
-        auto recorded = co_await Record(path + "/hedge-winner", "hedge", name, std::move(say), all.bounds.replay_only);
+        auto recorded = co_await Record(step_path::Below(path, step_path::kHedgeWinner), "hedge", name, std::move(say),
+                                        all.bounds.replay_only);
         if (!recorded.ok()) race.failure = recorded.status();
       }
       race.stop.request_stop();
@@ -157,7 +160,7 @@ Task<bool> Interpreter::RunBranches(Branches& all) {
       Variables inner(&all.variables);
       Bounds again = all.bounds;
       again.replay_only = true;
-      std::string path = absl::StrCat(all.path, "/", all.step.branches(i).id());
+      std::string path = step_path::Below(all.path, all.step.branches(i).id());
       (void)co_await RunBlock(all.step.branches(i).steps(), path, inner, again);
       absl::Status undone = co_await Compensate(path, all.bounds);
       if (!undone.ok()) all.failure = undone;
@@ -168,7 +171,7 @@ Task<bool> Interpreter::RunBranches(Branches& all) {
     if (!ended) {
       if (!all.tolerant() && !replay) all.stop.request_stop();
       if (all.tolerant() && !all.outer.stop_requested()) {
-        std::string path = absl::StrCat(all.path, "/", all.step.branches(i).id());
+        std::string path = step_path::Below(all.path, all.step.branches(i).id());
         absl::Status undone = co_await Compensate(path, all.bounds);
         if (!undone.ok()) all.failure = undone;
       }
@@ -181,7 +184,8 @@ Task<bool> Interpreter::RunBranches(Branches& all) {
     if (!decided.ok() || !*decided || all.decided) continue;
     all.decided = Ref(all.ended_ids());
     std::function<Task<Result>()> say = [&all]() -> Task<Result> { co_return all.decided; };
-    auto recorded = co_await Record(all.path + "/fusion-decided", "fusion", "", std::move(say), all.bounds.replay_only);
+    auto recorded = co_await Record(step_path::Below(all.path, step_path::kFusionDecided), "fusion", "", std::move(say),
+                                    all.bounds.replay_only);
     if (!recorded.ok()) all.failure = recorded.status();
     all.stop.request_stop();
   }
@@ -195,10 +199,9 @@ Task<bool> Interpreter::CutStragglers(Branches& all) {
   absl::Time start = deps_.clock.Now();
   if (const StepHistory* known = history_.Find(all.path)) {
     start = std::min(start, known->start_time);
-  } else if (const size_t attempt = all.path.rfind("/attempt-"); attempt != std::string::npos) {
+  } else if (const auto block = step_path::Without(all.path, step_path::kAttempt)) {
     // A later attempt stands under a path of its own, and begins with the step's latest.
-    if (const StepHistory* step = history_.Find(all.path.substr(0, attempt)))
-      start = std::min(start, step->attempt_time);
+    if (const StepHistory* step = history_.Find(*block)) start = std::min(start, step->attempt_time);
   }
   absl::Time cut = start + FromProto(all.step.straggler_deadline());
   Bounds bounds = all.bounds;
@@ -211,7 +214,8 @@ Task<bool> Interpreter::CutStragglers(Branches& all) {
   if (!waited.ok() || all.decided || deps_.clock.Now() < cut) co_return false;
   all.decided = Ref(all.ended_ids());
   std::function<Task<Result>()> say = [&all]() -> Task<Result> { co_return all.decided; };
-  auto recorded = co_await Record(all.path + "/fusion-decided", "stragglers", "", std::move(say));
+  auto recorded =
+      co_await Record(step_path::Below(all.path, step_path::kFusionDecided), "stragglers", "", std::move(say));
   if (!recorded.ok()) all.failure = recorded.status();
   all.stop.request_stop();
   co_return true;
@@ -224,7 +228,8 @@ Task<Interpreter::Result> Interpreter::RunParallel(const tutti::workflow::v1::Pa
   all.outer = bounds.stop;
   all.bounds.stop = all.stop.get_token();
   std::stop_callback outer(bounds.stop, [&all] { all.stop.request_stop(); });
-  if (const StepHistory* known = history_.Find(path + "/fusion-decided"); known && known->result)
+  if (const StepHistory* known = history_.Find(step_path::Below(path, step_path::kFusionDecided));
+      known && known->result)
     all.decided = known->result;
   all.walkers =
       step.max_concurrency() == 0 ? step.branches_size() : std::min(step.max_concurrency(), step.branches_size());
@@ -269,7 +274,7 @@ Task<Interpreter::Result> Interpreter::Fuse(const tutti::workflow::v1::ParallelS
     (*fuse.mutable_agent()->mutable_input()->mutable_struct_value()->mutable_fields())["outputs"].set_string_value(
         "${ .outputs }");
   }
-  auto result = co_await RunStep(fuse, absl::StrCat(path, "/fusion-agent"), inner, bounds);
+  auto result = co_await RunStep(fuse, step_path::Below(path, step_path::kFusionAgent), inner, bounds);
   co_return result;
 }
 

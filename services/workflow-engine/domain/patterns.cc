@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "services/workflow-engine/domain/interpreter.h"
@@ -40,17 +41,17 @@ Task<Interpreter::Result> Interpreter::RunSwitch(const tutti::workflow::v1::Swit
     auto holds = co_await EvaluateCondition(step.cases(i).when(), variables);
     if (!holds.ok()) co_return Prefix(holds.status(), absl::StrCat("step ", path, ": case ", i, ": "));
     if (!*holds) {
-      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/case-", i)));
+      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, step_path::Below(path, step_path::kCase, i)));
       continue;
     }
     for (int k = i + 1; k < step.cases_size(); ++k) {
-      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/case-", k)));
+      TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, step_path::Below(path, step_path::kCase, k)));
     }
-    TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, absl::StrCat(path, "/default")));
-    auto result = co_await RunBlock(step.cases(i).steps(), absl::StrCat(path, "/case-", i), inner, bounds);
+    TUTTI_CO_RETURN_IF_ERROR(ExpressionChanged(path, step_path::Below(path, step_path::kDefault)));
+    auto result = co_await RunBlock(step.cases(i).steps(), step_path::Below(path, step_path::kCase, i), inner, bounds);
     co_return result;
   }
-  auto result = co_await RunBlock(step.default_(), absl::StrCat(path, "/default"), inner, bounds);
+  auto result = co_await RunBlock(step.default_(), step_path::Below(path, step_path::kDefault), inner, bounds);
   co_return result;
 }
 
@@ -63,7 +64,8 @@ Task<Interpreter::Result> Interpreter::RunPipeline(const tutti::workflow::v1::Pi
     const auto at = static_cast<size_t>(i);
     const auto& stage = step.stages(i);
     int visit = ++visits[at];
-    std::string stage_path = absl::StrCat(path, "/", stage.id(), visit == 1 ? "" : absl::StrCat("/visit-", visit));
+    std::string stage_path = step_path::Below(path, stage.id());
+    if (visit > 1) stage_path = step_path::Below(stage_path, step_path::kVisit, visit);
     Body body = [this, &stage, &bounds](std::string attempt_path, Variables& inner) {
       return RunBlock(stage.steps(), std::move(attempt_path), inner, bounds);
     };
@@ -90,7 +92,7 @@ Task<Interpreter::Result> Interpreter::RunPipeline(const tutti::workflow::v1::Pi
       int back = 0;
       while (step.stages(back).id() != gate.go_back_to()) ++back;
       for (int undone = i; undone >= back; --undone) {  // what is done again must not stand twice
-        TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(absl::StrCat(path, "/", step.stages(undone).id()), bounds));
+        TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(step_path::Below(path, step.stages(undone).id()), bounds));
       }
       feedback = Ref(gated.verdict.feedback);
       i = back;
@@ -101,7 +103,8 @@ Task<Interpreter::Result> Interpreter::RunPipeline(const tutti::workflow::v1::Pi
       Variables inner(&seen);
       inner.Set("feedback", Ref(gated.verdict.feedback));
       TUTTI_CO_ASSIGN_OR_RETURN(
-          last, co_await RunBlock(gate.fallback(), absl::StrCat(stage_path, "/gate-fallback"), inner, bounds));
+          last,
+          co_await RunBlock(gate.fallback(), step_path::Below(stage_path, step_path::kGateFallback), inner, bounds));
       seen.Set(stage.id(), last);
       ++i;
       continue;
@@ -140,7 +143,7 @@ Task<Interpreter::Result> Interpreter::Critique(const tutti::workflow::v1::Refle
   std::vector<Result> said(static_cast<size_t>(step.panel_size()), Ref(nullptr));
   std::vector<Task<bool>> asked;
   for (int i = 0; i < step.panel_size(); ++i) {
-    asked.push_back(AskCritic(step.panel(i), absl::StrCat(path, "/", step.panel(i).id()), variables, bounds,
+    asked.push_back(AskCritic(step.panel(i), step_path::Below(path, step.panel(i).id()), variables, bounds,
                               said[static_cast<size_t>(i)]));
   }
   co_await Join(std::move(asked));
@@ -150,7 +153,7 @@ Task<Interpreter::Result> Interpreter::Critique(const tutti::workflow::v1::Refle
   for (int i = 0; i < step.panel_size(); ++i) {
     const auto& critic = step.panel(i);
     TUTTI_CO_ASSIGN_OR_RETURN(JsonRef answer, said[static_cast<size_t>(i)]);
-    TUTTI_CO_ASSIGN_OR_RETURN(double score, ScoreOf(*answer, absl::StrCat(path, "/", critic.id()), step.rubric()));
+    TUTTI_CO_ASSIGN_OR_RETURN(double score, ScoreOf(*answer, step_path::Below(path, critic.id()), step.rubric()));
     double weight = critic.weight() == 0 ? 1 : critic.weight();
     sum += weight * score;
     weights += weight;
@@ -172,7 +175,7 @@ Task<Interpreter::Result> Interpreter::RecallLessons(const tutti::workflow::v1::
     if (!lessons.ok()) co_return Ref(Json::array());  // memory helps; a run does not fail without it
     co_return Ref(Json(*lessons));
   };
-  auto result = co_await Record(absl::StrCat(path, "/lessons"), "lessons", step.lessons().agent(), std::move(effect),
+  auto result = co_await Record(step_path::Below(path, "lessons"), "lessons", step.lessons().agent(), std::move(effect),
                                 bounds.replay_only);
   co_return result;
 }
@@ -180,7 +183,7 @@ Task<Interpreter::Result> Interpreter::RecallLessons(const tutti::workflow::v1::
 Task<absl::Status> Interpreter::LearnLesson(const tutti::workflow::v1::ReflectStep& step, std::string path,
                                             std::string lesson, double score, Bounds bounds) {
   if (!step.has_lessons() || lesson.empty()) co_return absl::OkStatus();
-  std::string learn_path = absl::StrCat(path, "/learn");
+  std::string learn_path = step_path::Below(path, "learn");
   std::function<Task<Result>()> effect = [this, &step, &bounds, &learn_path, &lesson, score]() -> Task<Result> {
     TUTTI_CO_RETURN_IF_ERROR(co_await deps_.effects.journal.Barrier());
     CallContext call = NewCall(bounds);
@@ -219,21 +222,21 @@ Task<Interpreter::Result> Interpreter::RunReflect(const tutti::workflow::v1::Ref
            (!status.ok() && !EndsWalk(status) && deps_.clock.Now() >= bounds.budget_end);
   };
   for (int round = 1; round <= rounds; ++round) {
-    std::string round_path = absl::StrCat(path, "/round-", round);
+    std::string round_path = step_path::Below(path, step_path::kRound, round);
     Variables inner(&around);
     inner.Set("round", Ref(round));
     inner.Set("draft", draft);
     inner.Set("critique", critique);
     bool first = round == 1 || step.improve().empty();
     auto made = co_await RunBlock(first ? step.generate() : step.improve(),
-                                  absl::StrCat(round_path, first ? "/generate" : "/improve"), inner, bounds);
+                                  step_path::Below(round_path, first ? "generate" : "improve"), inner, bounds);
     // Without the means for another version the best one so far stands.
     if (is_spent(made.status()) && best != nullptr) break;
     TUTTI_CO_RETURN_IF_ERROR(made.status());
     draft = *made;
     progress_.Reach(step, (round - 0.5) / rounds);
     inner.Set("draft", draft);
-    std::string critique_path = absl::StrCat(round_path, "/critique");
+    std::string critique_path = step_path::Below(round_path, "critique");
     auto judged = co_await Critique(step, critique_path, inner, bounds);
     if (is_spent(judged.status())) {
       if (best == nullptr) best = draft;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "runtime/async/scope.h"
 #include "runtime/async/sleep.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/time/proto_time.h"
@@ -259,8 +260,10 @@ bool Matches(const std::vector<std::string>& pattern, const std::vector<std::str
 std::vector<std::string> PlaceOf(const std::string& path) {
   std::vector<std::string> out;
   for (absl::string_view part : absl::StrSplit(path, '/')) {
-    bool again = absl::StartsWith(part, "attempt-") || absl::StartsWith(part, "visit-") ||
-                 absl::StartsWith(part, "round-") || absl::StartsWith(part, "gated-") || part == "hedge-copy";
+    bool again = part == step_path::kHedgeCopy;
+    for (const char* word : {step_path::kAttempt, step_path::kVisit, step_path::kRound, step_path::kGated}) {
+      again |= absl::StartsWith(part, word);
+    }
     if (!again) out.emplace_back(part);
   }
   return out;
@@ -366,8 +369,10 @@ void Coverage::Add(const Rehearsed& rehearsed) {
       take(completed.path(), Took::kDefaulted);
     }
     for (const std::string& path : {entry.step_started().path(), entry.step_failed().path(), completed.path()}) {
-      for (size_t at = path.find("/case-"); at != std::string::npos; at = path.find("/case-", at + 1))
+      const std::string of_case = absl::StrCat("/", step_path::kCase);
+      for (size_t at = path.find(of_case); at != std::string::npos; at = path.find(of_case, at + 1)) {
         chose.insert(path.substr(0, at));
+      }
     }
   }
   for (const auto& entry : rehearsed.history) {

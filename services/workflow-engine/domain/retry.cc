@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/time/proto_time.h"
 
@@ -16,7 +17,7 @@ bool RetryDecision::ShouldRetry(const absl::Status& error, const std::string& pa
   // What is spent of a budget that this step stands in does not come back; one inside begins anew with the attempt.
   if (ReasonOf(error) == "BUDGET_EXCEEDED") {
     const std::string budget = MetadataOf(error, "budget");
-    const bool around = budget == "run" || path == budget || absl::StartsWith(path, absl::StrCat(budget, "/"));
+    const bool around = budget == "run" || step_path::IsAtOrBelow(path, budget);
     if (around) return false;
   }
   if (retry.retryable_codes().empty()) {

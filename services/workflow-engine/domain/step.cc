@@ -3,6 +3,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "runtime/status/mapping.h"
@@ -127,7 +128,7 @@ Task<Interpreter::Result> Interpreter::RunStep(const Step& step, std::string pat
   for (int i = 0; i < step.fallback_size(); ++i) {
     Variables inner(&variables);
     inner.Set("error", Ref(ErrorToJson(error)));
-    auto instead = co_await RunStep(step.fallback(i), absl::StrCat(path, "/fallback-", i), inner, around);
+    auto instead = co_await RunStep(step.fallback(i), step_path::Below(path, step_path::kFallback, i), inner, around);
     if (instead.ok() || EndsWalk(instead.status()) || bounds.stop.stop_requested()) co_return instead;
     error = instead.status();
   }
@@ -140,9 +141,8 @@ bool Interpreter::HasEnded(const std::string& path) const {
     const StepHistory* known = history_.Find(at);
     return known && known->result;
   };
-  const size_t attempt = path.rfind("/attempt-");
-  return ended(path) || (attempt != std::string::npos && path.find('/', attempt + 1) == std::string::npos &&
-                         ended(path.substr(0, attempt)));
+  const std::optional<std::string> block = step_path::Without(path, step_path::kAttempt);
+  return ended(path) || (block && ended(*block));
 }
 
 // The first handler that takes the error; the error when none does.
@@ -153,7 +153,7 @@ Task<Interpreter::Result> Interpreter::Catch(
     if (!Takes(handlers[i], error)) continue;
     Variables inner(&variables);
     inner.Set("error", Ref(ErrorToJson(error)));
-    std::string handler_path = absl::StrCat(path, path.empty() ? "" : "/", "on-error-", i);
+    std::string handler_path = step_path::Below(path, step_path::kOnError, i);
     auto result = co_await RunBlock(handlers[i].steps(), std::move(handler_path), inner, bounds);
     co_return result;
   }
@@ -173,7 +173,8 @@ Task<Interpreter::Result> Interpreter::RunGuarded(const Step& step, std::string 
   Body body = [this, &step, bounds](std::string attempt_path, Variables& inner) {
     return RunAttempts(step, std::move(attempt_path), inner, bounds);
   };
-  auto gated = co_await RunGated(step.gate(), path, variables, bounds, Ref(nullptr), std::move(body), "gated");
+  auto gated =
+      co_await RunGated(step.gate(), path, variables, bounds, Ref(nullptr), std::move(body), step_path::kGated);
   if (!gated.ok()) {
     if (Catches(step) && !EndsWalk(gated.status()) && !bounds.stop.stop_requested()) {
       TUTTI_CO_RETURN_IF_ERROR(co_await Compensate(path, bounds));
@@ -181,7 +182,7 @@ Task<Interpreter::Result> Interpreter::RunGuarded(const Step& step, std::string 
     co_return gated.status();
   }
   if (gated->verdict.passed) {
-    const StepHistory* judged = history_.Find(gated->path + "/gate");
+    const StepHistory* judged = history_.Find(step_path::Below(gated->path, step_path::kGate));
     const bool known = judged && judged->result;
     if (step.has_cache() && !known) co_await PutIntoCache(step, variables, gated->output, bounds);
     co_return gated->output;
@@ -190,7 +191,8 @@ Task<Interpreter::Result> Interpreter::RunGuarded(const Step& step, std::string 
   if (!step.gate().fallback().empty()) {
     Variables inner(&variables);
     inner.Set("feedback", Ref(gated->verdict.feedback));
-    auto instead = co_await RunBlock(step.gate().fallback(), absl::StrCat(path, "/gate-fallback"), inner, bounds);
+    auto instead =
+        co_await RunBlock(step.gate().fallback(), step_path::Below(path, step_path::kGateFallback), inner, bounds);
     co_return instead;
   }
   absl::Status failed = Error(absl::StatusCode::kFailedPrecondition, "GATE_FAILED",
@@ -330,7 +332,7 @@ Task<void> Interpreter::PutIntoCache(const Step& step, const Variables& variable
 Task<Interpreter::Result> Interpreter::RunAttempt(const Step& step, std::string path, int attempt,
                                                   const Variables& variables, Bounds bounds) {
   // Blocks begin anew with each attempt: their steps are other steps then.
-  std::string inner_path = !IsBlock(step) || attempt == 1 ? path : absl::StrCat(path, "/attempt-", attempt);
+  std::string inner_path = !IsBlock(step) || attempt == 1 ? path : step_path::Below(path, step_path::kAttempt, attempt);
   auto entry = NewEntry();
   if (bounds.replay_only) {
     auto result = co_await RunKind(step, inner_path, "", attempt, variables, bounds, *entry.mutable_step_completed());

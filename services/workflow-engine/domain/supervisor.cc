@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/async/semaphore.h"
+#include "runtime/journal/step_path.h"
 #include "runtime/status/error.h"
 #include "runtime/status/macros.h"
 #include "services/workflow-engine/domain/interpreter.h"
@@ -124,7 +125,7 @@ Task<absl::Status> Interpreter::Decompose(Team& team, Json task, std::string pat
     }
     subtask.compound = strategy == "hierarchical" && depth < kMostLevels && item.is_object() &&
                        item.contains("compound") && item["compound"] == Json(true);
-    subtask.path = absl::StrCat(team.path, "/task-", subtask.id);
+    subtask.path = step_path::Below(team.path, absl::StrCat(step_path::kTask, subtask.id));
     if (strategy == "sequential") {
       if (team.subtasks.size() > 1) subtask.depends_on = {team.subtasks[team.subtasks.size() - 2].id};
     } else if (item.is_object() && item.contains("depends_on") && item["depends_on"].is_array()) {
@@ -170,7 +171,7 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
       inner.feedback = team.feedback;
       inner.bounds = team.bounds;
       absl::Status done =
-          co_await Decompose(inner, inner.task, absl::StrCat(inner.path, "/decompose"), inner.depth, Json(nullptr));
+          co_await Decompose(inner, inner.task, step_path::Below(inner.path, "decompose"), inner.depth, Json(nullptr));
       if (done.ok()) done = co_await RunSubtasks(inner);
       Json parts = Json::object();
       for (const Subtask& part : inner.subtasks) parts[part.id] = part.result ? *part.result : Json(nullptr);
@@ -190,7 +191,7 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
       ok = team.failure.ok();  // another may have failed while this one waited for its turn
       const int tries = ok ? std::min(kTries, team.step.specialists_size()) : 0;
       for (int attempt = 1; attempt <= tries; ++attempt) {
-        std::string try_path = attempt == 1 ? subtask.path : absl::StrCat(subtask.path, "/try-", attempt);
+        std::string try_path = attempt == 1 ? subtask.path : step_path::Below(subtask.path, step_path::kTry, attempt);
         std::vector<RouteScore> ranked = Route(team.step, question, deps_.specialists);
         std::function<Task<Result>()> choose = [&ranked]() -> Task<Result> {
           Json candidates = Json::array();
@@ -204,8 +205,8 @@ Task<bool> Interpreter::RunSubtask(Team& team, size_t index) {
           std::string chosen = ranked[0].agent;
           co_return Ref(Json{{"agent", chosen}, {"candidates", std::move(candidates)}});
         };
-        const std::string route_path = absl::StrCat(try_path, "/route");
-        const std::string work_path = absl::StrCat(try_path, "/work");
+        const std::string route_path = step_path::Below(try_path, "route");
+        const std::string work_path = step_path::Below(try_path, "work");
         const StepHistory* known = history_.Find(work_path);
         // Counted when it was done: not when it is read again.
         const bool counts = !team.bounds.replay_only && (!known || (!known->result && !known->failed_for_good()));
@@ -286,17 +287,17 @@ Task<Interpreter::Result> Interpreter::RunSupervisor(const tutti::workflow::v1::
   Json best;
   double best_score = -1;
   for (int round = 1; round <= rounds; ++round) {
-    const std::string round_path = absl::StrCat(path, "/round-", round);
+    const std::string round_path = step_path::Below(path, step_path::kRound, round);
     team.path = round_path;
     team.round = round;
     team.ended = 0;
     if (round == 1) {
       TUTTI_CO_RETURN_IF_ERROR(
-          co_await Decompose(team, team.task, absl::StrCat(round_path, "/decompose"), 1, Json(nullptr)));
+          co_await Decompose(team, team.task, step_path::Below(round_path, "decompose"), 1, Json(nullptr)));
     }
     Advance(team);
     for (Subtask& subtask : team.subtasks) {
-      subtask.path = absl::StrCat(round_path, "/task-", subtask.id);
+      subtask.path = step_path::Below(round_path, absl::StrCat(step_path::kTask, subtask.id));
       // A Turn serves once; a new round needs new ones.
       std::destroy_at(&subtask.ready);
       std::construct_at(&subtask.ready);
@@ -312,13 +313,13 @@ Task<Interpreter::Result> Interpreter::RunSupervisor(const tutti::workflow::v1::
     if (!step.integrator().empty()) {
       Json request = {{"task", team.task}, {"results", said}};
       if (!team.feedback.is_null()) request["feedback"] = team.feedback;
-      TUTTI_CO_ASSIGN_OR_RETURN(
-          output, co_await Ask(step.integrator(), std::move(request), absl::StrCat(round_path, "/integrate"), bounds));
+      TUTTI_CO_ASSIGN_OR_RETURN(output, co_await Ask(step.integrator(), std::move(request),
+                                                     step_path::Below(round_path, "integrate"), bounds));
     }
     double score = 1;
     Json verdict = Json::object();
     if (!step.judge().empty()) {
-      std::string judge_path = absl::StrCat(round_path, "/judge");
+      std::string judge_path = step_path::Below(round_path, "judge");
       Json request = {{"task", team.task}, {"output", *output}, {"draft", *output}};
       TUTTI_CO_ASSIGN_OR_RETURN(JsonRef judged, co_await Ask(step.judge(), std::move(request), judge_path, bounds));
       TUTTI_CO_ASSIGN_OR_RETURN(score, ScoreOf(*judged, judge_path));
