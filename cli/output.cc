@@ -43,7 +43,7 @@ void PrintMessage(const google::protobuf::Message& message, Format format) {
     std::cout << ToYaml(message);
     return;
   }
-  std::cout << IndentJson(ProtoToJson(message)) << "\n";
+  std::cout << IndentJson(ProtoToJson(message, {.empty_lists = true})) << "\n";
 }
 
 int PrintError(const absl::Status& status, const std::string& file, const SourceMap* lines) {

@@ -7,6 +7,7 @@
 #include <climits>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -98,7 +99,7 @@ class Writer {
 // Builds a Json from the parser's events.
 class Builder {
  public:
-  explicit Builder(bool exact) : exact_(exact) {}
+  Builder(bool exact, bool unique) : exact_(exact), unique_(unique) {}
   bool Null() { return Add(nullptr); }
   bool Bool(bool value) { return Add(value); }
   bool Nan() { return false; }
@@ -110,12 +111,19 @@ class Builder {
   bool BeginArray() { return Open(Json::array()); }
   bool BeginObject() { return Open(Json::object()); }
   bool Key(std::string&& name) {
-    place_ = &open_.back()->get_ref<Json::object_t&>()[std::move(name)];
-    return true;
+    auto& members = open_.back()->get_ref<Json::object_t&>();
+    const size_t before = members.size();
+    auto [place, added] = members.try_emplace(std::move(name));
+    place_ = &place->second;
+    if (!unique_ || members.size() > before) return true;
+    twice_ = place->first;
+    return false;
   }
   void EndArray() { open_.pop_back(); }
   void EndObject() { open_.pop_back(); }
   Json root() { return std::move(root_); }
+  // Names the member that was refused because its object has it already; null when none was.
+  const std::optional<std::string>& twice() const { return twice_; }
 
  private:
   Json* Add(Json value) {
@@ -131,18 +139,19 @@ class Builder {
     return true;
   }
 
-  const bool exact_;
+  const bool exact_, unique_;
+  std::optional<std::string> twice_;
   Json root_;
   std::vector<Json*> open_;
   Json* place_ = nullptr;  // of the member whose name was read
 };
 
-absl::StatusOr<Json> Parse(absl::string_view text, bool exact, int max_depth) {
+absl::StatusOr<Json> Parse(absl::string_view text, bool exact, int max_depth, bool unique = false) {
   if (size_t at = FirstInvalidUtf8(text); at != absl::string_view::npos) {
     return BadJson(absl::StrCat("invalid UTF-8 at byte ", at));
   }
   if (absl::StartsWith(text, "\xEF\xBB\xBF")) text.remove_prefix(3);
-  Builder builder(exact);
+  Builder builder(exact, unique);
   JsonBounds bounds;
   bounds.max_depth = max_depth;
   bounds.max_values = kMaxJsonValues;
@@ -153,7 +162,9 @@ absl::StatusOr<Json> Parse(absl::string_view text, bool exact, int max_depth) {
   size_t line = 1 + static_cast<size_t>(std::count(before.begin(), before.end(), '\n'));
   size_t begin = before.rfind('\n');
   size_t column = CountUtf8(begin == absl::string_view::npos ? before : before.substr(begin + 1)) + 1;
-  return BadJson(absl::StrCat("line ", line, ", column ", column, ": ", fault.what));
+  return BadJson(absl::StrCat(
+      "line ", line, ", column ", column, ": ",
+      builder.twice() ? absl::StrCat("\"", Utf8Prefix(*builder.twice(), 100), "\" stands here twice") : fault.what));
 }
 
 }  // namespace
@@ -178,6 +189,9 @@ int JsonDepth(absl::string_view text) {
 }
 
 absl::StatusOr<Json> ParseJson(absl::string_view text, int max_depth) { return Parse(text, true, max_depth); }
+absl::StatusOr<Json> ParseUniqueJson(absl::string_view text, int max_depth) {
+  return Parse(text, true, max_depth, /*unique=*/true);
+}
 absl::StatusOr<Json> ParseJsonWithDoubles(absl::string_view text) { return Parse(text, false, kMaxJsonDepth); }
 
 std::string DumpJson(const Json& value, int indent) {

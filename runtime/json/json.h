@@ -35,6 +35,8 @@ inline constexpr int64_t kMaxJsonValues = 2'000'000;
 // INVALID_ARGUMENT with line and column; also for nesting over `max_depth`, for more than kMaxJsonValues values and for
 // invalid UTF-8. Of members of one name the last counts.
 absl::StatusOr<Json> ParseJson(absl::string_view text, int max_depth = kMaxJsonDepth);
+// The same; also INVALID_ARGUMENT for an object with two members of one name.
+absl::StatusOr<Json> ParseUniqueJson(absl::string_view text, int max_depth = kMaxJsonDepth);
 // The same, with all numbers as 64-bit integers and doubles: how journals of version 0.1 were read.
 absl::StatusOr<Json> ParseJsonWithDoubles(absl::string_view text);
 // Compact, or with that many spaces a level; invalid UTF-8 becomes U+FFFD.

@@ -98,8 +98,14 @@ class Reader {
     if (!json.is_object()) return Fail(place, absl::StrCat("must be an object, not ", Shown(json)));
     for (const auto& [key, value] : json.items()) {
       const FieldDescriptor* field = type.FindFieldByCamelcaseName(key);
-      if (!field) field = type.FindFieldByName(key);
-      if (!field) return UnknownField(type, place, key);
+      if (!field) {
+        field = type.FindFieldByName(key);
+        if (!field) return UnknownField(type, place, key);
+        if (json.contains(field->json_name())) {
+          return Fail(absl::StrCat(place, place.empty() ? "" : ".", key),
+                      absl::StrCat("stands here twice, also as ", field->json_name()));
+        }
+      }
       TUTTI_RETURN_IF_ERROR(ReadField(value, absl::StrCat(place, place.empty() ? "" : ".", key), field, out));
     }
     return absl::OkStatus();
@@ -225,16 +231,10 @@ class Reader {
         std::optional<double> number = ToDouble(json);
         if (json.is_string()) {
           const std::string& text = json.get_ref<const std::string&>();
-          if (text == "NaN") {
-            number = NAN;
-          } else if (text == "Infinity" || text == "-Infinity") {
-            number = text[0] == '-' ? -INFINITY : INFINITY;
-          } else if (!text.empty() && NumberTextLength(text) == text.size()) {
-            number = NumberTextToDouble(text);
-          }
+          if (!text.empty() && NumberTextLength(text) == text.size()) number = NumberTextToDouble(text);
         }
-        if (!number) return wrong("a number");
-        if (!json.is_string() && !std::isfinite(*number)) return wrong("a number that a double can hold");
+        if (!number) return wrong("a number");  // no method takes `NaN` or `Infinity`
+        if (!std::isfinite(*number)) return wrong("a number that a double can hold");
         if (field->cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
           add ? reflection.AddDouble(out, field, *number) : reflection.SetDouble(out, field, *number);
         } else {
@@ -336,7 +336,7 @@ class Reader {
 absl::Status JsonValueToProto(const Json& json, Message* out) { return Reader().ReadMessage(json, "", out); }
 
 absl::Status JsonToProto(absl::string_view text, Message* out) {
-  auto json = ParseJson(text, kMaxMessageJsonDepth);
+  auto json = ParseUniqueJson(text, kMaxMessageJsonDepth);
   if (!json.ok()) {
     return Error(absl::StatusCode::kInvalidArgument, "INVALID_JSON",
                  absl::StrCat("the body is not what the method takes: ", json.status().message()))

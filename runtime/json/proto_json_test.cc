@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/status/error.h"
 #include "runtime/status/testing/matchers.h"
 #include "tutti/config/v1/config.pb.h"
@@ -67,6 +68,26 @@ TEST(ProtoJsonTest, WhatDoesNotFitNamesItsPlace) {
   EXPECT_THAT(read("[1,]"), HasCodeAndText(kInvalid, "line 1, column 4"));
   EXPECT_THAT(read("{'workflow':1}"), HasCodeAndText(kInvalid, "a name in quotation marks"));
   EXPECT_THAT(read("5"), HasCodeAndText(kInvalid, "must be an object"));
+  for (const char* number : {R"("NaN")", R"("Infinity")", R"("-Infinity")", "1e400"}) {
+    const std::string spec = absl::StrCat(R"({"spec":{"steps":[{"retry":{"backoffMultiplier":)", number, "}}]}}");
+    EXPECT_THAT(read(spec.c_str()),
+                HasCodeAndText(kInvalid, "(spec.steps[0].retry.backoffMultiplier) must be a number"));
+  }
+}
+
+TEST(ProtoJsonTest, NothingMayStandTwice) {
+  StartRunRequest request;
+  auto read = [&](const char* text) {
+    request.Clear();
+    return JsonToProto(text, &request);
+  };
+  EXPECT_THAT(read(R"({"workflow":"a","workflow":"b"})"),
+              HasCodeAndText(kInvalid, "line 1, column 28: \"workflow\" stands here twice"));
+  EXPECT_THAT(read(R"({"labels":{"k":"1","k":"2"}})"), HasCodeAndText(kInvalid, "\"k\" stands here twice"));
+  EXPECT_THAT(read(R"({"input":[{"k":1,"k":2}]})"), HasCodeAndText(kInvalid, "\"k\" stands here twice"));
+  EXPECT_THAT(read(R"({"requestId":"a","request_id":"b"})"), HasCodeAndText(kInvalid, "also as requestId"));
+  EXPECT_THAT(read(R"({"request_id":"b","requestId":"a"})"), HasCodeAndText(kInvalid, "also as requestId"));
+  EXPECT_THAT(read(R"({"input":[{"k":1},{"k":2}],"labels":{"k":"2"}})"), IsOk());
 }
 
 TEST(ProtoJsonTest, DepthIsBoundedBeforeAnythingIsBuilt) {

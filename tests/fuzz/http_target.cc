@@ -36,7 +36,7 @@ class Transcoding final : public gateway::HttpHandler {
     co_await reply.Send(call.ok() ? 200 : 400, "application/octet-stream", std::move(body), std::move(none));
   }
   std::string TooLarge(int64_t) override { return "too large"; }
-  std::string Malformed(const std::string& what) override { return what; }
+  std::string Malformed(int, const std::string& what) override { return what; }
   std::string Busy(const std::string& what) override { return what; }
 
  private:

@@ -165,7 +165,7 @@ class Connection final : public HttpReply {
         if (int status = RefusedFraming(message); status != 0) {
           keep_alive_ = false;
           Headers none;
-          co_await Send(status, "application/json", server_.handler().Malformed(framing_), none);
+          co_await Send(status, "application/json", server_.handler().Malformed(status, framing_), none);
           break;
         }
         if (!parser.is_done()) {
@@ -187,7 +187,7 @@ class Connection final : public HttpReply {
       HttpRequest request;
       request.method = head_ ? "GET" : std::string(message.method_string());
       request.target = OriginForm(std::string(message.target()));
-      if (!busy_.empty() && request.target != "/healthz") {
+      if (!busy_.empty() && !IsHealthCheck(request.target)) {
         Headers headers;
         headers.emplace_back("Retry-After", "1");
         co_await Send(503, "application/json", server_.handler().Busy(busy_), headers);
@@ -340,9 +340,9 @@ class Connection final : public HttpReply {
     keep_alive_ = false;
     if (error == http::error::header_limit) {
       Headers none;
-      co_await Send(431, "application/json",
-                    server_.handler().Malformed(absl::StrCat("its header has more than ", kMaxHeaderBytes, " bytes")),
-                    none);
+      co_await Send(
+          431, "application/json",
+          server_.handler().Malformed(431, absl::StrCat("its header has more than ", kMaxHeaderBytes, " bytes")), none);
       co_return;
     }
     if (error == http::error::body_limit) {
@@ -360,7 +360,7 @@ class Connection final : public HttpReply {
     } else if (error.category() == http::make_error_code(http::error::end_of_stream).category() &&
                error != http::error::end_of_stream && error != http::error::partial_message) {
       Headers none;
-      co_await Send(400, "application/json", server_.handler().Malformed(error.message()), none);
+      co_await Send(400, "application/json", server_.handler().Malformed(400, error.message()), none);
     }
   }
 

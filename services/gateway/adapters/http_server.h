@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "runtime/async/executor.h"
 #include "runtime/async/scope.h"
 #include "runtime/async/task.h"
@@ -35,6 +36,9 @@ class HttpReply {
   virtual Task<bool> End() = 0;
 };
 
+// Reports the path that load balancers ask, which is answered whatever else is refused.
+inline bool IsHealthCheck(absl::string_view target) { return target == "/healthz" || target == "/healthz/"; }
+
 class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
@@ -43,7 +47,7 @@ class HttpHandler {
   virtual Task<void> Handle(const HttpRequest& request, HttpReply& reply) = 0;
   // The answer's body for a body over the limit, and for what is no HTTP.
   virtual std::string TooLarge(int64_t limit) = 0;
-  virtual std::string Malformed(const std::string& what) = 0;
+  virtual std::string Malformed(int http_status, const std::string& what) = 0;
   // The answer's body when there are too many connections.
   virtual std::string Busy(const std::string& what) = 0;
 };

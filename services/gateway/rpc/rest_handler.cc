@@ -142,10 +142,10 @@ std::string RestHandler::Busy(const std::string& what) {
                    503);
 }
 
-std::string RestHandler::Malformed(const std::string& what) {
-  return ErrorJson(
-      Error(absl::StatusCode::kInvalidArgument, "MALFORMED_HTTP", absl::StrCat("this is no HTTP request: ", what)),
-      400);
+std::string RestHandler::Malformed(int http_status, const std::string& what) {
+  const char* refused = http_status == 400 ? "this is no HTTP request: " : "the request is refused: ";
+  return ErrorJson(Error(absl::StatusCode::kInvalidArgument, "MALFORMED_HTTP", absl::StrCat(refused, what)),
+                   http_status);
 }
 
 Task<absl::Status> RestHandler::Unary(CallContext& call, const Transcoder::Call& target, HttpReply& reply) {
@@ -216,7 +216,7 @@ Task<absl::Status> RestHandler::Stream(CallContext& call, const Transcoder::Call
 }
 
 Task<void> RestHandler::Handle(const HttpRequest& request, HttpReply& reply) {
-  if (request.target == "/healthz") {
+  if (IsHealthCheck(request.target)) {
     HttpReply::Headers none;
     co_await reply.Send(200, "text/plain; charset=utf-8", "ok\n", none);
     co_return;

@@ -19,7 +19,7 @@ class RestHandler final : public HttpHandler {
 
   Task<void> Handle(const HttpRequest& request, HttpReply& reply) override;
   std::string TooLarge(int64_t limit) override;
-  std::string Malformed(const std::string& what) override;
+  std::string Malformed(int http_status, const std::string& what) override;
   std::string Busy(const std::string& what) override;
 
  private:

@@ -5,8 +5,10 @@
 #include <condition_variable>
 #include <thread>
 
+#include "absl/strings/str_replace.h"
 #include "services/state-manager/adapters/postgres_news.h"
 #include "services/state-manager/store/testing/store_fixture.h"
+#include "tests/support/losing_proxy.h"
 #include "tests/support/ports.h"
 
 namespace tutti::state_manager::testing {
@@ -288,6 +290,37 @@ TEST_P(PostgresTest, ConnectionsCutInTheMiddleOfTransactionsLoseNothing) {
   }
   ASSERT_TRUE(More(load, 100));
   EndLoad(load);
+}
+
+TEST_P(PostgresTest, ACommitWhoseAnswerIsLostIsNotToldAsOneThatDidNotHappen) {
+  ASSERT_NO_FATAL_FAILURE(OwnServer());
+  tutti::testing::LosingProxy proxy(own_->port());
+  dsn_ = absl::StrReplaceAll(
+      dsn_, {{absl::StrCat("port=", own_->port()), absl::StrCat("port=", proxy.port(), " sslmode=disable")}});
+  Reopen();
+  auto create = [this](const std::string& run_id) {
+    v1::CreateRunRequest request;
+    request.mutable_run()->set_run_id(run_id);
+    request.mutable_run()->set_workflow("w");
+    request.mutable_run()->mutable_input()->set_data("{}");
+    std::promise<absl::Status> done;
+    store_->journal.Create(*database_, std::move(request),
+                           [&done](absl::StatusOr<v1::CreateRunResponse> answer) { done.set_value(answer.status()); });
+    return done.get_future().get();
+  };
+  ASSERT_THAT(create("before"), IsOk());
+  // A statement that is a transaction of its own, and one with a COMMIT behind it.
+  proxy.LoseAnswerTo("alone");
+  const absl::Status alone = create("alone");
+  EXPECT_THAT(alone, HasCodeAndText(absl::StatusCode::kUnknown, "it is not known what was written"));
+  EXPECT_EQ(ReasonOf(alone), "COMMIT_UNKNOWN");
+  proxy.LoseAnswerTo("COMMIT");
+  EXPECT_EQ(ReasonOf(Create("with_others").status()), "COMMIT_UNKNOWN");
+  EXPECT_EQ(proxy.lost(), 2);
+  // What is lost before the commit was not done.
+  proxy.LoseAnswerTo("never");
+  EXPECT_THAT(Create("never"), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(Number("SELECT count(*) FROM runs"), 3);
 }
 
 TEST_P(PostgresTest, AFrozenServerIsAnsweredInTimeAndGoesOn) {

@@ -237,6 +237,7 @@ class PostgresSession::StatementOfPostgres final : public StatementImpl {
         Execute();
         if (commit_) session_.state_ = State::kCommitted;
       });
+      if (!status_.ok() && commit_) status_ = session_.DoubtCommit(status_);
       if (!status_.ok()) return false;
       row_ = -1;
     }
@@ -458,12 +459,17 @@ absl::Status PostgresSession::Commit() {
   if (state_ != State::kBegun) return failure_;  // nothing was written, or it is committed
   absl::Status status = Guard([this] { connection_->current->exec("COMMIT"); });
   state_ = State::kIdle;
-  if (status.ok() || connection_->link.is_open()) return status;
+  return status.ok() ? status : DoubtCommit(status);
+}
+
+absl::Status PostgresSession::DoubtCommit(const absl::Status& status) {
+  if (!broken_ && connection_->link.is_open()) return status;  // the server has answered
   broken_ = true;
   // No UNAVAILABLE: clients repeat that by themselves, and what was perhaps committed must not be done twice unasked.
-  return Error(absl::StatusCode::kUnknown, "COMMIT_UNKNOWN",
-               absl::StrCat("the connection was lost during the commit (", status.message(),
-                            "): whether it was done is not known; look before you repeat it"));
+  failure_ = Error(absl::StatusCode::kUnknown, "COMMIT_UNKNOWN",
+                   "the database was lost during the commit, and it is not known what was written; look before you "
+                   "send the request again, or give it a request_id");
+  return failure_;
 }
 
 void PostgresSession::Rollback() {

@@ -79,6 +79,8 @@ class PostgresSession final : public Transaction, public WriteSession {
   template <class Body>
   absl::Status Guard(Body body);
   absl::Status Keep(absl::Status status);
+  // Returns COMMIT_UNKNOWN in place of the error of a commit whose answer was lost; else the error as it is.
+  absl::Status DoubtCommit(const absl::Status& status);
   // Sends BEGIN, before a transaction's first statement.
   void EnsureBegun();
 

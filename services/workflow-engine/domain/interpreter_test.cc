@@ -1,4 +1,6 @@
 // The walk, its recovery, and the patterns of the walking suite, against a world that does as it is told.
+#include <cmath>
+
 #include "services/workflow-engine/domain/testing/world.h"
 
 namespace tutti::engine::testing {
@@ -321,6 +323,20 @@ TEST(ValidatorTest, NamesTheFieldOfEachMistake) {
     EXPECT_EQ(violations[0].field, c.field) << c.yaml;
     EXPECT_TRUE(absl::StrContains(violations[0].description, c.text)) << violations[0].description;
   }
+}
+
+TEST_F(InterpreterTest, NumbersThatAreNoneAreRefused) {
+  Evaluator evaluator;
+  WorkflowSpec spec = Spec(
+      "steps:\n- id: both\n  parallel: {branches: [{id: a, steps: [{id: x, transform: {value: 1}}]}], fusion: {method: "
+      "weighted_vote, weights: {a: 1}}}\n");
+  (*spec.mutable_steps(0)->mutable_parallel()->mutable_fusion()->mutable_weights())["a"] = NAN;
+  spec.mutable_steps(0)->mutable_retry()->set_backoff_multiplier(INFINITY);
+  absl::Status status = ValidateSpec(spec, {}, evaluator);
+  EXPECT_THAT(status, HasCodeAndText(absl::StatusCode::kInvalidArgument,
+                                     "steps[0].parallel.fusion.weights[0].value: must be a finite number"));
+  EXPECT_THAT(status, HasCodeAndText(absl::StatusCode::kInvalidArgument,
+                                     "steps[0].retry.backoff_multiplier: must be a finite number"));
 }
 
 }  // namespace

@@ -1,6 +1,10 @@
 #include "services/workflow-engine/domain/validator.h"
 
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/struct.pb.h>
+
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 
@@ -72,6 +76,7 @@ class Check {
     }
     if (spec.has_timeout()) Positive(spec.timeout(), "timeout");
     if (spec.has_budget()) Budgeted(spec.budget(), "budget");
+    Numbers(spec, "");
     if (violations_.empty()) return absl::OkStatus();
     std::vector<std::string> lines;
     for (const auto& violation : violations_)
@@ -84,6 +89,33 @@ class Check {
  private:
   void Fail(const std::string& field, absl::string_view what) {
     if (violations_.size() < kMaxViolations) violations_.push_back({field, std::string(what)});
+  }
+
+  // Refuses NaN and infinities wherever a number may stand: comparisons with them hold in no way that a reader expects.
+  void Numbers(const google::protobuf::Message& message, const std::string& path) {
+    using google::protobuf::FieldDescriptor;
+    const auto& reflection = *message.GetReflection();
+    std::vector<const FieldDescriptor*> fields;
+    reflection.ListFields(message, &fields);
+    for (const FieldDescriptor* field : fields) {
+      const bool is_double = field->cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
+      if (!is_double && field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+      // JSON values have rules of their own.
+      if (!is_double && field->message_type()->file() == google::protobuf::Value::descriptor()->file()) continue;
+      const std::string place = absl::StrCat(path, path.empty() ? "" : ".", field->name());
+      const int count = field->is_repeated() ? reflection.FieldSize(message, field) : 1;
+      for (int i = 0; i < count; ++i) {
+        const std::string item = field->is_repeated() ? absl::StrCat(place, "[", i, "]") : place;
+        if (!is_double) {
+          Numbers(field->is_repeated() ? reflection.GetRepeatedMessage(message, field, i)
+                                       : reflection.GetMessage(message, field),
+                  item);
+        } else if (!std::isfinite(field->is_repeated() ? reflection.GetRepeatedDouble(message, field, i)
+                                                       : reflection.GetDouble(message, field))) {
+          Fail(item, "must be a finite number");
+        }
+      }
+    }
   }
 
   void Block(const Steps& steps, const std::string& path, int depth) {
