@@ -3,7 +3,10 @@
 #include <google/protobuf/struct.pb.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/random/random.h"
+#include "runtime/status/error.h"
+#include "runtime/status/testing/matchers.h"
 #include "runtime/text/utf8.h"
 
 #include "tutti/type/v1/payload.pb.h"
@@ -178,6 +181,17 @@ TEST(Json, WhatIsWrittenIsReadAgain) {
     ASSERT_TRUE(read.ok()) << read.status();
     EXPECT_EQ(DumpJson(*read), text);
   }
+}
+
+TEST(Json, ASchemaCannotDivideByZero) {
+  for (const char* step : {"0", "0.0", "-1", "-0.5", "1e-999"}) {
+    const Json schema = *ParseJson(absl::StrCat(R"({"properties":{"n":{"type":"integer","multipleOf":)", step, "}}}"));
+    absl::Status status = ValidateJson(schema, Json{{"n", 5}}, "input");
+    EXPECT_EQ(ReasonOf(status), "INVALID_SCHEMA") << step;
+  }
+  const Json schema = *ParseJson(R"({"type":"integer","multipleOf":3})");
+  EXPECT_THAT(ValidateJson(schema, Json(9), "input"), IsOk());
+  EXPECT_EQ(ReasonOf(ValidateJson(schema, Json(10), "input")), "SCHEMA_VIOLATION");
 }
 
 }  // namespace

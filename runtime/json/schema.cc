@@ -31,13 +31,17 @@ std::string PathOf(const valijson::ValidationResults::Error& error, absl::string
   return path;
 }
 
-// What valijson would follow without end ($ref to itself), and what std::regex would follow onto the stack's end.
+// Names the keyword that ends processes: valijson follows a $ref to itself without end, std::regex a pattern onto the
+// stack's end, and a division by zero is a signal.
 std::string FindUnsupported(const Json& schema) {
   if (schema.is_object()) {
     for (const auto& [key, value] : schema.items()) {
       if (key == "$ref" && value.is_string()) return "$ref";
       if (key == "pattern" && value.is_string()) return "pattern";
       if (key == "patternProperties") return "patternProperties";
+      if (key == "multipleOf" && IsNumber(value) && ToDouble(value).value_or(0) <= 0) {
+        return "multipleOf with a number that is not above 0";
+      }
     }
   }
   if (schema.is_structured()) {

@@ -26,6 +26,8 @@ constexpr int64_t kSlice = 10'000;                 // steps between pauses
 constexpr size_t kFirstMemory = size_t{4} << 20;   // what the first slice may take
 constexpr size_t kMaxExpanded = size_t{64} << 20;  // bytes of one string with its expressions
 constexpr uint32_t kMaxResultDepth = 100;
+constexpr size_t kMaxResult = size_t{32} << 20;  // bytes of a result: texts, and so much for each value
+constexpr size_t kPartBytes = 32;
 constexpr double kWrittenWhole = 1e17;  // whole numbers below are written without an exponent
 
 absl::Status Stopped() { return absl::CancelledError("the run was asked to stop"); }
@@ -35,20 +37,30 @@ absl::Status Wrong(const std::string& expression, absl::string_view what, const 
   return Error(absl::StatusCode::kInvalidArgument, reason, absl::StrCat("expression ${ ", shown, " }: ", what));
 }
 
-// False: nested too deep to be a step's result.
-bool FromValue(const Value& value, uint32_t depth, Json* out) {
+enum class Conversion { kDone, kTooDeep, kTooLarge };
+
+// Copies the value. Parts that the machine shares are copied each time: `room` bounds the bytes of the whole.
+Conversion FromValue(const Value& value, uint32_t depth, size_t& room, Json* out) {
+  if (room < kPartBytes) return Conversion::kTooLarge;
+  room -= kPartBytes;
+  auto take = [&room](size_t bytes) {
+    const bool fits = bytes <= room;
+    if (fits) room -= bytes;
+    return fits;
+  };
   switch (value.kind()) {
     case expressions::Kind::kNull:
       *out = nullptr;
-      return true;
+      return Conversion::kDone;
     case expressions::Kind::kFalse:
     case expressions::Kind::kTrue:
       *out = value.truthy();
-      return true;
+      return Conversion::kDone;
     case expressions::Kind::kNumber: {
       if (!value.literal().empty()) {
+        if (!take(value.literal().size())) return Conversion::kTooLarge;
         *out = JsonNumber(value.literal());
-        return true;
+        return Conversion::kDone;
       }
       double number = value.number();
       if (std::isnan(number)) {
@@ -61,30 +73,33 @@ bool FromValue(const Value& value, uint32_t depth, Json* out) {
         constexpr double kLargest = std::numeric_limits<double>::max();
         *out = std::clamp(number, -kLargest, kLargest);
       }
-      return true;
+      return Conversion::kDone;
     }
     case expressions::Kind::kString:
+      if (!take(value.text().size())) return Conversion::kTooLarge;
       *out = std::string(value.text());
-      return true;
+      return Conversion::kDone;
     case expressions::Kind::kArray:
-      if (depth == 0) return false;
+      if (depth == 0) return Conversion::kTooDeep;
       *out = Json::array();
       for (size_t i = 0; i < value.size(); ++i) {
-        if (!FromValue(value.At(i), depth - 1, &out->get_ref<Json::array_t&>().emplace_back())) return false;
+        Json& item = out->get_ref<Json::array_t&>().emplace_back();
+        if (auto end = FromValue(value.At(i), depth - 1, room, &item); end != Conversion::kDone) return end;
       }
-      return true;
+      return Conversion::kDone;
     case expressions::Kind::kObject: {
-      if (depth == 0) return false;
+      if (depth == 0) return Conversion::kTooDeep;
       *out = Json::object();
       Value object = value.Opened();
       for (size_t i = 0; i < object.size(); ++i) {
+        if (!take(object.KeyAt(i).size())) return Conversion::kTooLarge;
         Json& place = out->get_ref<Json::object_t&>()[std::string(object.KeyAt(i))];
-        if (!FromValue(object.At(i), depth - 1, &place)) return false;
+        if (auto end = FromValue(object.At(i), depth - 1, room, &place); end != Conversion::kDone) return end;
       }
-      return true;
+      return Conversion::kDone;
     }
   }
-  return true;
+  return Conversion::kDone;
 }
 
 bool IsNameStart(char c) { return isalpha(static_cast<unsigned char>(c)) || c == '_'; }
@@ -265,9 +280,17 @@ absl::StatusOr<Json> Evaluator::Outcome(Machine& machine, Machine::State state, 
   Json out(nullptr);
   switch (state) {
     case Machine::State::kResult:
-      if (FromValue(machine.result(), kMaxResultDepth, &out)) return out;
-      return Wrong(text, absl::StrCat("the result is nested deeper than ", kMaxResultDepth, " levels"),
-                   "EXPRESSION_TOO_LARGE");
+      switch (size_t room = kMaxResult; FromValue(machine.result(), kMaxResultDepth, room, &out)) {
+        case Conversion::kDone:
+          return out;
+        case Conversion::kTooDeep:
+          return Wrong(text, absl::StrCat("the result is nested deeper than ", kMaxResultDepth, " levels"),
+                       "EXPRESSION_TOO_LARGE");
+        case Conversion::kTooLarge:
+          return Wrong(text, absl::StrCat("the result takes more than ", kMaxResult >> 20, " MiB"),
+                       "EXPRESSION_TOO_LARGE");
+      }
+      return out;
     case Machine::State::kFailed:
       return Wrong(text, machine.error());
     case Machine::State::kTooLong:

@@ -204,5 +204,38 @@ TEST_F(ExpressionTest, KeepsABoundedNumberOfPrograms) {
   EXPECT_EQ(Get("${ (.input.n + 0) }"), Json(3));
 }
 
+TEST_F(ExpressionTest, ProgramsWithoutParenthesesMayBeDeepToo) {
+  Evaluator evaluator;
+  auto repeat = [](const std::string& first, const std::string& more, int times) {
+    std::string out = first;
+    for (int i = 0; i < times; ++i) out += more;
+    return out;
+  };
+  for (const std::string& deep :
+       {repeat("1", "+1", 15000), repeat("\"a\"", "+\"a\"", 8000), repeat(".", "[0]", 10000), repeat(".a", "?", 30000),
+        repeat(".a", "?.a", 10000), "[" + repeat("1", "+1", 15000) + ", 2]", ". as [$x] | " + repeat("$x", "*2", 15000),
+        "def f: " + repeat("1", "-1", 15000) + "; f",
+        "reduce .[] as {(" + repeat("1", "+1", 10000) + "): $x} (0; .)"}) {
+    EXPECT_THAT(evaluator.CheckExpression(deep),
+                HasCodeAndText(absl::StatusCode::kInvalidArgument, "operators stand one inside another"))
+        << deep.substr(0, 30);
+  }
+  EXPECT_THAT(evaluator.CheckExpression(repeat("1", "+1", 1900)), IsOk());
+  EXPECT_THAT(evaluator.CheckExpression("[" + repeat("1", ",1", 16000) + "]"), IsOk()) << "a list of data";
+}
+
+TEST_F(ExpressionTest, WhatResultsShareIsBoundedWhenItIsCopied) {
+  Evaluator evaluator;
+  Variables none;
+  for (const char* large : {"reduce range(25) as $i ([\"x\"]; [.,.])", "reduce range(60) as $i ([\"x\"]; [.,.])",
+                            "(\"x\" * 1000000) as $x | [range(100) | $x]"}) {
+    auto out = SyncWait(evaluator.Evaluate(large, none, {}));
+    EXPECT_THAT(out, HasCodeAndText(absl::StatusCode::kInvalidArgument, "the result takes more than 32 MiB")) << large;
+    EXPECT_EQ(ReasonOf(out.status()), "EXPRESSION_TOO_LARGE");
+  }
+  auto fits = SyncWait(evaluator.Evaluate("[range(100000)]", none, {}));
+  EXPECT_THAT(fits, IsOk());
+}
+
 }  // namespace
 }  // namespace tutti::engine

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/status/macros.h"
 #include "services/workflow-engine/domain/expressions/lexer.h"
+#include "services/workflow-engine/domain/expressions/tree_depth.h"
 
 namespace tutti::engine::expressions {
 namespace {
@@ -90,14 +91,21 @@ class Parser : private Lexer {
   }
 
   Parsed Comma() {
-    TUTTI_ASSIGN_OR_RETURN(AstPtr left, Bound());
-    while (Is(",")) {
-      uint32_t at = at_.position;
+    std::vector<AstPtr> items;
+    std::vector<uint32_t> commas;
+    for (;;) {
+      TUTTI_ASSIGN_OR_RETURN(items.emplace_back(), Bound());
+      if (!Is(",")) return JoinItems(items, commas, 0, items.size());
+      commas.push_back(at_.position);
       Advance();
-      TUTTI_ASSIGN_OR_RETURN(AstPtr right, Bound());
-      left = Make(Ast::Type::kComma, at, std::move(left), std::move(right));
     }
-    return left;
+  }
+  // Joins the items from `begin` to `end`. Commas may be grouped in any way: halves keep long lists shallow.
+  static AstPtr JoinItems(std::vector<AstPtr>& items, const std::vector<uint32_t>& commas, size_t begin, size_t end) {
+    if (end - begin == 1) return std::move(items[begin]);
+    const size_t middle = begin + (end - begin) / 2;
+    AstPtr left = JoinItems(items, commas, begin, middle);
+    return Make(Ast::Type::kComma, commas[middle - 1], std::move(left), JoinItems(items, commas, middle, end));
   }
 
   Parsed Operators(int level) {
@@ -576,23 +584,15 @@ class Parser : private Lexer {
   std::vector<Caller> calls_;  // the definitions around
 };
 
-absl::Status CheckSize(const std::string& text) {
-  if (text.size() > kMaxProgramBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("longer than ", kMaxProgramBytes, " bytes"));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<AstPtr> ParseProgram(const std::string& text) {
-  TUTTI_RETURN_IF_ERROR(CheckSize(text));
-  return Parser(text).Program();
+  if (text.size() > kMaxProgramBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("longer than ", kMaxProgramBytes, " bytes"));
+  }
+  return WithBoundedDepth(text, Parser(text).Program());
 }
 
-absl::StatusOr<AstPtr> ParseDefinitions(const std::string& text) {
-  TUTTI_RETURN_IF_ERROR(CheckSize(text));
-  return Parser(text).Definitions();
-}
+absl::StatusOr<AstPtr> ParseDefinitions(const std::string& text) { return Parser(text).Definitions(); }
 
 }  // namespace tutti::engine::expressions

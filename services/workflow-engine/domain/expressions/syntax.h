@@ -12,6 +12,8 @@ namespace tutti::engine::expressions {
 
 // Nesting that a program may have.
 inline constexpr int kMaxProgramDepth = 500;
+// Operators that may stand one inside another, also without parentheses: each `+` of a sum contains the one before it.
+inline constexpr int kMaxTreeDepth = 2000;
 // Length that a program may have, in bytes.
 inline constexpr size_t kMaxProgramBytes = 32 << 10;
 
@@ -84,7 +86,7 @@ struct Ast {
 };
 
 // INVALID_ARGUMENT with line and column. Never looks past `kMaxProgramBytes`, never nests deeper than
-// `kMaxProgramDepth`.
+// `kMaxProgramDepth`, and returns no tree deeper than `kMaxTreeDepth`.
 absl::StatusOr<AstPtr> ParseProgram(const std::string& text);
 // Only definitions, as a chain of kDefine that ends in identity.
 absl::StatusOr<AstPtr> ParseDefinitions(const std::string& text);
