@@ -190,7 +190,7 @@ TEST(Json, ASchemaCannotDivideByZero) {
     EXPECT_EQ(ReasonOf(status), "INVALID_SCHEMA") << step;
   }
   const Json schema = *ParseJson(R"({"type":"integer","multipleOf":3})");
-  EXPECT_THAT(ValidateJson(schema, Json(9), "input"), IsOk());
+  EXPECT_THAT(ValidateJson(schema, Json(9), "input"), testing::IsOk());
   EXPECT_EQ(ReasonOf(ValidateJson(schema, Json(10), "input")), "SCHEMA_VIOLATION");
 }
 

@@ -224,11 +224,25 @@ TEST_F(ExpressionTest, ProgramsWithoutParenthesesMayBeDeepToo) {
   EXPECT_THAT(evaluator.CheckExpression("[" + repeat("1", ",1", 16000) + "]"), IsOk()) << "a list of data";
 }
 
+TEST_F(ExpressionTest, ComparisonsInsideOfBuiltinsEnd) {
+  Evaluator evaluator;
+  Variables none;
+  const std::string twin =
+      "(reduce range(60) as $i ([\"x\"]; [.,.])) as $x | (reduce range(60) as $i ([\"x\"]; [.,.])) as $y | ";
+  for (const char* end : {"[$x, $y] | min_by(.) | length", "[$x, $y] | max | length", "[$x, $y] | unique | length",
+                          "[$x, $y] | group_by(.) | length", "[$x, $y] | sort | length", "[$x] - [$y] | length",
+                          "[$x, $y] | unique_by(.) | length", "[$x] | bsearch($y)",
+                          "[$x, $y, $x] | indices([$y]) | length", "$x | index([$y[0]])", "[$x, $x] | index([$y])"}) {
+    auto out = SyncWait(evaluator.Evaluate(twin + end, none, {}));
+    EXPECT_EQ(ReasonOf(out.status()), "EXPRESSION_TOO_LONG") << end;
+  }
+}
+
 TEST_F(ExpressionTest, WhatResultsShareIsBoundedWhenItIsCopied) {
   Evaluator evaluator;
   Variables none;
   for (const char* large : {"reduce range(25) as $i ([\"x\"]; [.,.])", "reduce range(60) as $i ([\"x\"]; [.,.])",
-                            "(\"x\" * 1000000) as $x | [range(100) | $x]"}) {
+                            "(\"x\" * 10000) as $x | [range(5000) | $x]"}) {
     auto out = SyncWait(evaluator.Evaluate(large, none, {}));
     EXPECT_THAT(out, HasCodeAndText(absl::StatusCode::kInvalidArgument, "the result takes more than 32 MiB")) << large;
     EXPECT_EQ(ReasonOf(out.status()), "EXPRESSION_TOO_LARGE");

@@ -1,6 +1,7 @@
 #include "services/workflow-engine/domain/expressions/machine.h"
 
 #include <time.h>
+#include <algorithm>
 
 #include <cmath>
 #include <new>
@@ -14,6 +15,7 @@
 namespace tutti::engine::expressions {
 namespace {
 
+constexpr int64_t kMaxComparison = 20'000'000;  // values in one comparison, whatever the time
 constexpr int64_t kTicksBetweenLooks = 20'000;  // at the clock
 
 }  // namespace
@@ -65,6 +67,23 @@ bool Machine::Reserve(size_t bytes) {
 void Machine::EndSlice() {
   if (patient_) used_ = absl::InfiniteDuration();
   again_ = true;
+}
+
+CompareBudget Machine::NewBudget() const {
+  CompareBudget budget;
+  budget.limit = patient_ ? kMaxComparison : std::max<int64_t>(StepsLeft(), 0);
+  return budget;
+}
+
+std::optional<int> Machine::CompareValues(const Value& a, const Value& b) {
+  CompareBudget budget = NewBudget();
+  const int order = Compare(a, b, &budget);
+  if (budget.over()) {
+    EndSlice();
+    return std::nullopt;
+  }
+  if (!Tick(budget.steps)) return std::nullopt;
+  return order;
 }
 
 bool Machine::OutOfTime() {

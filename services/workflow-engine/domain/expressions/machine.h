@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,8 @@ class Machine {
   // patient slice, or the evaluation ends with kTooLong.
   int64_t StepsLeft() const { return patient_ ? int64_t{1} << 40 : fuel_ - ticks_; }
   void EndSlice();
+  // Compares values, however large, as a part of a native: see Tick. Null: the slice is over.
+  std::optional<int> CompareValues(const Value& a, const Value& b);
   // Fails with kTooLarge unless there is room for so many bytes.
   bool Reserve(size_t bytes);
   absl::Time now() const { return now_; }
@@ -72,6 +75,8 @@ class Machine {
   struct Frame;
   struct Fork;
 
+  // Returns the bounds of one comparison in this slice.
+  CompareBudget NewBudget() const;
   bool Backtrack();
   bool Unwind();
   void CutTo(double label);

@@ -8,8 +8,6 @@
 namespace tutti::engine::expressions {
 namespace {
 
-constexpr int64_t kMaxComparison = 20'000'000;  // values in one comparison, whatever the time
-
 int64_t Weight(const Value& value) {
   return static_cast<int64_t>(value.is_string() ? value.text().size() / 64 : value.size() / 4);
 }
@@ -49,8 +47,7 @@ Machine::State Machine::Run(int64_t steps, bool patient) {
     };
     // A comparison that may look at large values: false when it has to wait for another slice.
     auto compare = [&](int* order) {
-      CompareBudget budget;
-      budget.limit = patient_ ? kMaxComparison : fuel_;
+      CompareBudget budget = NewBudget();
       *order = Compare(slots[instr.b], slots[instr.c], &budget);
       ticks_ += budget.steps;
       if (!budget.over()) return true;

@@ -172,10 +172,9 @@ std::vector<uint32_t> OrderOf(Machine& machine, const std::vector<Value>& keys, 
   bool over = !machine.Tick(static_cast<int64_t>(keys.size()));
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
     if (over) return false;
-    CompareBudget budget;
-    int result = Compare(keys[a], keys[b], &budget);
-    over = !machine.Tick(budget.steps);
-    return result < 0;
+    const std::optional<int> result = machine.CompareValues(keys[a], keys[b]);
+    over = !result;
+    return result.value_or(0) < 0;
   });
   *ok = !over;
   return order;
@@ -226,7 +225,10 @@ Value GroupBy(Machine& machine, Value& input, Value* args) {
   Value group;
   for (size_t i = 0; i < ordered.order.size(); ++i) {
     uint32_t at = ordered.order[i];
-    if (i == 0 || Compare(ordered.keys[ordered.order[i - 1]], ordered.keys[at]) != 0) {
+    const auto same =
+        i == 0 ? std::optional<int>(1) : machine.CompareValues(ordered.keys[ordered.order[i - 1]], ordered.keys[at]);
+    if (!same) return {};
+    if (*same != 0) {
       if (!group.absent()) out.Append(&machine.heap(), std::move(group));
       group = Value::Array(&machine.heap());
     }
@@ -244,7 +246,9 @@ Value UniqueWith(Machine& machine, const Value& input, const Value* keys) {
   Value out = Value::Array(&machine.heap());
   for (size_t i = 0; i < ordered.order.size(); ++i) {
     uint32_t at = ordered.order[i];
-    if (i > 0 && Compare(by[ordered.order[i - 1]], by[at]) == 0) continue;
+    const auto same = i == 0 ? std::optional<int>(1) : machine.CompareValues(by[ordered.order[i - 1]], by[at]);
+    if (!same) return {};
+    if (*same == 0) continue;
     out.Append(&machine.heap(), ordered.items[at]);
   }
   return out;
@@ -258,10 +262,9 @@ Value Extreme(Machine& machine, const Value& input, const Value& keys, bool larg
   }
   size_t best = 0;
   for (size_t i = 1; i < keys.size(); ++i) {
-    CompareBudget budget;
-    int order = Compare(keys.At(i), keys.At(best), &budget);
-    if (!machine.Tick(budget.steps)) return {};
-    if (largest ? order >= 0 : order < 0) best = i;
+    const std::optional<int> order = machine.CompareValues(keys.At(i), keys.At(best));
+    if (!order) return {};
+    if (largest ? *order >= 0 : *order < 0) best = i;
   }
   return input.size() == 0 ? Value::Null() : input.At(best);
 }
@@ -296,11 +299,10 @@ Value BinarySearch(Machine& machine, Value& input, Value* args) {
   size_t low = 0, high = input.size();
   while (low < high) {
     size_t middle = low + (high - low) / 2;
-    CompareBudget budget;
-    int order = Compare(input.At(middle), args[0], &budget);
-    if (!machine.Tick(budget.steps)) return {};
-    if (order == 0) return Value::Number(static_cast<double>(middle));
-    if (order < 0) {
+    const std::optional<int> order = machine.CompareValues(input.At(middle), args[0]);
+    if (!order) return {};
+    if (*order == 0) return Value::Number(static_cast<double>(middle));
+    if (*order < 0) {
       low = middle + 1;
     } else {
       high = middle;

@@ -221,7 +221,11 @@ Value DeleteSorted(Machine& machine, Value target, const std::vector<Value>& pat
     do {
       --first;
       here |= paths[first].size() == depth + 1;
-    } while (first > begin && Compare(paths[first - 1].At(depth), key) == 0);
+      if (first == begin) break;
+      const std::optional<int> order = machine.CompareValues(paths[first - 1].At(depth), key);
+      if (!order) return {};
+      if (*order != 0) break;
+    } while (true);
     if (here) {
       keys.push_back(std::move(key));
     } else {
@@ -282,10 +286,9 @@ Value Subtract(Machine& machine, Value left, const Value& right) {
   bool over = false;
   auto below = [&](const Value& a, const Value& b) {
     if (over) return false;
-    CompareBudget budget;
-    int order = Compare(a, b, &budget);
-    over = !machine.Tick(budget.steps);
-    return order < 0;
+    const std::optional<int> order = machine.CompareValues(a, b);
+    over = !order;
+    return order.value_or(0) < 0;
   };
   std::stable_sort(gone.begin(), gone.end(), below);
   Value out = Value::Array(&machine.heap());
@@ -357,9 +360,9 @@ Value Index(Machine& machine, const Value& target, const Value& key) {
     for (size_t i = 0; i + key.size() <= target.size(); ++i) {
       bool same = true;
       for (size_t k = 0; k < key.size() && same; ++k) {
-        CompareBudget budget;
-        same = Compare(target.At(i + k), key.At(k), &budget) == 0;
-        if (!machine.Tick(budget.steps)) return {};
+        const std::optional<int> order = machine.CompareValues(target.At(i + k), key.At(k));
+        if (!order) return {};
+        same = *order == 0;
       }
       if (same) out.Append(&machine.heap(), Value::Number(static_cast<double>(i)));
     }
@@ -444,8 +447,9 @@ Value DeletePaths(Machine& machine, Value target, const Value& paths) {
   bool over = false;
   std::stable_sort(sorted.begin(), sorted.end(), [&](const Value& a, const Value& b) {
     if (over) return false;
-    over = !machine.Tick(static_cast<int64_t>(std::min(a.size(), b.size())) + 1);
-    return Compare(a, b) < 0;
+    const std::optional<int> order = machine.CompareValues(a, b);
+    over = !order;
+    return order.value_or(0) < 0;
   });
   if (over) return {};
   if (sorted.empty()) return target;
