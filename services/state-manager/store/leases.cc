@@ -238,10 +238,10 @@ absl::Status Leases::ClaimRuns(Transaction& tx, const v1::ClaimRunsRequest& requ
   // the walk counts: an engine takes up one suspect after the other (services/workflow-engine/domain/trial.h).
   Statement take = tx.Prepare(
       "UPDATE runs SET owner = $1, owner_incarnation = $2, lease_epoch = lease_epoch + 1, last_writer_seq = 0, strikes "
-      "= CASE WHEN EXISTS (SELECT 1 FROM journal WHERE journal.run_id = runs.run_id AND seq > claimed_seq AND kind NOT "
-      "IN ('run_started', 'step_started', 'signal_received')) THEN 0 WHEN owner = '' OR EXISTS (SELECT 1 FROM "
-      "instances WHERE expire_time > $3 AND substr(instances.incarnation, 1, 26) = substr(runs.owner_incarnation, 1, "
-      "26)) THEN strikes WHEN strikes = 0 OR EXISTS (SELECT 1 FROM journal WHERE journal.run_id = runs.run_id "
+      "= CASE WHEN owner = '' OR EXISTS (SELECT 1 FROM instances WHERE expire_time > $3 AND "
+      "substr(instances.incarnation, 1, 26) = substr(runs.owner_incarnation, 1, 26)) OR EXISTS (SELECT 1 FROM journal "
+      "WHERE journal.run_id = runs.run_id AND seq > claimed_seq AND kind NOT IN ('run_started', 'step_started', "
+      "'signal_received')) THEN 0 WHEN strikes = 0 OR EXISTS (SELECT 1 FROM journal WHERE journal.run_id = runs.run_id "
       "AND seq > claimed_seq AND kind = 'run_started') THEN strikes + 1 ELSE strikes END, claimed_seq = last_seq WHERE "
       "run_id = ANY($4)");
   take.BindAll(instance.name(), instance.incarnation(), now);
