@@ -317,7 +317,7 @@ TEST_P(PostgresTest, ACommitWhoseAnswerIsLostIsNotToldAsOneThatDidNotHappen) {
   proxy.LoseAnswerTo("COMMIT");
   EXPECT_EQ(ReasonOf(Create("with_others").status()), "COMMIT_UNKNOWN");
   EXPECT_EQ(proxy.lost(), 2);
-  // What is lost before the commit was not done.
+  // A statement whose answer is lost before the commit has changed nothing.
   proxy.LoseAnswerTo("never");
   EXPECT_THAT(Create("never"), HasCode(absl::StatusCode::kUnavailable));
   EXPECT_EQ(Number("SELECT count(*) FROM runs"), 3);

@@ -1,8 +1,8 @@
 #include "services/workflow-engine/domain/expressions/machine.h"
 
 #include <time.h>
-#include <algorithm>
 
+#include <algorithm>
 #include <cmath>
 #include <new>
 
